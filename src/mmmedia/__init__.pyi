@@ -1,0 +1,30 @@
+from . import (
+    audio as audio,
+    cache as cache,
+    connections as connections,
+    containers as containers,
+    envs as envs,
+    errors as errors,
+    image as image,
+    media as media,
+    registry as registry,
+    tensors as tensors,
+    urls as urls,
+    video as video,
+)
+from ._version import __version__ as __version__
+from .errors import MediaError as MediaError
+from .media import (
+    MEDIA_CONNECTOR_REGISTRY as MEDIA_CONNECTOR_REGISTRY,
+    AudioEmbeddingMediaIO as AudioEmbeddingMediaIO,
+    AudioMediaIO as AudioMediaIO,
+    ImageEmbeddingMediaIO as ImageEmbeddingMediaIO,
+    ImageMediaIO as ImageMediaIO,
+    MediaConnector as MediaConnector,
+    MediaIO as MediaIO,
+    MediaWithBytes as MediaWithBytes,
+    VideoEmbeddingMediaIO as VideoEmbeddingMediaIO,
+    VideoMediaIO as VideoMediaIO,
+    merge_media_io_kwargs as merge_media_io_kwargs,
+)
+from .video import VIDEO_LOADER_REGISTRY as VIDEO_LOADER_REGISTRY

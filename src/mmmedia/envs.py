@@ -1,0 +1,164 @@
+"""Every setting, read from the environment each time it is used.
+
+A setting is an attribute of this module under its `VLLM_` name. The environment variable of the same
+name under the prefix `MMMEDIA_` wins over the one under `VLLM_`; an empty variable counts as not set.
+
+>>> import os
+>>> from mmmedia import envs
+>>> os.environ["MMMEDIA_VIDEO_FETCH_TIMEOUT"] = "12.5"
+>>> envs.VLLM_VIDEO_FETCH_TIMEOUT
+12.5
+>>> del os.environ["MMMEDIA_VIDEO_FETCH_TIMEOUT"]
+>>> envs.VLLM_VIDEO_FETCH_TIMEOUT
+30.0
+"""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mmmedia.errors import InvalidSettingError
+
+if TYPE_CHECKING:
+    VLLM_IMAGE_FETCH_TIMEOUT: float
+    VLLM_VIDEO_FETCH_TIMEOUT: float
+    VLLM_AUDIO_FETCH_TIMEOUT: float
+    VLLM_MEDIA_FETCH_MAX_RETRIES: int
+    VLLM_MEDIA_URL_ALLOW_REDIRECTS: bool
+    VLLM_MEDIA_CACHE: str
+    VLLM_MEDIA_CACHE_MAX_SIZE_MB: int
+    VLLM_MEDIA_CACHE_TTL_HOURS: float
+    VLLM_MEDIA_LOADING_THREAD_COUNT: int
+    VLLM_VIDEO_LOADER_BACKEND: str
+    VLLM_MEDIA_CONNECTOR: str
+    VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB: int
+    VLLM_MAX_IMAGE_PIXELS: int
+    VLLM_MAX_AUDIO_DECODE_DURATION_S: float
+    VLLM_MAX_AUDIO_DECODE_BYTES: int
+    VLLM_MAX_EMBED_DECODE_BYTES: int
+    VLLM_MAX_VIDEO_DECODE_BYTES: int
+    VLLM_MEDIA_EGRESS_BLOCK_PRIVATE: bool
+
+Value = str | int | float | bool
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _integer(text: str) -> int:
+    return int(text.strip())
+
+
+def _count(text: str) -> int:
+    return max(1, int(text.strip()))
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("not finite")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        raise ValueError("not positive")
+    return value
+
+
+def _switch(text: str) -> bool:
+    return {"0": False, "false": False, "no": False, "off": False,
+            "1": True, "true": True, "yes": True, "on": True}[text.strip().lower()]  # fmt: skip
+
+
+_EXPECTED: dict[Callable[[str], Value], str] = {
+    _text: "a text",
+    _integer: "an integer",
+    _count: "an integer",
+    _number: "a finite number",
+    _seconds: "a positive number of seconds",
+    _switch: "0 or 1",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting: its `VLLM_` name, default, how its text is read, and what it means."""
+
+    name: str
+    default: Value
+    parse: Callable[[str], Value]
+    meaning: str
+
+    @property
+    def variables(self) -> tuple[str, str]:
+        """The environment variables that set it, the winning one first."""
+        return "MMMEDIA_" + self.name.removeprefix("VLLM_"), self.name
+
+    @property
+    def expected(self) -> str:
+        """What a value must be, in words."""
+        return _EXPECTED[self.parse]
+
+    def read(self) -> Value:
+        """Return its value now.
+
+        Raises:
+            InvalidSettingError: (a `ValueError`) the variable's text can't be read.
+        """
+        for variable in self.variables:
+            text = os.environ.get(variable)
+            if text is None or not text.strip():
+                continue
+            try:
+                return self.parse(text)
+            except (ValueError, KeyError, OverflowError):
+                raise InvalidSettingError(f"{variable}={text[:64]!r}: expected {self.expected}.") from None
+        return self.default
+
+
+SETTINGS: dict[str, Setting] = {
+    setting.name: setting
+    for setting in (
+        Setting("VLLM_IMAGE_FETCH_TIMEOUT", 5.0, _seconds, "seconds for one attempt to fetch an image"),
+        Setting("VLLM_VIDEO_FETCH_TIMEOUT", 30.0, _seconds, "seconds for one attempt to fetch a video"),
+        Setting("VLLM_AUDIO_FETCH_TIMEOUT", 10.0, _seconds, "seconds for one attempt to fetch a sound"),
+        Setting("VLLM_MEDIA_FETCH_MAX_RETRIES", 3, _count, "attempts in all, at least one"),
+        Setting("VLLM_MEDIA_URL_ALLOW_REDIRECTS", True, _switch, "follow redirects"),
+        Setting("VLLM_MEDIA_CACHE", "", _text, "directory of the byte cache; empty: no cache"),
+        Setting("VLLM_MEDIA_CACHE_MAX_SIZE_MB", 5120, _integer, "budget of the cache in MiB"),
+        Setting("VLLM_MEDIA_CACHE_TTL_HOURS", 24.0, _number, "life of an entry in hours, from its download"),
+        Setting("VLLM_MEDIA_LOADING_THREAD_COUNT", 8, _count, "workers that decode, at least one"),
+        Setting("VLLM_VIDEO_LOADER_BACKEND", "opencv", _text, "registry name of the video loader"),
+        Setting("VLLM_MEDIA_CONNECTOR", "http", _text, "registry name of the connector"),
+        Setting("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", 256, _integer, "one download in MiB; 0 or less: no limit"),
+        Setting("VLLM_MAX_IMAGE_PIXELS", 178956970, _integer,
+                "width x height of an image or a video frame; 0 or less: no limit"),
+        Setting("VLLM_MAX_AUDIO_DECODE_DURATION_S", 600.0, _number,
+                "seconds of decoded audio; 0 or less: no limit"),
+        Setting("VLLM_MAX_AUDIO_DECODE_BYTES", 268435456, _integer,
+                "bytes of decoded audio; 0 or less: no limit"),
+        Setting("VLLM_MAX_EMBED_DECODE_BYTES", 2147483648, _integer,
+                "dense bytes that an embedding may declare; 0 or less: no limit"),
+        Setting("VLLM_MAX_VIDEO_DECODE_BYTES", 4294967296, _integer,
+                "bytes of the frames array of one video; 0 or less: no limit"),
+        Setting("VLLM_MEDIA_EGRESS_BLOCK_PRIVATE", False, _switch,
+                "1: only public addresses may be reached"),
+    )
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Value:
+    vllm_name = "VLLM_" + name.removeprefix("MMMEDIA_") if name.startswith("MMMEDIA_") else name
+    setting = SETTINGS.get(vllm_name)
+    if setting is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return setting.read()
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *SETTINGS])
