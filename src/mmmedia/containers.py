@@ -1,13 +1,13 @@
-"""Which containers a decoder may be shown: recognised by their first bytes, before FFmpeg sees any.
+r"""Which containers a decoder may be shown: recognised by their first bytes, before FFmpeg sees any.
 
 FFmpeg follows what it reads: a playlist, a concat script or an SDP text makes it open files and sockets
 that the bytes name. So every path on which FFmpeg opens a stranger's bytes passes here first: `identify`
 judges the first bytes, and FFmpeg itself is held to `FORMAT_WHITELIST`, to in-memory reading, and to no
 protocol at all.
 
->>> identify(b"\\x1aE\\xdf\\xa3" + bytes(28))
+>>> identify(b"\x1aE\xdf\xa3" + bytes(28))
 'matroska'
->>> identify(b"ffconcat version 1.0\\nfile /etc/passwd")
+>>> identify(b"ffconcat version 1.0\nfile /etc/passwd")
 Traceback (most recent call last):
     ...
 mmmedia.errors.InvalidMediaError: A concat script is not media: it names other files to open; refused.
@@ -26,13 +26,13 @@ Buffer = bytes | bytearray | memoryview
 
 # FFmpeg's names of the demuxers of self-contained files. Playlists, scripts, session descriptions,
 # image sequences and devices are not on the list and never will be.
-DEMUXERS = (
-    "mov", "matroska", "avi", "mpegts", "mpeg", "flv", "live_flv", "asf", "asf_o", "ogg", "ivf", "yuv4mpegpipe",
-    "gif", "nut", "mxf", "rm", "dv", "wtv", "gxf", "av1", "obu", "h264", "hevc", "vvc", "m4v", "mpegvideo", "vc1",
-    "cavsvideo", "avs2", "avs3", "dirac", "mjpeg",
-    "wav", "w64", "aiff", "au", "caf", "flac", "mp3", "aac", "ac3", "eac3", "dts", "amr", "ape", "tta", "wv", "mpc",
-    "mpc8", "dsf", "voc", "truehd", "tak", "iff",
-)  # fmt: skip
+DEMUXERS = tuple(
+    (
+        "mov matroska avi mpegts mpeg flv live_flv asf asf_o ogg ivf yuv4mpegpipe gif nut mxf rm dv "
+        "wtv gxf av1 obu h264 hevc vvc m4v mpegvideo vc1 cavsvideo avs2 avs3 dirac mjpeg wav w64 "
+        "aiff au caf flac mp3 aac ac3 eac3 dts amr ape tta wv mpc mpc8 dsf voc truehd tak iff "
+    ).split()
+)
 FORMAT_WHITELIST = ",".join(DEMUXERS)
 
 AV_OPTIONS = {"format_whitelist": FORMAT_WHITELIST, "protocol_whitelist": "none"}
@@ -53,8 +53,8 @@ _SCRIPTS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
 )
 
 _FIRST_BOXES = (
-    b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"junk", b"udta", b"sidx",
-    b"uuid", b"ediw", b"prfl",
+    b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"junk", b"udta",
+    b"sidx", b"uuid", b"ediw", b"prfl",
 )  # fmt: skip
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -99,7 +99,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
 
 
 def identify(data: Buffer) -> str:
-    """Return FFmpeg's name of the container that `data` begins with.
+    r"""Return FFmpeg's name of the container that `data` begins with.
 
     Args:
         data: an encoded file; only its first few KiB are looked at.
@@ -107,7 +107,7 @@ def identify(data: Buffer) -> str:
     Raises:
         InvalidMediaError: (a `ValueError`) empty, a script or playlist, or no container on the allow-list.
 
-    >>> identify(b"RIFF\\x24\\x00\\x00\\x00WAVEfmt ")
+    >>> identify(b"RIFF\x24\x00\x00\x00WAVEfmt ")
     'wav'
     """
     head = bytes(data[:_HEAD])
@@ -120,9 +120,7 @@ def identify(data: Buffer) -> str:
     for pattern, what in _SCRIPTS:
         if pattern.match(text):
             raise InvalidMediaError(f"{what} is not media: it names other files to open; refused.")
-    raise InvalidMediaError(
-        "Not a media container that is known and allowed, judging by its first bytes; refused."
-    )
+    raise InvalidMediaError("By its first bytes, not a media container that is known and allowed; refused.")
 
 
 def open_av(data: Buffer) -> "InputContainer":
@@ -137,7 +135,9 @@ def open_av(data: Buffer) -> "InputContainer":
 
     identify(data)
     try:
-        return av.open(io.BytesIO(data), options=AV_OPTIONS, metadata_errors="replace", buffer_size=1 << 17)
+        return av.open(
+            io.BytesIO(data), "r", options=AV_OPTIONS, metadata_errors="replace", buffer_size=1 << 17
+        )
     except (av.FFmpegError, ValueError, OSError, UnicodeError) as error:
         raise InvalidMediaError(f"Could not open the container: {_reason(error)}") from error
 
