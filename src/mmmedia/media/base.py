@@ -95,7 +95,7 @@ class MediaIO(ABC, Generic[T]):
 
 
 def decode_base64(data: str | bytes) -> bytes:
-    """Decode base64 at memory speed: the standard alphabet, padded.
+    r"""Decode base64 at memory speed: the standard alphabet, padded.
 
     White space is skipped (encoders wrap lines). Anything else out of place is refused, however late it
     comes, rather than dropped, which would shift all that follows.
@@ -103,7 +103,7 @@ def decode_base64(data: str | bytes) -> bytes:
     Raises:
         InvalidMediaError: (a `ValueError`) a character outside the alphabet, or wrong padding.
 
-    >>> decode_base64("bW1t\\nZWRpYQ==")
+    >>> decode_base64("bW1t\nZWRpYQ==")
     b'mmmedia'
     """
     try:
