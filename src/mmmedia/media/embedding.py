@@ -1,0 +1,42 @@
+"""`EmbeddingMediaIO`, the common part of image, audio and video embeddings: tensors that strangers sent."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmmedia.media.base import MediaIO, decode_base64, encode_base64
+from mmmedia.tensors import dump_tensor, load_tensor
+
+if TYPE_CHECKING:
+    import torch
+
+
+class EmbeddingMediaIO(MediaIO["torch.Tensor"]):
+    """Loads a `torch.Tensor`, dense, on the CPU, from a ``torch.save`` archive or a NumPy array.
+
+    What is accepted, what is refused and how it is told apart: `mmmedia.tensors.load_tensor`.
+    """
+
+    def load_bytes(self, data: bytes) -> "torch.Tensor":
+        """Return the tensor in `data`; errors as in `mmmedia.tensors.load_tensor`."""
+        return load_tensor(data)
+
+    def load_base64(self, media_type: str, data: str) -> "torch.Tensor":  # noqa: ARG002 the name is the interface
+        """Return the tensor in base64 text; `media_type` is ignored.
+
+        Raises:
+            InvalidMediaError: (a `ValueError`) bad base64, and all that `load_bytes` raises.
+        """
+        return self.load_bytes(decode_base64(data))
+
+    def load_file(self, filepath: Path) -> "torch.Tensor":
+        """Return the tensor in a file; with the suffix ``.npy`` it must be a NumPy array.
+
+        Raises:
+            OSError: the file can't be read, and all that `load_bytes` raises.
+        """
+        path = Path(filepath)
+        return load_tensor(path.read_bytes(), suffix=path.suffix)
+
+    def encode_base64(self, media: "torch.Tensor") -> str:
+        """Return a ``torch.save`` archive of the tensor as base64."""
+        return encode_base64(dump_tensor(media))
