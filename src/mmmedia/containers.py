@@ -26,14 +26,11 @@ Buffer = bytes | bytearray | memoryview
 
 # FFmpeg's names of the demuxers of self-contained files. Playlists, scripts, session descriptions,
 # image sequences and devices are not on the list and never will be.
-DEMUXERS = tuple(
-    (
-        "mov matroska avi mpegts mpeg flv live_flv asf asf_o ogg ivf yuv4mpegpipe gif nut mxf rm dv "
-        "wtv gxf av1 obu h264 hevc vvc m4v mpegvideo vc1 cavsvideo avs2 avs3 dirac mjpeg wav w64 "
-        "aiff au caf flac mp3 aac ac3 eac3 dts amr ape tta wv mpc mpc8 dsf voc truehd tak iff "
-    ).split()
+FORMAT_WHITELIST = (
+    "mov,matroska,avi,mpegts,mpeg,flv,live_flv,asf,asf_o,ogg,ivf,yuv4mpegpipe,gif,nut,mxf,rm,dv,wtv,"
+    "gxf,av1,obu,h264,hevc,vvc,m4v,mpegvideo,vc1,cavsvideo,avs2,avs3,dirac,mjpeg,wav,w64,aiff,au,caf,"
+    "flac,mp3,aac,ac3,eac3,dts,amr,ape,tta,wv,mpc,mpc8,dsf,voc,truehd,tak,iff"
 )
-FORMAT_WHITELIST = ",".join(DEMUXERS)
 
 AV_OPTIONS = {"format_whitelist": FORMAT_WHITELIST, "protocol_whitelist": "none"}
 

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     VLLM_MAX_EMBED_DECODE_BYTES: int
     VLLM_MAX_VIDEO_DECODE_BYTES: int
     VLLM_MEDIA_EGRESS_BLOCK_PRIVATE: bool
+    VLLM_MM_FETCH_CONCURRENCY: int
+    VLLM_MM_HASHER_ALGORITHM: str
 
 Value = str | int | float | bool
 
@@ -70,6 +72,19 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _hash_algorithm(text: str) -> str:
+    name = text.strip().lower()
+    if name not in ("blake3", "sha256", "sha512"):
+        raise ValueError("unknown")
+    return name
+
+
+def _decode_mode(text: str) -> str:
+    if text not in {"auto", "sequential", "seek"}:
+        raise ValueError("not a mode")
+    return text
+
+
 def _switch(text: str) -> bool:
     return {"0": False, "false": False, "no": False, "off": False,
             "1": True, "true": True, "yes": True, "on": True}[text.strip().lower()]  # fmt: skip
@@ -81,7 +96,9 @@ _EXPECTED: dict[Callable[[str], Value], str] = {
     _count: "an integer",
     _number: "a finite number",
     _seconds: "a positive number of seconds",
+    _hash_algorithm: "blake3, sha256 or sha512",
     _switch: "0 or 1",
+    _decode_mode: "auto, sequential or seek",
 }
 
 
@@ -148,6 +165,16 @@ SETTINGS: dict[str, Setting] = {
                 "bytes of the frames array of one video; 0 or less: no limit"),
         Setting("VLLM_MEDIA_EGRESS_BLOCK_PRIVATE", False, _switch,
                 "1: only public addresses may be reached"),
+        Setting("VLLM_VIDEO_DECODE", "auto", _decode_mode,
+                "how the opencv loaders get frames: auto, sequential (the reference), or seek (or raise)"),
+        Setting("VLLM_VIDEO_DECODE_TIMEOUT_S", 600.0, _number,
+                "seconds of wall clock for decoding one video; 0 or less: no limit"),
+        Setting("VLLM_VIDEO_DECODE_WORKERS", 0, _integer,
+                "workers that decode spans of video, over all requests; 0 or less: the usable cores"),
+        Setting("VLLM_MM_FETCH_CONCURRENCY", 16, _count,
+                "media of one request that are fetched side by side, at least one"),
+        Setting("VLLM_MM_HASHER_ALGORITHM", "", _hash_algorithm,
+                "blake3, sha256 or sha512; empty: blake3 where it is installed, else sha256"),
     )
 }  # fmt: skip
 
