@@ -5,8 +5,10 @@ from . import (
     containers as containers,
     envs as envs,
     errors as errors,
+    hashing as hashing,
     image as image,
     media as media,
+    pipeline as pipeline,
     registry as registry,
     tensors as tensors,
     urls as urls,
@@ -14,6 +16,7 @@ from . import (
 )
 from ._version import __version__ as __version__
 from .errors import MediaError as MediaError
+from .hashing import content_hash as content_hash
 from .media import (
     MEDIA_CONNECTOR_REGISTRY as MEDIA_CONNECTOR_REGISTRY,
     AudioEmbeddingMediaIO as AudioEmbeddingMediaIO,

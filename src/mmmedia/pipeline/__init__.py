@@ -1,0 +1,5 @@
+"""From chat messages with media to one stream of token embeddings; the engine brings the encoders."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
