@@ -1,0 +1,874 @@
+"""`HTTPConnection`: blocking and async GET with retries, redirects and limits.
+
+Each rule stands here once: `Hop` says where a redirect may lead and what it takes along, `Body` what a body
+may be, `RetryPlan` when to try again. The two halves of `HTTPConnection` only perform what they decide;
+below them are requests and aiohttp, whose exceptions reach the caller.
+"""
+
+import asyncio
+import contextlib
+import io
+import json
+import logging
+import os
+import random
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from mmmedia import envs
+from mmmedia._version import __version__
+from mmmedia.errors import InvalidMediaError, LimitExceededError, MediaError, RefusedURLError
+from mmmedia.urls import (
+    HTTPURL,
+    MAX_REDIRECTS,
+    REDIRECT_STATUSES,
+    DomainList,
+    domain_list,
+    next_hop,
+    parse_http_url,
+    redact_url,
+)
+
+if TYPE_CHECKING:
+    import aiohttp
+    import requests
+
+logger = logging.getLogger(__name__)
+
+USER_AGENT = f"mmmedia/{__version__}"
+TOTAL_SECONDS = 600.0
+"""All attempts and waits of one fetch together; a longer `timeout` is granted one attempt."""
+MAX_RETRY_AFTER = 30.0
+"""A server that asks for a longer pause than this is not obeyed."""
+MAX_CONNECTIONS = 256
+"""Concurrent connections per event loop, and idle ones kept by the blocking half."""
+
+_CHUNK = 64 * 1024
+_PIECE = 256 * 1024
+# What a redirect to another origin takes along; anything else may be a credential.
+_PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
+
+
+@dataclass(frozen=True, slots=True)
+class FetchPolicy:
+    """What one request of an engine may reach; see `fetch_policy`."""
+
+    domains: DomainList = field(default_factory=lambda: domain_list(None))
+
+
+_policy: ContextVar[FetchPolicy | None] = ContextVar("mmmedia_fetch_policy", default=None)
+
+
+@contextlib.contextmanager
+def fetch_policy(policy: FetchPolicy) -> Iterator[None]:
+    """Hold every fetch inside the block to `policy`, on every hop.
+
+    It travels with the context and not as an argument, so that it also holds where a subclass of
+    `HTTPConnection` overrides `get_bytes` with the signature that vLLM gives it.
+    """
+    token = _policy.set(policy)
+    try:
+        yield
+    finally:
+        _policy.reset(token)
+
+
+def _current_policy() -> FetchPolicy:
+    return _policy.get() or FetchPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One request of a chain of redirects: the URL, the headers sent, how many redirects led here."""
+
+    url: HTTPURL
+    headers: Mapping[str, str]
+    number: int = 0
+
+    @classmethod
+    def first(cls, url: str, extra_headers: Mapping[str, str] | None = None) -> "Hop":
+        """Return the request for `url`; it raises what `parse_http_url` and the policy raise."""
+        parsed = parse_http_url(url)
+        _current_policy().domains.check(parsed.host)
+        headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "gzip, deflate"}
+        extra = {name.title(): value for name, value in (extra_headers or {}).items()}
+        return cls(parsed, {**headers, **_credentials(parsed), **extra})
+
+    def redirected(self, status: int, location: str | None) -> "Hop":
+        """Return the request that follows a redirect.
+
+        Raises:
+            InvalidURLError: (a `ValueError`) the `Location` can't be read.
+            RefusedURLError: (a `ValueError`) it leads where the policy does not admit, or is one too many.
+        """
+        url = next_hop(self.url, status, location)
+        if self.number >= MAX_REDIRECTS:
+            raise RefusedURLError(
+                f"More than {MAX_REDIRECTS} redirects, the last to {redact_url(str(url))!r}."
+            )
+        _current_policy().domains.check(url.host)
+        headers = self.headers
+        if url.origin != self.url.origin:
+            headers = {name: value for name, value in headers.items() if name.lower() in _PLAIN_HEADERS}
+        return Hop(url, {**headers, **_credentials(url)}, self.number + 1)
+
+
+def _credentials(url: HTTPURL) -> dict[str, str]:
+    return {"Authorization": url.authorization} if url.authorization else {}
+
+
+def _redirects(hop: Hop, status: int, allow_redirects: bool) -> bool:
+    """Say whether a response is a redirect to follow; one that must not be followed is an error."""
+    if status in REDIRECT_STATUSES and not allow_redirects:
+        raise RefusedURLError(
+            f"{redact_url(str(hop.url))!r} redirects ({status}), which VLLM_MEDIA_URL_ALLOW_REDIRECTS=0 "
+            "(allow_redirects=False) does not admit."
+        )
+    return status in REDIRECT_STATUSES
+
+
+def _unusable(status: int) -> str | None:
+    """Say why a status that is no HTTP error still brings no whole body; `None` if it does."""
+    if status == 206:
+        return "Partial Content for a request of the whole"
+    return None if 200 <= status < 300 else "Unexpected status"
+
+
+class CutShortError(Exception):
+    """A coded body that ends before its end; each half raises its library's own error for it."""
+
+
+class Body:
+    """What a response's body may be: decodes it piece by piece, within the download limit.
+
+    Both the bytes that arrive and those that come out of gzip count against
+    `VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB`.
+
+    Raises:
+        LimitExceededError: (a `ValueError`) at once for a `Content-Length` above the limit, else where the
+            limit is passed.
+        InvalidMediaError: (a `ValueError`) an encoding that was not asked for, or broken data in it.
+    """
+
+    def __init__(self, url: HTTPURL, headers: Mapping[str, str]) -> None:
+        megabytes = envs.VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB
+        self._limit = megabytes * 1024 * 1024 if megabytes > 0 else None
+        self._url = redact_url(str(url))
+        self._received = self._decoded = 0
+        declared = headers.get("Content-Length", "")
+        if declared.isdecimal():
+            self._check(int(declared[:20]))
+        self.encoding = headers.get("Content-Encoding", "").strip().lower()
+        if self.encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
+            raise InvalidMediaError(
+                f"Content-Encoding {self.encoding[:64]!r} of {self._url!r} was not asked for and is not read."
+            )
+        self.is_coded = self.encoding not in ("", "identity")
+        self._inflate: Any = None
+
+    def _check(self, size: int) -> None:
+        if self._limit is not None and size > self._limit:
+            raise LimitExceededError(
+                f"{self._url!r} has more than {self._limit} bytes; "
+                "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
+            )
+
+    def pieces(self, chunk: bytes) -> Iterator[bytes]:
+        """Yield what a chunk from the wire holds, decoded, in pieces of bounded size."""
+        self._received += len(chunk)
+        self._check(self._received)
+        if not self.is_coded:
+            yield chunk
+            return
+        try:
+            while chunk:
+                if self._inflate is None:
+                    is_raw = self.encoding == "deflate" and (chunk[0] & 0x0F) != 8
+                    self._inflate = zlib.decompressobj(-15 if is_raw else 47)
+                piece = self._inflate.decompress(chunk, _PIECE)
+                chunk = self._inflate.unconsumed_tail
+                self._decoded += len(piece)
+                self._check(self._decoded)
+                yield piece
+                if self._inflate.eof:  # a gzip file may be several in a row; what follows them is ignored
+                    chunk = self._inflate.unused_data
+                    if not chunk.startswith(b"\x1f"):
+                        return
+                    self._inflate = None
+        except zlib.error as error:
+            raise InvalidMediaError(f"The body of {self._url!r} is not {self.encoding}: {error}.") from None
+
+    def finish(self) -> None:
+        """Check that the body is whole."""
+        if self.is_coded and self._received and (self._inflate is None or not self._inflate.eof):
+            raise CutShortError(f"The {self.encoding} body of {self._url!r} is cut short.")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPlan:
+    """When to try again: attempt k has `timeout * 4**k` seconds, and then waits about `4**k` seconds.
+
+    Attributes:
+        timeout: seconds of the first attempt, `None` for no bound but the total.
+        attempts: how many at most, in all.
+
+    >>> plan = RetryPlan(timeout=5.0, attempts=3)
+    >>> [plan.attempt_seconds(k, elapsed=0.0) for k in range(3)]
+    [5.0, 20.0, 80.0]
+    >>> [plan.wait_seconds(k, elapsed=0.0, jitter=1.0) for k in range(3)]
+    [1.0, 4.0, None]
+    """
+
+    timeout: float | None
+    attempts: int
+
+    @property
+    def total_seconds(self) -> float:
+        """What all attempts and waits together may take."""
+        return max(TOTAL_SECONDS, self.timeout or 0.0)
+
+    def attempt_seconds(self, attempt: int, elapsed: float) -> float:
+        """Return how long an attempt (counted from 0) may take."""
+        left = max(self.total_seconds - elapsed, 0.001)
+        if self.timeout is None:
+            return left
+        return min(self.timeout * 4.0 ** min(attempt, 32), left)
+
+    def wait_seconds(
+        self, attempt: int, elapsed: float, *, jitter: float, retry_after: float | None = None
+    ) -> float | None:
+        """Return how long to wait after a failed attempt, `None` for not trying again.
+
+        Args:
+            attempt: which one failed, counted from 0.
+            elapsed: seconds since the first began.
+            jitter: a factor around 1, so that those who failed together don't come back together.
+            retry_after: seconds that the server asked for.
+        """
+        if attempt + 1 >= self.attempts:
+            return None
+        wait = 4.0 ** min(attempt, 32) * jitter
+        if retry_after is not None and retry_after <= MAX_RETRY_AFTER:
+            wait = retry_after
+        return wait if elapsed + wait < self.total_seconds else None
+
+
+def retry_after_seconds(value: str | None, now: datetime) -> float | None:
+    """Read a `Retry-After` header, either of its two forms; `None` for none or nonsense.
+
+    >>> retry_after_seconds("7", datetime.now(UTC))
+    7.0
+    >>> retry_after_seconds("Fri, 31 Dec 1999 23:59:59 GMT", datetime(1999, 12, 31, 23, 59, 50, tzinfo=UTC))
+    9.0
+    """
+    text = (value or "").strip()
+    if text.isdecimal() and text.isascii():
+        return float(text[:20])
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0.0, (date - now).total_seconds())
+
+
+def status_of(error: BaseException) -> int | None:
+    """Return the HTTP status that an exception of requests or aiohttp reports, if it does."""
+    status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "status", None)
+    return status if isinstance(status, int) else None
+
+
+def _headers_of(error: BaseException) -> Mapping[str, str]:
+    headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
+    return headers or {}
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those it came from, also where a library keeps them as `reason` or arguments."""
+    seen: set[int] = set()
+    queue: list[Any] = [error]
+    while queue:
+        current = queue.pop(0)
+        if isinstance(current, BaseException) and id(current) not in seen:
+            seen.add(id(current))
+            yield current
+            queue += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
+
+
+def is_transient(error: BaseException) -> bool:
+    """Say whether another attempt might succeed: timeouts, connections, DNS, 5xx, 429 and 408.
+
+    >>> is_transient(TimeoutError()), is_transient(RefusedURLError("example.org"))
+    (True, False)
+    """
+    from http.client import LineTooLong
+    from ssl import SSLCertVerificationError
+
+    if any(isinstance(cause, MediaError | LineTooLong | SSLCertVerificationError) for cause in _chain(error)):
+        return False
+    status = status_of(error)
+    if status is not None:
+        return status >= 500 or status in (408, 429)
+    kinds: list[type[BaseException]] = [TimeoutError]
+    if requests := sys.modules.get("requests"):
+        errors = requests.exceptions
+        kinds += [errors.ConnectionError, errors.Timeout, errors.ChunkedEncodingError]
+    if aiohttp := sys.modules.get("aiohttp"):
+        kinds += [aiohttp.ClientConnectionError, aiohttp.ClientPayloadError]
+    return isinstance(error, tuple(kinds))
+
+
+def _wait_after(
+    error: BaseException, plan: RetryPlan, attempt: int, started: float, url: str
+) -> float | None:
+    """Return how long to wait before trying again, `None` if the error is final."""
+    if not is_transient(error):
+        return None
+    asked = retry_after_seconds(_headers_of(error).get("Retry-After"), datetime.now(UTC))
+    jitter = random.uniform(0.75, 1.25)  # noqa: S311  # spreads load, guards nothing
+    elapsed = time.monotonic() - started
+    wait = plan.wait_seconds(attempt, elapsed, jitter=jitter, retry_after=asked)
+    if wait is not None:
+        kind = type(error).__name__
+        logger.warning("Attempt %d of %d for %s failed (%s); next in %.1f s",
+                       attempt + 1, plan.attempts, redact_url(url), kind, wait)  # fmt: skip
+    return wait
+
+
+def _raise_refusal(error: BaseException) -> None:
+    """Raise the error of this library that a client below wrapped into its own, if there is one."""
+    for cause in _chain(error):
+        if isinstance(cause, MediaError):
+            raise cause
+
+
+def environment_proxy(url: HTTPURL) -> str | None:
+    """Return the proxy that the environment names for a URL (`https_proxy`, `no_proxy`, …)."""
+    from urllib.request import (  # type: ignore[attr-defined]  # typeshed omits the second
+        getproxies_environment,
+        proxy_bypass_environment,
+    )
+
+    proxies = getproxies_environment()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass_environment(f"{url.host}:{url.port}", proxies):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+class _AsyncResponse(Awaitable["aiohttp.ClientResponse"]):
+    """A response to come: `await` it, or enter it with `async with`."""
+
+    def __init__(self, response: Awaitable["aiohttp.ClientResponse"]) -> None:
+        self._pending = response
+
+    def __await__(self) -> Generator[Any, None, "aiohttp.ClientResponse"]:
+        return self._pending.__await__()
+
+    async def __aenter__(self) -> "aiohttp.ClientResponse":
+        self._response = await self._pending
+        return self._response
+
+    async def __aexit__(self, *_: object) -> None:
+        self._response.release()
+        await self._response.wait_for_close()
+
+
+class HTTPConnection:
+    """Blocking and async GET over kept-alive connections.
+
+    Both halves have the same methods, the async ones under `async_` names, and the same rules:
+
+    * Timeouts, failed connections, 5xx, 408 and 429 are tried again, `VLLM_MEDIA_FETCH_MAX_RETRIES` times in
+      all; attempt k has `timeout * 4**k` seconds of wall time for everything from DNS to the last byte.
+    * At most 10 redirects, each held to the `fetch_policy`. Credentials don't follow to another origin, and
+      no cookie is ever kept.
+    * A body may have `VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB`, as it arrives and after gzip; one that is cut short
+      is an error.
+    * Proxies are those of the environment; `.netrc` is not read.
+
+    It is safe to share between threads and event loops. The async half keeps one session per event loop,
+    which is closed with the loop.
+
+    Args:
+        reuse_client: keep connections for later requests; otherwise each request has a client of its own.
+    """
+
+    def __init__(self, *, reuse_client: bool = True) -> None:
+        self.reuse_client = reuse_client
+        self._lock = threading.Lock()
+        self._sync_client: requests.Session | None = None
+        self._process = os.getpid()
+        self._async_clients: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+
+    # The blocking half.
+
+    def get_sync_client(self) -> "requests.Session":
+        """Return the session of requests below the blocking half; a new one without `reuse_client`."""
+        if not self.reuse_client:
+            return _new_sync_client()
+        with self._lock:
+            if self._sync_client is None or self._process != os.getpid():
+                # After a fork the sockets are the parent's.
+                self._sync_client, self._process = _new_sync_client(), os.getpid()
+            return self._sync_client
+
+    def get_response(
+        self,
+        url: str,
+        *,
+        stream: bool = False,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        allow_redirects: bool = True,
+    ) -> "requests.Response":
+        """Return the response to one GET, whatever its status; nothing is tried again.
+
+        Args:
+            url: an HTTP URL.
+            stream: leave the body unread; the caller reads it, without a limit, and closes the response.
+            timeout: seconds, in all; with `stream`, for each read.
+            extra_headers: sent too; they win over the headers of this library.
+            allow_redirects: follow redirects; if not, the redirect itself is returned.
+        """
+        from mmmedia.deadlines import deadline
+
+        with deadline(None if stream else timeout):
+            hop = Hop.first(url, extra_headers)
+            client = self.get_sync_client()
+            response = self._send(client, hop, timeout)
+            while allow_redirects and response.status_code in REDIRECT_STATUSES:
+                response.close()
+                hop = hop.redirected(response.status_code, response.headers.get("Location"))
+                response = self._send(client, hop, timeout)
+            if not stream:
+                sink = io.BytesIO()
+                _receive(response, hop, sink)
+                response._content = sink.getvalue()  # as requests itself does without stream=True
+                response._content_consumed = True  # type: ignore[attr-defined]
+            return response
+
+    def get_bytes(
+        self,
+        url: str,
+        *,
+        timeout: float | None = None,
+        allow_redirects: bool = True,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """Return the body behind a URL.
+
+        Args:
+            url: an HTTP URL.
+            timeout: seconds of the first attempt; `None` for no bound but the ten minutes of all attempts.
+            allow_redirects: follow redirects; if not, one is refused.
+            extra_headers: sent too; they win over the headers of this library.
+
+        Raises:
+            requests.HTTPError: the server answered with an error.
+            requests.RequestException: connecting, reading or the time failed.
+            InvalidURLError: (a `ValueError`) no HTTP URL.
+            RefusedURLError: (a `ValueError`) the policy does not admit the URL or a redirect.
+            LimitExceededError: (a `ValueError`) the body is longer than the download limit.
+        """
+        sink = io.BytesIO()
+        self._fetch(url, sink, timeout, allow_redirects, extra_headers)
+        return sink.getvalue()
+
+    def get_text(self, url: str, *, timeout: float | None = None) -> str:
+        """Return the body behind a URL as text, UTF-8; errors as in `get_bytes`."""
+        return _text(self.get_bytes(url, timeout=timeout), url)
+
+    def get_json(self, url: str, *, timeout: float | None = None) -> Any:
+        """Return what the JSON behind a URL says; errors as in `get_bytes`."""
+        return _json(self.get_bytes(url, timeout=timeout), url)
+
+    def download_file(
+        self,
+        url: str,
+        save_path: Path,
+        *,
+        timeout: float | None = None,
+        chunk_size: int = 128,  # noqa: ARG002
+    ) -> Path:
+        """Write the body behind a URL to a file, and return its path; errors as in `get_bytes`.
+
+        The file appears when it is whole; a failure leaves nothing behind. `chunk_size` is accepted for
+        compatibility: chunks are as large as they arrive.
+        """
+        with _partial_file(Path(save_path)) as file:
+            self._fetch(url, file, timeout, True, None)
+        return Path(save_path)
+
+    def _fetch(
+        self,
+        url: str,
+        sink: IO[bytes],
+        timeout: float | None,
+        allow_redirects: bool,
+        extra_headers: Mapping[str, str] | None,
+    ) -> None:
+        first = Hop.first(url, extra_headers)
+        plan = RetryPlan(timeout, envs.VLLM_MEDIA_FETCH_MAX_RETRIES)
+        started = time.monotonic()
+        for attempt in range(plan.attempts):
+            try:
+                return self._attempt(
+                    first, sink, plan.attempt_seconds(attempt, time.monotonic() - started), allow_redirects
+                )
+            except Exception as error:
+                wait = _wait_after(error, plan, attempt, started, url)
+                if wait is None:
+                    _raise_refusal(error)
+                    raise
+            time.sleep(wait)
+            sink.seek(0)
+            sink.truncate()
+        raise AssertionError("the last attempt returns or raises")
+
+    def _attempt(self, hop: Hop, sink: IO[bytes], seconds: float, allow_redirects: bool) -> None:
+        from mmmedia.deadlines import deadline
+
+        client = self.get_sync_client()
+        try:
+            with deadline(seconds):
+                while True:
+                    with self._send(client, hop, seconds) as response:
+                        if not _redirects(hop, response.status_code, allow_redirects):
+                            _raise_for_status(response)
+                            return _receive(response, hop, sink)
+                        hop = hop.redirected(response.status_code, response.headers.get("Location"))
+        finally:
+            if not self.reuse_client:
+                client.close()
+
+    @staticmethod
+    def _send(client: "requests.Session", hop: Hop, timeout: float | None) -> "requests.Response":
+        import requests
+
+        prepared = requests.Request("GET", headers=dict(hop.headers), url="http://localhost/").prepare()
+        prepared.url = str(hop.url)  # as it was judged, not as requests would rewrite it
+        proxy = environment_proxy(hop.url)
+        verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+        return client.send(
+            prepared,
+            stream=True,
+            timeout=timeout,
+            allow_redirects=False,
+            proxies={hop.url.scheme: proxy} if proxy else {},
+            verify=verify,
+        )
+
+    # The async half.
+
+    async def get_async_client(self) -> "aiohttp.ClientSession":
+        """Return the session of aiohttp for the running loop; a new one without `reuse_client`.
+
+        It is closed with the loop.
+        """
+        loop = asyncio.get_running_loop()
+        client = self._async_clients.get(loop) if self.reuse_client else None
+        if client is None or client.closed:
+            client = _new_async_client()
+            if self.reuse_client:
+                self._async_clients[loop] = client
+            _close_with_loop(loop, client, forget=lambda: self._async_clients.pop(loop, None))
+        return client
+
+    def get_async_response(
+        self,
+        url: str,
+        *,
+        timeout: float | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        allow_redirects: bool = True,
+    ) -> _AsyncResponse:
+        """Return the response to one GET, to be awaited or entered with `async with`; see `get_response`.
+
+        The body is left unread; the caller reads it, without a limit.
+        """
+        return _AsyncResponse(self._follow(url, timeout, extra_headers, allow_redirects))
+
+    async def _follow(
+        self,
+        url: str,
+        timeout: float | None,  # noqa: ASYNC109  # aiohttp bounds it, body included
+        extra_headers: Mapping[str, str] | None,
+        allow_redirects: bool,
+    ) -> "aiohttp.ClientResponse":
+        hop = Hop.first(url, extra_headers)
+        client = await self.get_async_client()
+        response = await _async_send(client, hop, timeout, decode=True)
+        while allow_redirects and response.status in REDIRECT_STATUSES:
+            response.close()
+            hop = hop.redirected(response.status, response.headers.get("Location"))
+            response = await _async_send(client, hop, timeout, decode=True)
+        return response
+
+    async def async_get_bytes(
+        self,
+        url: str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # of one attempt
+        allow_redirects: bool = True,
+        extra_headers: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """Return the body behind a URL; see `get_bytes`.
+
+        Cancelling it stops the transfer at once.
+
+        Raises:
+            aiohttp.ClientResponseError: the server answered with an error.
+            aiohttp.ClientError: connecting or reading failed.
+            TimeoutError: the time was up.
+            InvalidURLError: (a `ValueError`) no HTTP URL.
+            RefusedURLError: (a `ValueError`) the policy does not admit the URL or a redirect.
+            LimitExceededError: (a `ValueError`) the body is longer than the download limit.
+        """
+        sink = io.BytesIO()
+        await self._async_fetch(url, sink, timeout, allow_redirects, extra_headers)
+        return sink.getvalue()
+
+    async def async_get_text(self, url: str, *, timeout: float | None = None) -> str:  # noqa: ASYNC109
+        """Return the body behind a URL as text, UTF-8; errors as in `async_get_bytes`."""
+        return _text(await self.async_get_bytes(url, timeout=timeout), url)
+
+    async def async_get_json(self, url: str, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+        """Return what the JSON behind a URL says; errors as in `async_get_bytes`."""
+        return _json(await self.async_get_bytes(url, timeout=timeout), url)
+
+    async def async_download_file(
+        self,
+        url: str,
+        save_path: Path,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # of one attempt
+        chunk_size: int = 128,  # noqa: ARG002  # as in `download_file`
+    ) -> Path:
+        """Write the body behind a URL to a file, and return its path; see `download_file`."""
+        partial = _partial_file(Path(save_path))
+        file = await asyncio.to_thread(partial.__enter__)
+        try:
+            await self._async_fetch(url, file, timeout, True, None)
+        except BaseException as error:
+            await asyncio.shield(asyncio.to_thread(partial.__exit__, type(error), error, None))
+            raise
+        await asyncio.to_thread(partial.__exit__, None, None, None)
+        return Path(save_path)
+
+    async def _async_fetch(
+        self,
+        url: str,
+        sink: IO[bytes],
+        timeout: float | None,  # noqa: ASYNC109  # of one attempt
+        allow_redirects: bool,
+        extra_headers: Mapping[str, str] | None,
+    ) -> None:
+        first = Hop.first(url, extra_headers)
+        plan = RetryPlan(timeout, envs.VLLM_MEDIA_FETCH_MAX_RETRIES)
+        started = time.monotonic()
+        for attempt in range(plan.attempts):
+            try:
+                return await self._async_attempt(
+                    first, sink, plan.attempt_seconds(attempt, time.monotonic() - started), allow_redirects
+                )
+            except Exception as error:
+                wait = _wait_after(error, plan, attempt, started, url)
+                if wait is None:
+                    _raise_refusal(error)
+                    raise
+            await asyncio.sleep(wait)
+            sink.seek(0)
+            sink.truncate()
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _async_attempt(self, hop: Hop, sink: IO[bytes], seconds: float, allow_redirects: bool) -> None:
+        client = await self.get_async_client()
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    async with await _async_send(client, hop, None) as response:
+                        if not _redirects(hop, response.status, allow_redirects):
+                            _async_raise_for_status(response)
+                            return await _async_receive(response, hop, sink)
+                        response.close()
+                        hop = hop.redirected(response.status, response.headers.get("Location"))
+        finally:
+            if not self.reuse_client:
+                await client.close()
+
+
+def _new_sync_client() -> "requests.Session":
+    from http.cookiejar import DefaultCookiePolicy
+
+    import requests
+
+    from mmmedia.deadlines import TimedAdapter
+
+    class Session(requests.Session):
+        def get_redirect_target(self, resp: requests.Response) -> None:
+            """Leave redirects to `Hop`; requests would read the body of each, however long."""
+
+    session = Session()
+    session.trust_env = False  # proxies come from `environment_proxy`, and .netrc is nobody's business here
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.headers["User-Agent"] = USER_AGENT
+    for prefix in ("http://", "https://"):
+        session.mount(prefix, TimedAdapter(pool_connections=32, pool_maxsize=MAX_CONNECTIONS))
+    return session
+
+
+def _raise_for_status(response: "requests.Response") -> None:
+    import requests
+
+    response.raise_for_status()
+    if reason := _unusable(response.status_code):
+        raise requests.HTTPError(
+            f"{response.status_code} {reason} for url: {response.url}", response=response
+        )
+
+
+def _receive(response: "requests.Response", hop: Hop, sink: IO[bytes]) -> None:
+    """Read the body into `sink`."""
+    import requests
+    from urllib3.exceptions import ProtocolError, ReadTimeoutError, SSLError
+
+    body = Body(hop.url, response.headers)
+    try:
+        while chunk := response.raw.read1(_CHUNK, decode_content=False):
+            for piece in body.pieces(chunk):
+                sink.write(piece)
+        body.finish()
+    except ReadTimeoutError as error:
+        raise requests.ReadTimeout(error, response=response) from error
+    except (ProtocolError, CutShortError) as error:
+        raise requests.exceptions.ChunkedEncodingError(error) from error
+    except SSLError as error:
+        raise requests.exceptions.SSLError(error) from error
+
+
+def _new_async_client() -> "aiohttp.ClientSession":
+    import aiohttp
+
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": USER_AGENT},
+    )
+
+
+def _close_with_loop(
+    loop: asyncio.AbstractEventLoop, client: "aiohttp.ClientSession", forget: Callable[[], object]
+) -> None:
+    """Close and forget `client` when `loop` is closed.
+
+    An event loop tells nobody that it is being closed, but every way to end one calls its `close`.
+    """
+    close_loop = loop.close
+
+    def close() -> None:
+        if not (loop.is_running() or loop.is_closed()):
+            loop.run_until_complete(client.close())
+            forget()
+        close_loop()
+
+    loop.close = close  # type: ignore[method-assign]
+
+
+async def _async_send(
+    client: "aiohttp.ClientSession",
+    hop: Hop,
+    timeout: float | None,  # noqa: ASYNC109  # aiohttp bounds it, body included
+    *,
+    decode: bool = False,
+) -> "aiohttp.ClientResponse":
+    import aiohttp
+    from yarl import URL
+
+    return await client.get(
+        URL(str(hop.url), encoded=True),
+        headers=hop.headers,
+        timeout=aiohttp.ClientTimeout(total=timeout),
+        allow_redirects=False,
+        auto_decompress=decode,
+        proxy=environment_proxy(hop.url),
+    )
+
+
+def _async_raise_for_status(response: "aiohttp.ClientResponse") -> None:
+    import aiohttp
+
+    response.raise_for_status()
+    if reason := _unusable(response.status):
+        raise aiohttp.ClientResponseError(
+            response.request_info,
+            response.history,
+            status=response.status,
+            message=reason,
+            headers=response.headers,
+        )
+
+
+async def _async_receive(response: "aiohttp.ClientResponse", hop: Hop, sink: IO[bytes]) -> None:
+    """Read the body into `sink`, off the loop where that is a file."""
+    import aiohttp
+
+    body = Body(hop.url, response.headers)
+    in_memory = isinstance(sink, io.BytesIO)
+    try:
+        async for chunk in response.content.iter_any():
+            for piece in body.pieces(chunk):
+                if in_memory:
+                    sink.write(piece)
+                else:
+                    await asyncio.to_thread(sink.write, piece)
+                if body.is_coded:
+                    await asyncio.sleep(0)  # between two milliseconds of inflating
+        body.finish()
+    except CutShortError as error:
+        raise aiohttp.ClientPayloadError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _partial_file(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file to write that becomes `path` if the block succeeds, and vanishes if not."""
+    file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:64]}.", delete=False)  # noqa: SIM115
+    try:
+        with file:
+            yield file
+        # mkstemp makes files private; a download is as readable as any file the process writes.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(file.name).chmod(0o666 & ~umask)
+        Path(file.name).replace(path)
+    except BaseException:
+        Path(file.name).unlink(missing_ok=True)
+        raise
+
+
+def _text(data: bytes, url: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidMediaError(f"The body of {redact_url(url)!r} is not UTF-8 text.") from None
+
+
+def _json(data: bytes, url: str) -> Any:
+    try:
+        return json.loads(_text(data, url))
+    except (ValueError, RecursionError):
+        raise InvalidMediaError(f"The body of {redact_url(url)!r} is not JSON.") from None
+
+
+global_http_connection = HTTPConnection()
+"""The connection that connectors share unless told otherwise."""

@@ -1,0 +1,279 @@
+"""URLs that strangers wrote: one reading of them, which is both judged and requested.
+
+Two parsers that read one URL differently are how a list of allowed hosts is got round. So an HTTP URL is
+read once, by `parse_http_url`; what comes out is plain enough that every later reader agrees on it, and
+only that is looked up, compared and sent.
+"""
+
+import base64
+import functools
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes, urljoin
+
+from mmmedia.errors import InvalidArgumentError, InvalidURLError, RefusedURLError
+
+MAX_URL_LENGTH = 32 * 1024
+"""Characters of an HTTP URL; the servers and proxies in use accept 8 to 16 KiB."""
+
+MAX_REDIRECTS = 10
+REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^\\/?#]*)")
+_USERINFO = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*:)?[\\/]*)[^/?#]*@")
+_HOST_NAME = re.compile(
+    r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+)
+_NUMERIC_LABEL = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)")
+
+
+def url_scheme(url: str) -> str:
+    """Return the scheme of a URL in small letters, `""` without one. It looks at the beginning only.
+
+    >>> url_scheme("Data:image/png;base64,iVBORw0KGgo="), url_scheme("HTTP://h/"), url_scheme("a.png")
+    ('data', 'http', '')
+    """
+    if url[:5].lower() == "data:":
+        return "data"
+    match = _SCHEME.match(url)
+    return match[1].lower() if match else ""
+
+
+def redact_url(url: str) -> str:
+    """Return what of a URL may stand in messages and logs: no credentials, no query, no media bytes.
+
+    >>> redact_url("https://me:secret@example.org/cat.png?signature=c0ffee")
+    'https://example.org/cat.png?…'
+    >>> redact_url("data:image/png;base64," + "A" * 1000)
+    'data:image/png;base64,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA…'
+    """
+    if url_scheme(url) == "data":
+        return _CONTROL.sub("�", url[:63]) + ("…" if len(url) > 63 else "")
+    text, *rest = re.split(r"[?#]", _USERINFO.sub(r"\1", url[: 4 * MAX_URL_LENGTH]), maxsplit=1)
+    text = _CONTROL.sub("�", text)
+    return (text if len(text) <= 256 else text[:255] + "…") + ("?…" if rest else "")
+
+
+@dataclass(frozen=True, slots=True)
+class HTTPURL:
+    """An HTTP URL in its one normal form.
+
+    Attributes:
+        scheme: `http` or `https`.
+        host: a name in small ASCII letters (IDNA) without a final dot, or an address without brackets.
+        port: always a number, the scheme's own where the URL has none.
+        target: path and query, percent-encoded; begins with a slash.
+        authorization: the `Authorization` header that the URL's user and password stand for.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+    authorization: str | None = field(default=None, repr=False)
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port: what credentials belong to."""
+        return self.scheme, self.host, self.port
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
+        return f"{self.scheme}://{host}{port}{self.target}"
+
+
+def parse_http_url(url: str) -> HTTPURL:
+    r"""Read an HTTP URL.
+
+    What urllib3 reads, narrowed: a backslash ends the authority, non-ASCII names become IDNA, the forms in
+    which resolvers accept an IPv4 address (`127.1`, `0x7f000001`) become the address they mean. The fragment
+    is dropped, user and password become a header.
+
+    Raises:
+        InvalidURLError: (a `ValueError`) no HTTP URL, control characters or outer white space, a host that
+            is neither a name nor an address, a port that is empty or out of range, too long.
+        RefusedURLError: (a `ValueError`) an address with a zone, which only link-local addresses have.
+
+    >>> str(parse_http_url("HTTP://Bücher.Example.:80/a b/../c?q=ü#top"))
+    'http://xn--bcher-kva.example/c?q=%C3%BC'
+    >>> str(parse_http_url("http://0x7f.1\\@good.example/"))
+    'http://127.0.0.1/%5C@good.example/'
+    """
+    from urllib3.exceptions import LocationParseError
+    from urllib3.util import parse_url
+
+    def invalid(why: str) -> InvalidURLError:
+        return InvalidURLError(f"Invalid HTTP URL: {why}: {redact_url(url)!r}.")
+
+    if url_scheme(url) not in _DEFAULT_PORTS:
+        raise invalid("its scheme must be 'http' or 'https'")
+    if len(url) > MAX_URL_LENGTH:
+        raise invalid(f"{len(url)} characters, more than {MAX_URL_LENGTH}")
+    if _CONTROL.search(url) or url != url.strip():
+        raise invalid("control characters or outer white space")
+    authority = _AUTHORITY.match(url)
+    host_and_port = authority[1].rpartition("@")[2] if authority else ""
+    if host_and_port.endswith(":"):
+        raise invalid("an empty port")
+    try:
+        url.encode()
+        parsed = parse_url(url)
+    except (LocationParseError, UnicodeError):
+        raise invalid("it can't be parsed") from None
+    host = _normal_host(parsed.host or "", invalid, percent="%" in host_and_port)
+    scheme = (parsed.scheme or "").lower()
+    port = _DEFAULT_PORTS[scheme] if parsed.port is None else parsed.port
+    if not 0 < port < 65536:
+        raise invalid(f"port {port}")
+    path = parsed.path or "/"
+    target = path if parsed.query is None else f"{path}?{parsed.query}"
+    return HTTPURL(scheme, host, port, target, _basic(parsed.auth) if parsed.auth else None)
+
+
+def _normal_host(host: str, invalid: Callable[[str], Exception], *, percent: bool = False) -> str:
+    """Return the one form of a host, raising what `invalid` makes of a reason."""
+    if host.startswith("["):
+        address, zone, _ = host[1:-1].partition("%")
+        if zone:
+            raise RefusedURLError(f"Refused host {host!r}: a zone belongs to a link-local address.")
+        try:
+            return ipaddress.IPv6Address(address).compressed
+        except ValueError:
+            raise invalid(f"host {host!r} is no IPv6 address") from None
+    host = host.removesuffix(".")
+    if percent or len(host) > 253 or not _HOST_NAME.fullmatch(host):
+        raise invalid(f"host {host[:64]!r} is neither a name nor an address")
+    if _NUMERIC_LABEL.fullmatch(host.rpartition(".")[2]):
+        try:
+            return socket.inet_ntoa(socket.inet_aton(host))
+        except OSError:
+            raise invalid(f"host {host!r} is no IPv4 address") from None
+    return host
+
+
+def _basic(userinfo: str) -> str:
+    user, _, password = userinfo.partition(":")
+    pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
+    return "Basic " + base64.b64encode(pair).decode()
+
+
+def next_hop(url: HTTPURL, status: int, location: str | None) -> HTTPURL:
+    """Return where a redirect from `url` leads.
+
+    Raises:
+        InvalidURLError: (a `ValueError`) no `Location`, or one that can't be read.
+        RefusedURLError: (a `ValueError`) it leaves http and https.
+
+    >>> str(next_hop(parse_http_url("http://example.org/a/b"), 302, "../c"))
+    'http://example.org/c'
+    """
+    if not location or _CONTROL.search(location):
+        raise InvalidURLError(f"Redirect ({status}) without a usable Location at {redact_url(str(url))!r}.")
+    try:
+        # The bytes on the wire, whichever way the client below made text of them.
+        wire = location.encode("latin-1")
+    except UnicodeEncodeError:
+        wire = location.encode("utf-8", "surrogateescape")
+    try:
+        goal = urljoin(str(url), wire.decode("utf-8").strip())
+    except (UnicodeDecodeError, ValueError):
+        raise InvalidURLError(
+            f"Redirect ({status}) with an unreadable Location at {redact_url(str(url))!r}."
+        ) from None
+    if url_scheme(goal) not in _DEFAULT_PORTS:
+        raise RefusedURLError(f"Refused redirect: {redact_url(goal)!r} is neither http nor https.")
+    return parse_http_url(goal)
+
+
+@dataclass(frozen=True, slots=True)
+class DomainList:
+    """The hosts that an operator admits; see `domain_list`."""
+
+    names: frozenset[str]
+    parents: tuple[str, ...]
+
+    def __contains__(self, host: object) -> bool:
+        return host in self.names or (isinstance(host, str) and host.endswith(self.parents))
+
+    def __bool__(self) -> bool:
+        return bool(self.names or self.parents)
+
+    def __str__(self) -> str:
+        return ", ".join(sorted([*self.names, *("*" + parent for parent in self.parents)]))
+
+    def check(self, host: str) -> None:
+        """Raise `RefusedURLError` (a `ValueError`) for a host not on a list that has entries."""
+        if self and host not in self:
+            raise RefusedURLError(
+                f"The URL must be from one of the allowed domains ({self}), not {host!r}; "
+                "see allowed_media_domains."
+            )
+
+
+def domain_list(entries: Iterable[str] | None) -> DomainList:
+    """Read `allowed_media_domains`: host names or addresses, `*.example.org` for all names below one.
+
+    No entries admit every host.
+
+    Raises:
+        InvalidArgumentError: (a `ValueError`) an entry with a scheme, a port or a path, or no host at all.
+
+    >>> domains = domain_list(["Example.org.", "*.cdn.example"])
+    >>> "example.org" in domains, "a.b.cdn.example" in domains, "cdn.example" in domains
+    (True, True, False)
+    """
+    if isinstance(entries, str):
+        raise InvalidArgumentError(f"allowed_media_domains must be a list of hosts, not {entries!r}.")
+    return _domain_list(tuple(entries or ()))
+
+
+@functools.lru_cache(maxsize=64)
+def _domain_list(entries: tuple[str, ...]) -> DomainList:
+    hosts: dict[bool, set[str]] = {False: set(), True: set()}
+    for entry in entries:
+        below = entry.startswith("*.")
+        host = entry[2:] if below else entry
+        if host.count(":") > 1 and not host.startswith("["):
+            host = f"[{host}]"
+        try:
+            parsed = parse_http_url(f"http://{host}/")
+        except ValueError:
+            parsed = None
+        numeric = parsed is not None and (":" in parsed.host or parsed.host[-1].isdigit())
+        plain = parsed is not None and parsed.target == "/" and not re.search(r"[@/\\?#%]|\]?:\d*$", host)
+        if parsed is None or not (plain or host.startswith("[")) or parsed.port != 80 or (below and numeric):
+            raise InvalidArgumentError(
+                f"allowed_media_domains: {entry!r} is no host name; expected one without scheme, port and "
+                "path, such as 'example.org' or '*.example.org'."
+            )
+        hosts[below].add(parsed.host)
+    return DomainList(frozenset(hosts[False]), tuple("." + host for host in sorted(hosts[True])))
+
+
+def file_url_path(url: str) -> str:
+    """Return the path that a file URL names, as the operating system writes it; nothing is resolved.
+
+    Raises:
+        InvalidURLError: (a `ValueError`) another host than `localhost`, a relative path, a NUL in it.
+
+    >>> file_url_path("file:///photos/a%20cat.png"), file_url_path("file://localhost/photos/ö.png")
+    ('/photos/a cat.png', '/photos/ö.png')
+    """
+    rest = re.split(r"[?#]", url.partition(":")[2], maxsplit=1)[0]
+    if rest.startswith("//"):
+        host, slash, path = rest[2:].partition("/")
+        rest = slash + path
+        if host.lower() not in ("", "localhost"):
+            raise InvalidURLError(f"A file URL must not name the host {host[:64]!r}: {redact_url(url)!r}.")
+    path = os.fsdecode(unquote_to_bytes(os.fsencode(rest)))
+    if not path.startswith("/") or "\0" in path:
+        raise InvalidURLError(f"A file URL must name an absolute path: {redact_url(url)!r}.")
+    return path
