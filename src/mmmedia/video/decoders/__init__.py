@@ -1,0 +1,8 @@
+"""Decoders: how to get the frames of a video by their index in display order.
+
+`opencv` is the reference, sequential reading. No decoder knows a sampler.
+"""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

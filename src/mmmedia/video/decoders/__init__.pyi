@@ -1,0 +1,1 @@
+from . import opencv as opencv, pyav as pyav
