@@ -40,6 +40,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import numpy as np
+
 logger = logging.getLogger(__name__)
 
 _BLOCK = 4096  # what the smallest entry counts: a million tiny files are not free
@@ -47,7 +49,8 @@ _ENTRY_NAME = re.compile(r"[0-9a-f]{20}(\.[A-Za-z0-9]{1,10})?", re.ASCII)
 _PLAIN_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}", re.ASCII)
 _TEMP_NAME = re.compile(r"\.mmmedia-[0-9a-f]{16}\.tmp", re.ASCII)
 _ATTRIBUTE = "user.mmmedia"
-_LARGE = 64  # from so many entries on, eviction frees a little more than it must, so that scans are rare
+_LARGE = 64  # from so many entries on, eviction frees more than it must, so that scans are rare:
+_SPARE = 32  # this part of the budget
 _CLOCK_SKEW = 5.0  # seconds by which the clocks of two machines that share a directory may differ
 _LOCK_PATIENCE = 5.0  # seconds; only a process stopped in the middle of a put makes anyone wait this long
 _TEMP_AGE = 3600.0  # seconds after which a temp file counts as abandoned where files can't be locked
@@ -555,48 +558,49 @@ class MediaCache:
     def _scan(self, directory: int, *, keep: str | None = None, evict: bool = True) -> _Account:
         """Count the entries, evict what must go, and settle the account. The directory is locked."""
         now = self._clock()
-        entries: list[tuple[float, int, str]] = []
+        names: list[str] = []
+        charges: list[int] = []
+        ranks: list[float] = []
         with os.scandir(self._shared.path) as items:
             for item in items:
-                if _TEMP_NAME.fullmatch(item.name):
-                    _sweep(item.path)
-                elif _ENTRY_NAME.fullmatch(item.name):
+                if _ENTRY_NAME.fullmatch(item.name):
                     try:
                         status = item.stat(follow_symlinks=False)
                     except OSError:
                         continue
                     if stat.S_ISREG(status.st_mode):
-                        entries.append(self._rank(item, status, now))
-        total = sum(charge for _, charge, _ in entries)
-        gone = 0
+                        names.append(item.name)
+                        charges.append(_charge(status.st_size))
+                        ranks.append(self._rank(item.path, status, now))
+                elif _TEMP_NAME.fullmatch(item.name):
+                    _sweep(item.path)
+        size, entries = sum(charges), len(names)
         if evict:
             target = self.max_bytes
-            if total > target and len(entries) >= _LARGE:
-                target -= target // _LARGE
-            entries.sort()
-            for rank, charge, name in entries:
-                is_expired = rank == _EXPIRED
-                if not is_expired and total <= target:
+            if size > target and entries >= _LARGE:
+                target -= target // _SPARE
+            # By numpy, as sorting a long list would keep every other thread from running meanwhile.
+            for index in np.argsort(np.array(ranks, np.float64), kind="stable"):
+                is_expired = ranks[index] == _EXPIRED
+                if not is_expired and size <= target:
                     break
-                if name != keep and _remove(f"{self._shared.path}/{name}"):
-                    total -= charge
-                    gone += 1
+                if names[index] != keep and _remove(f"{self._shared.path}/{names[index]}"):
+                    size -= charges[index]
+                    entries -= 1
                     self._shared.count("expiries" if is_expired else "evictions")
-        account = _Account(total, len(entries) - gone, 0)
+        account = _Account(size, entries, 0)
         self._shared.set_account(directory, account)
         return account
 
-    def _rank(self, item: "os.DirEntry[str]", status: os.stat_result, now: float) -> tuple[float, int, str]:
-        """An entry as (when it was last used, what it counts, its name): the lowest goes first."""
-        downloaded, used = status.st_mtime_ns / 1e9, status.st_atime_ns / 1e9
-        if self._age(status) < self.ttl_secs:
-            # An entry that vLLM wrote may have been read never; one used in the future was not.
-            rank = max(downloaded, used) if used <= now + _CLOCK_SKEW else downloaded
-        elif self._is_kept_stale(status, _label_of(item.path)):
-            rank = downloaded - _FAR
-        else:
-            rank = _EXPIRED
-        return rank, _charge(status.st_size), item.name
+    def _rank(self, path: str, status: os.stat_result, now: float) -> float:
+        """When an entry was last used, in a way: the entry of the lowest rank is evicted first."""
+        downloaded, used = status.st_mtime, status.st_atime
+        if -_CLOCK_SKEW <= now - downloaded < self.ttl_secs:
+            # Not the access time alone: a copying tool may have set it back, or a wrong clock far ahead.
+            return max(downloaded, used) if used <= now + _CLOCK_SKEW else downloaded
+        if self._is_kept_stale(status, _label_of(path)):
+            return downloaded - _FAR
+        return _EXPIRED
 
     def _discard(self, path: str, found: os.stat_result | None = None) -> None:
         """Remove an entry, unless it has meanwhile been replaced by another than the one found."""
@@ -614,7 +618,7 @@ class MediaCache:
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a planted FIFO must not block
 _EXPIRED = float("-inf")
-_FAR = 1e12  # seconds: ranks stale entries, oldest first, below every fresh one
+_FAR = 1e10  # seconds: ranks stale entries, oldest first, below every fresh one
 
 
 def _charge_of(path: str) -> int | None:
