@@ -13,7 +13,6 @@ import math
 import pickletools
 import re
 import threading
-import warnings
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import numpy as np
 
 from mmmedia import envs
+from mmmedia._quiet import quiet
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError, MediaError
 
 if TYPE_CHECKING:
@@ -228,12 +228,7 @@ def _load_torch(data: bytes) -> "torch.Tensor":
     else:
         declared = _rehearse_legacy(data, storages)
     _check_dense_bytes(declared.shape, declared.item_bytes)
-    if declared.layout in _COMPRESSED_LAYOUTS:
-        # Torch says so once per process, on the first such tensor of any sender.
-        warnings.filterwarnings(
-            "ignore", message="Sparse CSR tensor support is in beta", category=UserWarning
-        )
-    with _exclusive_if_validating():
+    with _exclusive_if_validating(), quiet():  # a first sparse CSR tensor is told of as "beta"
         tensor = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != declared.shape:
         _refuse("the archive reads differently the second time.")
