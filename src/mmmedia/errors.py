@@ -12,6 +12,7 @@ Each is a `MediaError`, and each is also of the built-in type that callers alrea
     ├── LimitExceededError     ValueError            more bytes, pixels or seconds than a limit admits
     ├── LocalFilesDisabledError RuntimeError         file URLs where no local path is allowed
     ├── LocalFileError         OSError, ValueError   a file URL that names no readable regular file
+    │   └── LocalFileNotFoundError  FileNotFoundError    … because nothing is there
     └── UnknownExtensionError  AssertionError        a name nobody registered
 
 Network failures are the exception: requests' and aiohttp's own errors reach the caller.
@@ -56,6 +57,10 @@ class LocalFilesDisabledError(MediaError, RuntimeError):
 
 class LocalFileError(MediaError, OSError, ValueError):
     """A file URL that names no readable regular file."""
+
+
+class LocalFileNotFoundError(LocalFileError, FileNotFoundError):
+    """A file URL that names nothing."""
 
 
 class UnknownExtensionError(MediaError, AssertionError):

@@ -1,0 +1,547 @@
+"""`MediaConnector`: from a URL that a stranger wrote to a decoded object.
+
+An engine makes one connector per request. What outlives a request (connections, the cache's state, the
+thread pool) belongs to the process and is only referred to.
+"""
+
+import asyncio
+import atexit
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import unquote
+
+from mmmedia import envs
+from mmmedia.cache import MediaCache, get_media_cache
+from mmmedia.connections import FetchPolicy, HTTPConnection, fetch_policy, global_http_connection
+from mmmedia.errors import (
+    InvalidArgumentError,
+    InvalidURLError,
+    LimitExceededError,
+    LocalFileError,
+    LocalFileNotFoundError,
+    LocalFilesDisabledError,
+    RefusedURLError,
+    UnsupportedMediaError,
+)
+from mmmedia.media.base import MediaIO
+from mmmedia.registry import ExtensionManager
+from mmmedia.urls import domain_list, file_url_path, parse_http_url, redact_url, url_scheme
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+    from PIL import Image
+    from urllib3.util import Url
+
+    from mmmedia.media.base import MediaWithBytes
+
+T = TypeVar("T")
+
+MEDIA_CONNECTOR_REGISTRY: ExtensionManager["MediaConnector"] = ExtensionManager("media connector")
+"""Connectors by name; `VLLM_MEDIA_CONNECTOR` names the one that an engine makes."""
+
+global_thread_pool: ThreadPoolExecutor
+"""The workers that decode for the async methods, `VLLM_MEDIA_LOADING_THREAD_COUNT` of them."""
+
+_pool_lock = threading.Lock()
+
+
+def __getattr__(name: str) -> ThreadPoolExecutor:
+    if name != "global_thread_pool":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with _pool_lock:
+        if name not in globals():
+            globals()[name] = _new_thread_pool()
+        pool: ThreadPoolExecutor = globals()[name]
+        return pool
+
+
+def _new_thread_pool() -> ThreadPoolExecutor:
+    pool = ThreadPoolExecutor(envs.VLLM_MEDIA_LOADING_THREAD_COUNT, thread_name_prefix="mmmedia")
+    # The interpreter would first finish all work that is queued; `_register_atexit` runs before that.
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(lambda: pool.shutdown(wait=False, cancel_futures=True))
+    return pool
+
+
+def _forget_thread_pool() -> None:
+    globals().pop("global_thread_pool", None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_thread_pool)  # the threads stay with the parent
+
+
+async def _in_pool(call: Callable[..., T], *args: Any) -> T:
+    """Call in the thread pool; if the caller is cancelled before a worker is free, it never runs."""
+    pool = globals().get("global_thread_pool") or __getattr__("global_thread_pool")
+    return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
+
+
+class Budget(Protocol):
+    """What a request may still use up."""
+
+    def charge(self, number_of_bytes: int) -> object:
+        """Take so many bytes; raise if the request has used up its share."""
+
+
+def merge_media_io_kwargs(
+    defaults: Mapping[str, Mapping[str, Any] | None] | None,
+    overrides: Mapping[str, Mapping[str, Any] | None] | None,
+) -> dict[str, dict[str, Any]] | None:
+    """Merge `media_io_kwargs` of an engine with those of a request, each modality by its own rule.
+
+    Returns:
+        A new dict by modality; `None` when both are empty.
+
+    >>> merge_media_io_kwargs({"video": {"num_frames": 8}}, {"video": {"fps": 2}, "image": {"a": 1}})
+    {'video': {'fps': 2}, 'image': {'a': 1}}
+    """
+    if not defaults and not overrides:
+        return None
+    defaults, overrides = defaults or {}, overrides or {}
+    return {
+        modality: _media_io_class(modality).merge_kwargs(defaults.get(modality), overrides.get(modality))
+        for modality in {**defaults, **overrides}
+    }
+
+
+def _media_io_class(modality: str) -> type[MediaIO[Any]]:
+    if modality == "image":
+        from mmmedia.media.image import ImageMediaIO
+
+        return ImageMediaIO
+    if modality == "audio":
+        from mmmedia.media.audio import AudioMediaIO
+
+        return AudioMediaIO
+    if modality == "video":
+        from mmmedia.media.video import VideoMediaIO
+
+        return VideoMediaIO
+    return MediaIO
+
+
+@MEDIA_CONNECTOR_REGISTRY.register("http")
+class MediaConnector:
+    """Loads media from `data:`, `file:` and `http(s):` URLs.
+
+    Every method has an `_async` twin, in which the event loop only waits: files, base64 and decoding are
+    work of `global_thread_pool`.
+
+    Args:
+        media_io_kwargs: keywords for the media IOs, by modality (`image`, `audio`, `video`).
+        connection: what fetches HTTP URLs: anything with `get_bytes(url, *, timeout, allow_redirects)` and
+            `async_get_bytes`.
+        allowed_local_media_path: the directory below which file URLs may point; empty for none.
+        allowed_media_domains: the hosts that HTTP URLs and redirects may name, `*.example.org` for all below
+            one; empty for any.
+        decoded_budget: an object whose `charge(number_of_bytes)` is told of all decoded bytes, and raises
+            when the request has used up its share.
+        download_budget: the same for encoded bytes, whichever way they came.
+
+    Raises:
+        InvalidArgumentError: (a `ValueError`) a path that is no directory, an entry that is no host.
+
+    >>> import io, base64
+    >>> from PIL import Image
+    >>> png = io.BytesIO()
+    >>> Image.new("RGB", (4, 3)).save(png, "PNG")
+    >>> url = "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+    >>> MediaConnector().fetch_image(url).size
+    (4, 3)
+    """
+
+    def __init__(
+        self,
+        media_io_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
+        connection: HTTPConnection = global_http_connection,
+        *,
+        allowed_local_media_path: str | os.PathLike[str] = "",
+        allowed_media_domains: Iterable[str] | None = None,
+        decoded_budget: Budget | None = None,
+        download_budget: Budget | None = None,
+    ) -> None:
+        self.media_io_kwargs: dict[str, dict[str, Any]] = {
+            modality: dict(kwargs or {}) for modality, kwargs in (media_io_kwargs or {}).items()
+        }
+        self.connection = connection
+        self.allowed_local_media_path = _allowed_directory(allowed_local_media_path)
+        self._domains = domain_list(allowed_media_domains)
+        self.allowed_media_domains = list(allowed_media_domains or [])
+        self.decoded_budget = decoded_budget
+        self.download_budget = download_budget
+        self._media_cache_dir = envs.VLLM_MEDIA_CACHE
+        self._media_cache_max_bytes = envs.VLLM_MEDIA_CACHE_MAX_SIZE_MB * 1024 * 1024
+        self._media_cache_ttl_secs = envs.VLLM_MEDIA_CACHE_TTL_HOURS * 3600.0
+
+    # Any media.
+
+    def load_from_url(self, url: str, media_io: MediaIO[T], *, fetch_timeout: float | None = None) -> T:
+        """Load from a URL through a media IO.
+
+        Args:
+            url: a `data:`, `file:`, `http:` or `https:` URL.
+            media_io: what decodes it.
+            fetch_timeout: seconds for the first attempt to fetch an HTTP URL; later ones have more.
+
+        Raises:
+            InvalidURLError: (a `ValueError`) none of these, or malformed.
+            RefusedURLError: (a `ValueError`) a host or path that is not allowed.
+            UnsupportedMediaError: (a `NotImplementedError`) a data URL that is not base64.
+            LocalFilesDisabledError: (a `RuntimeError`) a file URL, and no path is allowed.
+            LocalFileError: (an `OSError` and a `ValueError`) a file that can't be read.
+            requests.RequestException: fetching failed; from the async twin `aiohttp.ClientError` and
+                `TimeoutError`.
+        """
+        if not self._is_http(url):
+            return self._load_in_place(url, media_io)
+        with self._fetching(url):
+            found, media = self._load_cached(url, media_io)
+            if found:
+                return media
+            data = self.connection.get_bytes(
+                url, timeout=fetch_timeout, allow_redirects=envs.VLLM_MEDIA_URL_ALLOW_REDIRECTS
+            )
+        return self._load_fetched(url, data, media_io)
+
+    async def load_from_url_async(
+        self, url: str, media_io: MediaIO[T], *, fetch_timeout: float | None = None
+    ) -> T:
+        """Load from a URL through a media IO; see `load_from_url`.
+
+        Cancelling it stops a transfer at once and takes decoding that has not begun off the queue.
+        """
+        if not self._is_http(url):
+            return await _in_pool(self._load_in_place, url, media_io)
+        with self._fetching(url):
+            if self._media_cache_dir:
+                found, media = await _in_pool(self._load_cached, url, media_io)
+                if found:
+                    return media
+            data = await self.connection.async_get_bytes(
+                url, timeout=fetch_timeout, allow_redirects=envs.VLLM_MEDIA_URL_ALLOW_REDIRECTS
+            )
+        return await _in_pool(self._load_fetched, url, data, media_io)
+
+    @staticmethod
+    def _is_http(url: str) -> bool:
+        scheme = url_scheme(url) if isinstance(url, str) else ""
+        if scheme not in ("data", "file", "http", "https"):
+            shown = redact_url(url) if isinstance(url, str) else type(url).__name__
+            raise InvalidURLError(f"The URL must be either a HTTP, data or file URL. Got {shown!r}.")
+        return scheme.startswith("http")
+
+    def _load_in_place(self, url: str, media_io: MediaIO[T]) -> T:
+        """Load from a data or file URL."""
+        if url_scheme(url) == "data":
+            return self._load_data_url(url, media_io)
+        return self._load_file_url(url, media_io)
+
+    @contextmanager
+    def _fetching(self, url: str) -> Iterator[None]:
+        """Hold what happens inside to the policy of this connector."""
+        self._assert_url_in_allowed_media_domains(url)
+        with fetch_policy(FetchPolicy(self._domains)):
+            yield
+
+    def _assert_url_in_allowed_media_domains(self, url_spec: "str | Url") -> None:
+        """Raise `RefusedURLError` (a `ValueError`) if the host of an HTTP URL is not allowed."""
+        self._domains.check(parse_http_url(str(url_spec)).host)
+
+    def _load_cached(self, url: str, media_io: MediaIO[T]) -> tuple[bool, T]:
+        """Read from the cache and decode; the first item says whether there was anything to decode."""
+        data = self._get_cached_bytes(url) if self._media_cache_dir else None
+        missing: Any = None
+        if data is None:
+            return False, missing
+        self._check_download_limit(url, len(data))
+        try:
+            return True, self._load_bytes(data, media_io)
+        except LimitExceededError:
+            raise
+        except ValueError:
+            # It decoded once, so the file is damaged: fetch it anew.
+            cache = self._media_cache
+            if cache is not None:
+                cache.discard(url)
+            return False, missing
+
+    @staticmethod
+    def _check_download_limit(url: str, size: int) -> None:
+        megabytes = envs.VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB
+        if 0 < megabytes * 1024 * 1024 < size:
+            raise LimitExceededError(
+                f"{redact_url(url)!r} has {size} bytes, more than {megabytes} MiB; "
+                "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
+            )
+
+    def _load_fetched(self, url: str, data: bytes, media_io: MediaIO[T]) -> T:
+        """Decode what was fetched, and store it if it decodes."""
+        media = self._load_bytes(data, media_io)
+        if self._media_cache_dir:
+            self._put_cached_bytes(url, data)
+        return media
+
+    def _load_bytes(self, data: bytes, media_io: MediaIO[T]) -> T:
+        self._charge_download(len(data))
+        return self._charged(media_io.load_bytes(data))
+
+    def _charge_download(self, size: int) -> None:
+        if self.download_budget is not None:
+            self.download_budget.charge(size)
+
+    def _charged(self, media: T) -> T:
+        if self.decoded_budget is not None:
+            self.decoded_budget.charge(_size_of(media))
+        return media
+
+    def _load_data_url(self, url_spec: "str | Url", media_io: MediaIO[T]) -> T:
+        """Load from `data:[<media type>][;<param>]*;base64,<data>`."""
+        url = url_spec if isinstance(url_spec, str) else f"data:{(url_spec.path or '').lstrip('/')}"
+        comma = url.find(",")
+        if comma < 0:
+            raise InvalidURLError(f"Invalid data URL {redact_url(url)!r}: missing ','.")
+        media_type, *parameters = url[5:comma].split(";")
+        if not parameters or parameters[-1].strip().lower() != "base64":
+            raise UnsupportedMediaError("Only base64 data URLs are supported for now.")
+        self._charge_download((len(url) - comma - 1) * 3 // 4)
+        data = url[comma + 1 :]
+        if "%" in data:
+            data = unquote(data, errors="replace")
+        return self._charged(media_io.load_base64(media_type.strip(), data))
+
+    def _load_file_url(self, url_spec: "str | Url", media_io: MediaIO[T]) -> T:
+        """Load from a file below the allowed path."""
+        url = str(url_spec)
+        if self.allowed_local_media_path is None:
+            raise LocalFilesDisabledError("Cannot load local files without `--allowed-local-media-path`.")
+        with _opened_below(self.allowed_local_media_path, file_url_path(url)) as (path, size):
+            self._charge_download(size)
+            return self._charged(media_io.load_file(path))
+
+    # The cache.
+
+    @property
+    def _media_cache(self) -> MediaCache | None:
+        if not self._media_cache_dir:
+            return None
+        return get_media_cache(self._media_cache_dir, self._media_cache_max_bytes, self._media_cache_ttl_secs)
+
+    def _media_cache_path(self, url: str) -> Path:
+        """Return where the bytes of a URL are kept; without a cache directory, the bare file name."""
+        return MediaCache(
+            self._media_cache_dir or ".",
+            max_bytes=self._media_cache_max_bytes,
+            ttl_secs=self._media_cache_ttl_secs,
+        ).path(url)
+
+    def _get_cached_bytes(self, url: str) -> bytes | None:
+        """Return the cached bytes of a URL, `None` if there are none that still live."""
+        cache = self._media_cache
+        return None if cache is None else cache.get(url)
+
+    def _put_cached_bytes(self, url: str, data: bytes) -> None:
+        """Store the bytes of a URL."""
+        cache = self._media_cache
+        if cache is not None:
+            cache.put(url, data)
+
+    def _maybe_evict(self, exclude: Path | None = None) -> None:
+        """Bring the cache back within its budget, keeping the file `exclude`."""
+        cache = self._media_cache
+        if cache is not None:
+            cache.evict(exclude)
+
+    # By modality.
+
+    def fetch_image(self, image_url: str, *, image_mode: str | None = "RGB") -> "MediaWithBytes[Image.Image]":
+        """Load an image; errors as in `load_from_url` and of `ImageMediaIO`.
+
+        Args:
+            image_url: where it is.
+            image_mode: the pixel mode to convert to, `None` to keep that of the file.
+        """
+        return self.load_from_url(
+            image_url, self._image_io(image_mode), fetch_timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT
+        )
+
+    async def fetch_image_async(
+        self, image_url: str, *, image_mode: str | None = "RGB"
+    ) -> "MediaWithBytes[Image.Image]":
+        """Load an image; see `fetch_image`."""
+        return await self.load_from_url_async(
+            image_url, self._image_io(image_mode), fetch_timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT
+        )
+
+    def fetch_audio(self, audio_url: str) -> "tuple[npt.NDArray[np.float32], float]":
+        """Load a sound: the samples, 1-D float32 in [-1, 1], and their rate in Hz."""
+        return self.load_from_url(audio_url, self._audio_io(), fetch_timeout=envs.VLLM_AUDIO_FETCH_TIMEOUT)
+
+    async def fetch_audio_async(self, audio_url: str) -> "tuple[npt.NDArray[np.float32], float]":
+        """Load a sound; see `fetch_audio`."""
+        return await self.load_from_url_async(
+            audio_url, self._audio_io(), fetch_timeout=envs.VLLM_AUDIO_FETCH_TIMEOUT
+        )
+
+    def fetch_video(
+        self,
+        video_url: str,
+        *,
+        image_mode: str | None = "RGB",
+        video_processor: str | None = None,  # noqa: ARG002  # newer engines pass it
+    ) -> "tuple[npt.NDArray[np.uint8], dict[str, Any]]":
+        """Load a video: the sampled frames, uint8 `(frames, height, width, 3)`, and their metadata.
+
+        Args:
+            video_url: where it is.
+            image_mode: the pixel mode for frames that were sent as single images.
+            video_processor: the name of the model's processor; accepted for compatibility.
+        """
+        return self.load_from_url(
+            video_url, self._video_io(image_mode), fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT
+        )
+
+    async def fetch_video_async(
+        self,
+        video_url: str,
+        *,
+        image_mode: str | None = "RGB",
+        video_processor: str | None = None,  # noqa: ARG002  # newer engines pass it
+    ) -> "tuple[npt.NDArray[np.uint8], dict[str, Any]]":
+        """Load a video; see `fetch_video`."""
+        return await self.load_from_url_async(
+            video_url, self._video_io(image_mode), fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT
+        )
+
+    def fetch_image_embedding(self, data: str) -> "torch.Tensor":
+        """Load an image embedding from base64 text."""
+        from mmmedia.media.image import ImageEmbeddingMediaIO
+
+        return self._load_embedding(ImageEmbeddingMediaIO(), data)
+
+    async def fetch_image_embedding_async(self, data: str) -> "torch.Tensor":
+        """Load an image embedding from base64 text."""
+        return await _in_pool(self.fetch_image_embedding, data)
+
+    def fetch_audio_embedding(self, data: str) -> "torch.Tensor":
+        """Load an audio embedding from base64 text."""
+        from mmmedia.media.audio import AudioEmbeddingMediaIO
+
+        return self._load_embedding(AudioEmbeddingMediaIO(), data)
+
+    async def fetch_audio_embedding_async(self, data: str) -> "torch.Tensor":
+        """Load an audio embedding from base64 text."""
+        return await _in_pool(self.fetch_audio_embedding, data)
+
+    def fetch_video_embedding(self, data: str) -> "torch.Tensor":
+        """Load a video embedding from base64 text."""
+        from mmmedia.media.video import VideoEmbeddingMediaIO
+
+        return self._load_embedding(VideoEmbeddingMediaIO(), data)
+
+    async def fetch_video_embedding_async(self, data: str) -> "torch.Tensor":
+        """Load a video embedding from base64 text."""
+        return await _in_pool(self.fetch_video_embedding, data)
+
+    def _load_embedding(self, media_io: MediaIO[T], data: str) -> T:
+        self._charge_download(len(data) * 3 // 4)
+        return self._charged(media_io.load_base64("", data))
+
+    def _image_io(self, image_mode: str | None) -> "MediaIO[MediaWithBytes[Image.Image]]":
+        from mmmedia.media.image import ImageMediaIO
+
+        return ImageMediaIO(**{"image_mode": image_mode, **self.media_io_kwargs.get("image", {})})
+
+    def _audio_io(self) -> "MediaIO[tuple[npt.NDArray[np.float32], float]]":
+        from mmmedia.media.audio import AudioMediaIO
+
+        return AudioMediaIO(**self.media_io_kwargs.get("audio", {}))
+
+    def _video_io(self, image_mode: str | None) -> "MediaIO[tuple[npt.NDArray[np.uint8], dict[str, Any]]]":
+        from mmmedia.media.video import VideoMediaIO
+
+        return VideoMediaIO(self._image_io(image_mode), **self.media_io_kwargs.get("video", {}))
+
+
+def _allowed_directory(path: str | os.PathLike[str]) -> Path | None:
+    """Check `allowed_local_media_path`; `None` when it is empty."""
+    if not os.fspath(path):
+        return None
+    directory = Path(path)
+    if not directory.exists():
+        raise InvalidArgumentError(f"Invalid `--allowed-local-media-path`: {str(path)!r} does not exist.")
+    if not directory.is_dir():
+        raise InvalidArgumentError(f"Invalid `--allowed-local-media-path`: {str(path)!r} is not a directory.")
+    return directory.absolute()
+
+
+class _OpenPath(type(Path())):  # type: ignore[misc]  # PosixPath or WindowsPath, as the system has it
+    """A path whose name is the file's, but which opens the very file that was checked.
+
+    Whoever swaps the file for a link after the check changes nothing: `os.fspath`, and so `open`, leads
+    through the descriptor.
+    """
+
+    pinned: str | None = None  # a path made from this one (its parent, say) is pinned to nothing
+
+    def __fspath__(self) -> str:
+        return self.pinned or str(self)
+
+
+@contextmanager
+def _opened_below(directory: Path, name: str) -> Iterator[tuple[Path, int]]:
+    """Give the path and the size of a regular file below a directory, kept open for as long.
+
+    Raises:
+        RefusedURLError: (a `ValueError`) it is elsewhere, after `..` and symbolic links.
+        LocalFileError: (an `OSError` and a `ValueError`) it is missing, unreadable or no regular file.
+    """
+    root = os.path.realpath(directory)
+    try:
+        resolved = os.path.realpath(name)
+        _check_below(root, resolved, name)
+        # Without O_NONBLOCK a FIFO would wait for a writer.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+        descriptor = os.open(resolved, flags)
+    except OSError as error:
+        kind = LocalFileNotFoundError if error.errno in (errno.ENOENT, errno.ENOTDIR) else LocalFileError
+        raise kind(f"Cannot open {name!r}: {os.strerror(error.errno or 0)}.") from None
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise LocalFileError(f"{name!r} is not a regular file.")
+        path = _OpenPath(resolved)
+        if os.path.exists(link := f"/proc/self/fd/{descriptor}"):  # noqa: PTH110  # no Path needed
+            _check_below(root, os.path.realpath(link), name)
+            path.pinned = link
+        yield path, status.st_size
+    finally:
+        os.close(descriptor)
+
+
+def _check_below(root: str, path: str, name: str) -> None:
+    if not Path(path).is_relative_to(root):
+        raise RefusedURLError(f"The file path {name!r} must be a subpath of `--allowed-local-media-path`.")
+
+
+def _size_of(media: object) -> int:
+    """Return the bytes that a decoded object occupies, as far as its kind is known."""
+    if isinstance(media, tuple | list):
+        return sum(_size_of(item) for item in media)
+    if isinstance(size := getattr(media, "nbytes", None), int):  # arrays and tensors
+        return size
+    picture: Any = getattr(media, "media", media)
+    if hasattr(picture, "getbands") and hasattr(picture, "size"):
+        width, height = picture.size
+        sample = {"1": 1, "I": 4, "F": 4, "I;16": 2}.get(picture.mode, 1)
+        return int(width * height * len(picture.getbands()) * sample)
+    return 0
