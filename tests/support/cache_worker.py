@@ -1,0 +1,96 @@
+"""A process that uses a cache directory: python cache_worker.py hammer|die|fork DIRECTORY ..."""
+
+import errno
+import os
+import random
+import signal
+import sys
+import threading
+from typing import Any
+
+from mmmedia.cache import MediaCache
+
+BUDGET = 10 * 4096
+LIFE = 3600
+
+
+def url(number: int) -> str:
+    return f"https://example.org/{number}.jpg"
+
+
+def body(number: int) -> bytes:
+    return random.Random(number).randbytes(1 + number * 97 % 9000)
+
+
+def open_cache(directory: str) -> MediaCache:
+    return MediaCache(directory, max_bytes=BUDGET, ttl_secs=LIFE)
+
+
+def forbid_attributes() -> None:
+    def unsupported(*_: object) -> Any:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    os.getxattr = os.setxattr = unsupported
+
+
+def hammer(directory: str, seed: str, steps: str) -> None:
+    """Get and put what two or more processes fight over; complain of any wrong byte or failed put."""
+    cache = open_cache(directory)
+    chance = random.Random(seed)
+    for _ in range(int(steps)):
+        number = chance.randrange(40)
+        data = cache.get(url(number))
+        if data is None:
+            assert cache.put(url(number), body(number)), "put failed"
+        else:
+            assert data == body(number), f"wrong bytes for {number}"
+        if chance.randrange(20) == 0:
+            cache.discard(url(number))
+    sys.stdout.write(f"{cache.stats.hits}\n")
+
+
+def die(directory: str, call: str, number: str) -> None:
+    """Be killed when a put arrives at a system call: half a write, or just before any other."""
+    plain = getattr(os, call)
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        if call == "write":
+            plain(arguments[0], arguments[1][: len(arguments[1]) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(os, call, killed)
+    open_cache(directory).put(url(int(number)), body(int(number)))
+
+
+def fork(directory: str) -> None:
+    """Fork while other threads are in the middle of puts: each child must be able to use the cache."""
+    cache = open_cache(directory)
+    stop = threading.Event()
+
+    def keep_putting() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            cache.put(url(number % 40), body(number % 40))
+
+    threads = [threading.Thread(target=keep_putting) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    failures = 0
+    for number in range(100, 130):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # a child that hangs on a lock dies of it
+            os._exit(0 if cache.put(url(number), body(number)) and cache.stats.entries else 1)
+        failures += os.waitpid(child, 0)[1] != 0
+    stop.set()
+    for thread in threads:
+        thread.join()
+    sys.stdout.write(f"{failures}\n")
+
+
+if __name__ == "__main__":
+    name, *rest = sys.argv[1:]
+    if os.environ.get("WITHOUT_ATTRIBUTES"):
+        forbid_attributes()
+    {"hammer": hammer, "die": die, "fork": fork}[name](*rest)
