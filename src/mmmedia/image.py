@@ -122,4 +122,4 @@ def reduce_to_pixels(image: Image.Image, max_pixels: int) -> Image.Image:
     if image.mode in _INDEXED_MODES:
         to_mode = "L" if image.mode == "1" else "RGBA" if image.has_transparency_data else "RGB"
         image = image.convert(to_mode)
-    return image.resize(target, Image.Resampling.BOX)
+    return image.resize(target, Image.Resampling.BOX, reducing_gap=2.0)
