@@ -51,7 +51,7 @@ TOTAL_SECONDS = 600.0
 MAX_RETRY_AFTER = 30.0
 """A server that asks for a longer pause than this is not obeyed."""
 MAX_CONNECTIONS = 256
-"""Concurrent connections per event loop, and idle ones kept by the blocking half."""
+"""Concurrent fetches per event loop, and idle connections kept by the blocking half."""
 
 _CHUNK = 64 * 1024
 _PIECE = 256 * 1024
@@ -410,6 +410,7 @@ class HTTPConnection:
         self._sync_client: requests.Session | None = None
         self._process = os.getpid()
         self._async_clients: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+        self._slots: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
 
     # The blocking half.
 
@@ -582,8 +583,12 @@ class HTTPConnection:
             client = _new_async_client()
             if self.reuse_client:
                 self._async_clients[loop] = client
-            _close_with_loop(loop, client, forget=lambda: self._async_clients.pop(loop, None))
+            _close_with_loop(loop, client, forget=lambda: self._forget(loop))
         return client
+
+    def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._async_clients.pop(loop, None)
+        self._slots.pop(loop, None)
 
     def get_async_response(
         self,
@@ -694,8 +699,10 @@ class HTTPConnection:
 
     async def _async_attempt(self, hop: Hop, sink: IO[bytes], seconds: float, allow_redirects: bool) -> None:
         client = await self.get_async_client()
+        slots = self._slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(MAX_CONNECTIONS))
         try:
-            async with asyncio.timeout(seconds):
+            # Waiting for a slot is not the server's fault, so the clock does not run yet.
+            async with slots, asyncio.timeout(seconds):
                 while True:
                     async with await _async_send(client, hop, None) as response:
                         if not _redirects(hop, response.status, allow_redirects):
@@ -703,6 +710,11 @@ class HTTPConnection:
                             return await _async_receive(response, hop, sink)
                         response.close()
                         hop = hop.redirected(response.status, response.headers.get("Location"))
+        except TimeoutError as error:
+            shown = redact_url(str(hop.url))
+            raise TimeoutError(
+                f"{shown!r} took more than {seconds:g} s; see VLLM_*_FETCH_TIMEOUT."
+            ) from error
         finally:
             if not self.reuse_client:
                 await client.close()
@@ -761,7 +773,7 @@ def _new_async_client() -> "aiohttp.ClientSession":
     import aiohttp
 
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS),
+        connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": USER_AGENT},
     )

@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException, HTTPResponse, parse_headers
-from typing import Any
+from http.client import HTTPException, HTTPResponse, RemoteDisconnected, parse_headers
+from typing import IO, Any, cast
 
 import requests.adapters
 import urllib3
@@ -83,8 +83,32 @@ def timed_ssl_context() -> ssl.SSLContext:
     return context
 
 
+class _HeadReader:
+    """Reads lines, and an end in the middle of the head as what it is: http.client takes it for the end."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.close = file.close
+
+    def readline(self, limit: int) -> bytes:
+        line = self._file.readline(limit)
+        if not line.endswith(b"\n") and len(line) < limit:
+            raise RemoteDisconnected("Remote end closed connection without a whole response head")
+        return line
+
+
 class FinalResponse(HTTPResponse):
-    """Skips interim responses (1xx), up to a number; http.client takes all but `100` for the answer."""
+    """Skips interim responses (1xx), up to a number, and refuses a head that is cut short."""
+
+    def begin(self) -> None:
+        """Read the head."""
+        file: Any = self.fp
+        self.fp = cast("Any", _HeadReader(file))
+        try:
+            super().begin()
+        finally:
+            if self.fp is not None:
+                self.fp = file
 
     def _read_status(self) -> tuple[str, int, str]:
         for _ in range(MAX_INTERIM_RESPONSES):

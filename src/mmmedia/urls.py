@@ -183,7 +183,9 @@ def next_hop(url: HTTPURL, status: int, location: str | None) -> HTTPURL:
     except UnicodeEncodeError:
         wire = location.encode("utf-8", "surrogateescape")
     try:
-        goal = urljoin(str(url), wire.decode("utf-8").strip())
+        goal = wire.decode("utf-8").strip()
+        if not url_scheme(goal):
+            goal = urljoin(str(url), goal)
     except (UnicodeDecodeError, ValueError):
         raise InvalidURLError(
             f"Redirect ({status}) with an unreadable Location at {redact_url(str(url))!r}."
@@ -243,13 +245,12 @@ def _domain_list(entries: tuple[str, ...]) -> DomainList:
         host = entry[2:] if below else entry
         if host.count(":") > 1 and not host.startswith("["):
             host = f"[{host}]"
+        bare = host.endswith("]") if host.startswith("[") else ":" not in host
         try:
-            parsed = parse_http_url(f"http://{host}/")
+            parsed = None if not bare or re.search(r"[@/\\?#%]", host) else parse_http_url(f"http://{host}/")
         except ValueError:
             parsed = None
-        numeric = parsed is not None and (":" in parsed.host or parsed.host[-1].isdigit())
-        plain = parsed is not None and parsed.target == "/" and not re.search(r"[@/\\?#%]|\]?:\d*$", host)
-        if parsed is None or not (plain or host.startswith("[")) or parsed.port != 80 or (below and numeric):
+        if parsed is None or (below and (":" in parsed.host or parsed.host[-1].isdigit())):
             raise InvalidArgumentError(
                 f"allowed_media_domains: {entry!r} is no host name; expected one without scheme, port and "
                 "path, such as 'example.org' or '*.example.org'."

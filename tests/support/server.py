@@ -9,6 +9,7 @@
 A behaviour is a function of a `Request`; it writes raw bytes with `request.send`, so that it can also lie.
 """
 
+import contextlib
 import gzip
 import socket
 import threading
@@ -234,7 +235,8 @@ class Server:
         self._listener.close()
         with self._changed:
             for connection in self._open:
-                connection.shutdown(socket.SHUT_RDWR)
+                with contextlib.suppress(OSError):  # the other side may be gone already
+                    connection.shutdown(socket.SHUT_RDWR)
             self._changed.wait_for(lambda: not self._open, timeout=10)
 
     @property
