@@ -10,9 +10,11 @@ Each is a `MediaError`, and each is also of the built-in type that callers alrea
     ├── InvalidURLError        ValueError            a URL of no known kind or shape
     ├── RefusedURLError        ValueError            a URL the operator's policy does not admit
     ├── LimitExceededError     ValueError            more bytes, pixels or seconds than a limit admits
+    ├── MissingRateError       RuntimeError, ValueError  a resampler without a rate to resample to
     ├── LocalFilesDisabledError RuntimeError         file URLs where no local path is allowed
     ├── LocalFileError         OSError, ValueError   a file URL that names no readable regular file
     │   └── LocalFileNotFoundError  FileNotFoundError    … because nothing is there
+    ├── PartError              what the failure was  one content part of a request that failed
     └── UnknownExtensionError  AssertionError        a name nobody registered
 
 Network failures are the exception: requests' and aiohttp's own errors reach the caller.
@@ -51,6 +53,10 @@ class LimitExceededError(MediaError, ValueError):
     """More bytes, pixels or seconds than a limit admits."""
 
 
+class MissingRateError(MediaError, RuntimeError, ValueError):
+    """A resampler that was given no rate to resample to."""
+
+
 class LocalFilesDisabledError(MediaError, RuntimeError):
     """A file URL where no local path is allowed."""
 
@@ -65,3 +71,61 @@ class LocalFileNotFoundError(LocalFileError, FileNotFoundError):
 
 class UnknownExtensionError(MediaError, AssertionError):
     """A registry name that nobody registered."""
+
+
+class PartError(MediaError):
+    """One content part of a request that failed, with its place in the request.
+
+    What is raised is also of the type of the failure itself (`ValueError`, `requests.Timeout`, …) and has
+    its attributes, so that callers catch what they would without the pipeline. The failure is `__cause__`.
+
+    Attributes:
+        message_index: index of the message.
+        part_index: index of the part in that message.
+
+    >>> try:
+    ...     raise PartError.around(TimeoutError("too slow"), 0, 2, "image_url")
+    ... except TimeoutError as error:
+    ...     print(error, isinstance(error, PartError))
+    Message 0, part 2 (image_url): too slow True
+    """
+
+    message_index: int
+    part_index: int
+
+    @classmethod
+    def around(cls, error: Exception, message_index: int, part_index: int, part_type: str) -> "PartError":
+        """Return the error to raise for `error` in that part."""
+        text = (
+            f"Message {message_index}, part {part_index} ({part_type}): {str(error) or type(error).__name__}"
+        )
+        kind = _part_error_kind(type(error))
+        try:
+            part_error = kind.__new__(kind, text)
+        except TypeError:  # a type that can't be made from a text
+            part_error = cls.__new__(cls, text)
+        part_error.__dict__.update(error.__dict__)
+        part_error.args = (text,)
+        part_error.message_index, part_error.part_index = message_index, part_index
+        part_error.__cause__ = error
+        return part_error
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restore_part_error, (self.__cause__, self.message_index, self.part_index, self.args[0])
+
+
+def _part_error_kind(failure: type[Exception]) -> type[PartError]:
+    """Return the type of `PartError` that is also a `failure`."""
+    try:
+        return type("PartError", (PartError, failure), {"__module__": __name__, "__doc__": PartError.__doc__})
+    except TypeError:  # a type that nothing can inherit from together with ours
+        return PartError
+
+
+def _restore_part_error(error: Exception, message_index: int, part_index: int, text: str) -> PartError:
+    restored = PartError.around(error, message_index, part_index, "")
+    restored.args = (text,)
+    return restored

@@ -1,0 +1,391 @@
+"""`AudioMediaIO`: encoded sound to a waveform, by libsndfile first and by FFmpeg for what that does not know.
+
+What libsndfile reads comes out sample for sample as ``soundfile.read(dtype="float32")`` gives it, channels
+averaged. A float file may therefore hold samples beyond [-1, 1]; they are kept. A file that is cut short,
+breaks off while decoding, or holds NaN or infinite samples is refused rather than half returned.
+"""
+
+import io
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from mmmedia import envs
+from mmmedia.audio import resample_audio_librosa
+from mmmedia.containers import open_av
+from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError
+from mmmedia.media.base import MediaIO, decode_base64, encode_base64
+from mmmedia.media.embedding import EmbeddingMediaIO
+from mmmedia.truncation import missing_bytes
+
+if TYPE_CHECKING:
+    import av
+
+Waveform = npt.NDArray[np.float32]
+AudioSource = str | os.PathLike[str] | BinaryIO
+
+# MPEG audio may end a frame before what its header counts: encoders disagree on whether the tag is a frame.
+_MP3_FRAME = 1152
+# libsndfile's count of frames where the header leaves it open.
+_UNKNOWN_FRAMES = (1 << 63) - 1
+# FFmpeg's frames hold about a thousand samples; so many are converted at once.
+_BATCH_SAMPLES = 1 << 17
+
+
+class _UnknownFormatError(InvalidMediaError):
+    """Nothing that libsndfile knows, so that FFmpeg may try."""
+
+
+class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
+    """Loads sound to ``(waveform, sampling_rate)``.
+
+    The waveform is float32 ``(samples,)``, in [-1, 1], channels averaged, at the file's own rate in Hz.
+
+    Args:
+        **kwargs: kept in `kwargs`, for subclasses.
+
+    Raises:
+        InvalidMediaError: (a `ValueError`, from every load) not sound, or broken, cut short or empty.
+        LimitExceededError: (a `ValueError`, from every load) longer than
+            `VLLM_MAX_AUDIO_DECODE_DURATION_S` or `VLLM_MAX_AUDIO_DECODE_BYTES` admit.
+
+    >>> import numpy as np
+    >>> audio_io = AudioMediaIO()
+    >>> encoded = audio_io.encode_base64((np.zeros(800, dtype=np.float32), 16_000))
+    >>> waveform, sampling_rate = audio_io.load_base64("audio/wav", encoded)
+    >>> waveform.shape, waveform.dtype, sampling_rate
+    ((800,), dtype('float32'), 16000)
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__()
+        self.kwargs = kwargs
+
+    def load_bytes(self, data: bytes) -> tuple[Waveform, float]:
+        """Load from an encoded file in memory."""
+        return load_audio(io.BytesIO(data), sr=None)
+
+    def load_base64(self, media_type: str, data: str) -> tuple[Waveform, float]:  # noqa: ARG002  # the bytes say it
+        """Load from base64 text; `media_type` is not looked at, as the bytes tell what they are."""
+        return self.load_bytes(decode_base64(data))
+
+    def load_file(self, filepath: Path) -> tuple[Waveform, float]:
+        """Load from a file."""
+        return load_audio(filepath, sr=None)
+
+    def encode_base64(self, media: tuple[npt.NDArray[Any], float], *, audio_format: str = "WAV") -> str:
+        """Encode ``(waveform, sampling_rate)`` as base64 of a file, in any format that soundfile writes.
+
+        Args:
+            media: ``(samples,)`` or ``(samples, channels)``, and its rate in Hz.
+            audio_format: "WAV", "FLAC", "OGG", "MP3", …
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) a format that soundfile can't write, or can't at that rate
+                or with that many channels.
+        """
+        import soundfile
+
+        waveform, rate = media
+        buffer = io.BytesIO()
+        try:
+            soundfile.write(buffer, waveform, int(rate), format=audio_format)
+        except (soundfile.SoundFileError, ValueError, TypeError, IndexError) as error:
+            raise InvalidArgumentError(
+                f"Can't write audio of shape {np.shape(waveform)} at {rate} Hz as {audio_format!r}: {error}"
+            ) from error
+        return encode_base64(buffer.getvalue())
+
+
+class AudioEmbeddingMediaIO(EmbeddingMediaIO):
+    """Loads an audio embedding, a dense tensor on the CPU."""
+
+
+def load_audio(path: AudioSource, *, sr: float | None = 22050, mono: bool = True) -> tuple[Waveform, float]:
+    """Load sound from a file or from memory: by libsndfile, and what that does not know by FFmpeg.
+
+    Args:
+        path: a path, or a binary file object such as `io.BytesIO`, read from its start.
+        sr: the rate wanted in Hz, got by soxr in high quality; `None` keeps the file's own.
+        mono: average the channels.
+
+    Returns:
+        The waveform, float32 ``(samples,)`` or, with ``mono=False``, ``(channels, samples)``; and its rate.
+
+    Raises:
+        InvalidMediaError: (a `ValueError`) "Invalid or unsupported audio file." and why, or
+            "No audio stream found" in a video.
+        LimitExceededError: (a `ValueError`) longer than `VLLM_MAX_AUDIO_DECODE_DURATION_S` or
+            `VLLM_MAX_AUDIO_DECODE_BYTES` admit.
+        OSError: the path can't be opened.
+
+    >>> import soundfile
+    >>> file = io.BytesIO()
+    >>> soundfile.write(file, np.zeros((4410, 2)), 44_100, format="FLAC")
+    >>> load_audio(file, sr=16_000)[0].shape, load_audio(file, sr=None, mono=False)[0].shape
+    ((1600,), (2, 4410))
+    """
+    with _opened(path) as file:
+        try:
+            return _load_soundfile(file, sr, mono)
+        except _UnknownFormatError:
+            return _load_pyav(file, sr, mono)
+
+
+def load_audio_soundfile(
+    path: AudioSource, *, sr: float | None = 22050, mono: bool = True
+) -> tuple[Waveform, float]:
+    """Load sound through libsndfile alone; arguments, results and errors as in `load_audio`."""
+    with _opened(path) as file:
+        return _load_soundfile(file, sr, mono)
+
+
+def load_audio_pyav(
+    path: AudioSource, *, sr: float | None = 22050, mono: bool = True
+) -> tuple[Waveform, float]:
+    """Load sound, or the first audio track of a video, through FFmpeg alone; otherwise as `load_audio`."""
+    with _opened(path) as file:
+        return _load_pyav(file, sr, mono)
+
+
+@contextmanager
+def _opened(path: AudioSource) -> Iterator[BinaryIO]:
+    """A file to read whose declared payload is all there."""
+    if isinstance(path, io.BytesIO):
+        file: BinaryIO = io.BytesIO(path.getvalue())  # shares the memory; the caller's position stays
+    elif isinstance(path, str | os.PathLike):
+        file = Path(path).open("rb")  # noqa: SIM115  # closed below
+    else:
+        if path.seekable():
+            path.seek(0)
+        file = io.BytesIO(path.read())
+    with file:
+        missing = missing_bytes(file)
+        if missing:
+            raise _invalid(f"Truncated: {missing} bytes are missing at its end.")
+        yield file
+
+
+def _invalid(reason: str) -> InvalidMediaError:
+    return InvalidMediaError(f"Invalid or unsupported audio file. {reason}")
+
+
+def _finish(samples: Waveform, rate: float, sr: float | None) -> tuple[Waveform, float]:
+    """The last steps of both ways: judge the samples, resample."""
+    if not samples.size:
+        raise _invalid("It holds no samples.")
+    if not np.isfinite(samples).all():
+        raise _invalid("It holds samples that are not finite (NaN or infinite).")
+    if sr is None or sr == rate:
+        return samples, rate
+    if sr > 0 and math.isfinite(sr):
+        _check_limits(samples.shape[-1] / rate, math.ceil(samples.nbytes * (sr / rate)))
+    return cast("Waveform", resample_audio_librosa(samples, orig_sr=rate, target_sr=sr)), sr
+
+
+def _check_limits(seconds: float, size: int) -> None:
+    """Refuse sound that is longer, in seconds or in bytes as float32, than the operator admits."""
+    longest = envs.VLLM_MAX_AUDIO_DECODE_DURATION_S
+    if 0 < longest < seconds:
+        raise LimitExceededError(
+            f"The audio lasts {seconds:.1f} s or more, over the limit of {longest:g} s "
+            "(VLLM_MAX_AUDIO_DECODE_DURATION_S)."
+        )
+    largest = envs.VLLM_MAX_AUDIO_DECODE_BYTES
+    if 0 < largest < size:
+        raise LimitExceededError(
+            f"The audio decodes to {size} bytes or more, over the limit of {largest} "
+            "(VLLM_MAX_AUDIO_DECODE_BYTES)."
+        )
+
+
+def _average(channels: Waveform) -> Waveform:
+    """``(channels, samples)`` to ``(samples,)``: bit for bit ``np.mean(channels, axis=0)``, but faster."""
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later
+        if len(channels) >= 8:  # from here on NumPy adds in another order
+            return cast("Waveform", np.mean(channels, axis=0))
+        if len(channels) == 1:
+            return channels[0]
+        total: Waveform = channels[0] + channels[1]
+        for channel in channels[2:]:
+            total += channel
+        total /= np.float32(len(channels))
+        return total
+
+
+# -------------------------------------------------------------------------------------------- libsndfile
+
+
+def _load_soundfile(file: BinaryIO, sr: float | None, mono: bool) -> tuple[Waveform, float]:
+    import soundfile
+
+    try:
+        sound = soundfile.SoundFile(_Seekable(file))
+    except (soundfile.SoundFileError, TypeError) as error:
+        raise _UnknownFormatError(f"Invalid or unsupported audio file. {_words(error)}") from error
+    with sound:
+        frames, channels, rate = sound.frames, sound.channels, int(sound.samplerate)
+        if frames in (0, _UNKNOWN_FRAMES):  # as some writers to a pipe leave it; libsndfile needs the number
+            raise _UnknownFormatError("Invalid or unsupported audio file. It holds no samples.")
+        _check_limits(frames / rate, 4 * frames * channels)
+        try:
+            samples: Waveform = sound.read(out=np.empty((frames, channels), dtype=np.float32))
+        except (soundfile.SoundFileError, MemoryError) as error:
+            raise _invalid(f"Broken or truncated: {_words(error)}") from error
+        if len(samples) < frames - (_MP3_FRAME if sound.format == "MP3" else 0):
+            raise _invalid(f"Truncated: it declares {frames} samples and holds {len(samples)}.")
+    return _finish(_average(samples.T) if mono else np.ascontiguousarray(samples.T), rate, sr)
+
+
+class _Seekable:
+    """A file as libsndfile wants it: without a name to guess from, and a wrong seek moves nothing.
+
+    An exception inside a callback from C could only be printed.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        file.seek(0)
+        self.tell, self._seek, self._readinto = file.tell, file.seek, cast("io.BytesIO", file).readinto
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return self.tell()
+
+    def read(self, size: int) -> bytes:
+        data = bytearray(size)
+        return bytes(data[: self.readinto(data)])
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return self._readinto(buffer)
+        except OSError:
+            return 0
+
+
+def _words(error: Exception) -> str:
+    """What a library says of a fault, without the name of the file object."""
+    return str(
+        getattr(error, "error_string", None) or getattr(error, "strerror", None) or type(error).__name__
+    )
+
+
+# ------------------------------------------------------------------------------------------------ FFmpeg
+
+
+def _load_pyav(file: BinaryIO, sr: float | None, mono: bool) -> tuple[Waveform, float]:
+    import av
+
+    file.seek(0)
+    try:
+        with open_av(file.read()) as container:
+            if not container.streams.audio:
+                raise _NoAudioError("No audio stream found in the file.")
+            pieces = list(_decoded(container, mono))
+    except (_NoAudioError, LimitExceededError):
+        raise
+    except InvalidMediaError as error:
+        raise _invalid(str(error)) from error
+    except (av.FFmpegError, ValueError, MemoryError, NotImplementedError, OSError) as error:
+        raise _invalid(f"Broken or truncated: {_words(error)}") from error
+    if not pieces:
+        raise _invalid("It holds no samples.")
+    rate = pieces[0][1]
+    same_rate = _at_one_rate(pieces)
+    channels = max(len(piece) for piece in same_rate)
+    if any(len(piece) not in (1, channels) for piece in same_rate):
+        raise _invalid("Its number of channels changes midway.")
+    rows = [np.broadcast_to(piece, (channels, piece.shape[1])) for piece in same_rate]
+    samples = rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
+    return _finish(samples[0] if mono else np.ascontiguousarray(samples), rate, sr)
+
+
+class _NoAudioError(InvalidMediaError):
+    """A container without an audio track."""
+
+
+def _decoded(container: "av.container.InputContainer", mono: bool) -> Iterator[tuple[Waveform, int]]:
+    """Decode the first audio track: ``(channels, samples)`` float32 pieces with their rates, in order.
+
+    Limits are checked before a frame is kept. A piece ends where the format of the frames changes.
+    """
+    from av.stream import Discard
+
+    track = container.streams.audio[0]
+    for stream in container.streams:
+        if stream is not track:
+            stream.discard = Discard.all
+    seconds, size = 0.0, 0
+    batch: list[av.AudioFrame] = []
+    samples_in_batch = 0
+    for packet in container.demux(track):
+        for frame in packet.decode():
+            if frame.is_corrupt:
+                raise InvalidMediaError("Broken or truncated: FFmpeg found a corrupt frame.")
+            if not frame.samples:
+                continue
+            if frame.sample_rate < 1:
+                raise InvalidMediaError(f"A sampling rate of {frame.sample_rate} Hz.")
+            if batch and (samples_in_batch >= _BATCH_SAMPLES or _kind(batch[0]) != _kind(frame)):
+                yield _as_float(batch, mono), batch[0].sample_rate
+                batch, samples_in_batch = [], 0
+            batch.append(frame)
+            samples_in_batch += frame.samples
+            seconds += frame.samples / frame.sample_rate
+            size += 4 * frame.samples * frame.layout.nb_channels
+            if samples_in_batch >= _BATCH_SAMPLES:
+                _check_limits(seconds, size)
+    _check_limits(seconds, size)
+    if batch:
+        yield _as_float(batch, mono), batch[0].sample_rate
+
+
+def _kind(frame: "av.AudioFrame") -> tuple[str, int, int]:
+    return frame.format.name, frame.sample_rate, frame.layout.nb_channels
+
+
+def _as_float(frames: "list[av.AudioFrame]", mono: bool) -> Waveform:
+    """Frames of one kind as float32 ``(channels, samples)``; integers are divided by their full scale."""
+    channels = frames[0].layout.nb_channels
+    if frames[0].format.name.startswith("s64"):
+        frames = _as_doubles(frames)
+    raw = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+    if not frames[0].format.is_planar:
+        raw = raw.reshape(-1, channels).T
+    samples: Waveform = raw.astype(np.float32, copy=False)
+    if raw.dtype == np.uint8:
+        samples -= np.float32(128)
+    if raw.dtype.kind in "iu":
+        samples /= np.float32(1 << (8 * raw.dtype.itemsize - 1))
+    return _average(samples)[None] if mono else samples
+
+
+def _as_doubles(frames: "list[av.AudioFrame]") -> "list[av.AudioFrame]":
+    """64-bit integers, which PyAV has no array type for."""
+    import av
+
+    converter = av.AudioResampler(format="dblp")
+    return [converted for frame in frames for converted in converter.resample(frame)]
+
+
+def _at_one_rate(pieces: list[tuple[Waveform, int]]) -> list[Waveform]:
+    """Pieces joined where their rates agree, and resampled to the first rate where they do not."""
+    first = pieces[0][1]
+    result: list[Waveform] = []
+    run: list[Waveform] = []
+    for index, (piece, rate) in enumerate(pieces):
+        run.append(piece)
+        following = pieces[index + 1] if index + 1 < len(pieces) else None
+        if following is not None and following[1] == rate and len(following[0]) == len(piece):
+            continue
+        joined = run[0] if len(run) == 1 else np.concatenate(run, axis=1)
+        result.append(cast("Waveform", resample_audio_librosa(joined, orig_sr=rate, target_sr=first)))
+        run = []
+    return result
