@@ -1,0 +1,561 @@
+"""Pictures and clips to the float tensors that vision encoders take: resize, crop, scale, normalise, cut up.
+
+The rules are those of the Hugging Face image processors for CLIP, SigLIP and Qwen2-VL, which come in two
+backends that differ by a grey level here and there, because Pillow and torch round their resampling filters
+differently. `ImagePreprocessor.backend` chooses whose pixels to match.
+"""
+
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from mmmedia import envs
+from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError
+from mmmedia.hashing import content_hash
+from mmmedia.media.base import MediaWithBytes
+from mmmedia.pipeline.sizes import ExactSize, SizeRule, check_positive, size_rule
+
+if TYPE_CHECKING:
+    import torch
+
+Backend = Literal["pillow", "torch"]
+ImageLike = Any  # a PIL image, a MediaWithBytes of one, or uint8 (height, width[, 1, 3 or 4])
+T = TypeVar("T")
+U = TypeVar("U")
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+_TORCH_MODES = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
+_NO_PATCHES = "This preprocessor cuts no patches: patch_size is None."
+_WORTH_THREADS = 1 << 20  # pixels; below it starting threads costs more than they save
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocessed:
+    """What one content part became for its encoder.
+
+    Attributes:
+        items: what the encoder takes, one tensor an item: (3, height, width) for a picture or for each frame
+            of a clip, (patches, values) for a picture or a clip that was cut into patches, (mels, frames)
+            for a sound.
+        grid_thw: patches in time, height and width, where `items` holds patches.
+        timestamps: seconds from the start of the clip, one for each frame; `None` for other modalities and
+            where the clip's rate is not known.
+    """
+
+    items: Sequence["torch.Tensor"]
+    grid_thw: tuple[int, int, int] | None = None
+    timestamps: tuple[float, ...] | None = None
+
+
+class PatchBatch(NamedTuple):
+    """Patches as Qwen2-VL's vision tower takes them.
+
+    Attributes:
+        pixel_values: float32 (patches of all pictures, channels x temporal x height x width of a patch).
+        grid_thw: int64 (pictures, 3), patches in time, height and width of each picture.
+    """
+
+    pixel_values: "torch.Tensor"
+    grid_thw: "torch.Tensor"
+
+
+@dataclass(frozen=True)
+class ImagePreprocessor:
+    """Pictures to float tensors: resize, centre crop, scale, normalise, for one model.
+
+    Transparency is composited over white, greyscale becomes RGB.
+
+    Attributes:
+        size: what to resize to: pixels of the shortest edge, (height, width), a mapping of Hugging Face's
+            kind, a rule (`ShortestEdge`, `ExactSize`, `PixelBudget`), or `None` to keep the size.
+        resample: Pillow's resampling filter.
+        crop: (height, width) cut from the middle after resizing, with black around what is smaller.
+        rescale: factor for the values 0..255; `None`: none.
+        mean: subtracted from the three channels after scaling; `None`: nothing.
+        std: what the channels are then divided by; `None`: nothing.
+        patch_size: edge in pixels of the square patches that `patches` and `prepare` cut the picture into;
+            `None`: the picture stays whole.
+        temporal_patch_size: frames in one patch; a single picture is repeated to fill it.
+        merge_size: edge in patches of the square blocks whose patches stand together.
+        backend: whose resampling to match: "pillow", or "torch", that of Hugging Face's torchvision
+            processors, which needs no torchvision here and is faster.
+
+    >>> clip = ImagePreprocessor(224, crop=(224, 224), mean=CLIP_MEAN, std=CLIP_STD)
+    >>> clip([Image.new("RGB", (640, 480)), Image.new("L", (300, 500))]).shape
+    torch.Size([2, 3, 224, 224])
+    """
+
+    size: SizeRule | int | tuple[int, int] | Mapping[str, int] | None
+    resample: Image.Resampling = Image.Resampling.BICUBIC
+    crop: tuple[int, int] | None = None
+    rescale: float | None = 1 / 255
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    patch_size: int | None = None
+    temporal_patch_size: int = 2
+    merge_size: int = 2
+    backend: Backend = "pillow"
+
+    def __post_init__(self) -> None:
+        # Whatever was given, the fields hold one form of it: they are hashed and compared.
+        set_field = object.__setattr__
+        set_field(self, "size", size_rule(self.size))
+        try:
+            set_field(self, "resample", Image.Resampling(self.resample))
+        except ValueError:
+            raise InvalidArgumentError(
+                f"Unknown resample {self.resample!r}: expected a PIL.Image.Resampling."
+            ) from None
+        if self.crop is not None:
+            set_field(self, "crop", _crop_size(self.crop))
+        set_field(self, "mean", _channels("mean", self.mean))
+        set_field(self, "std", _channels("std", self.std))
+        if self.std is not None and 0.0 in self.std:
+            raise InvalidArgumentError(f"std must not be zero, got {self.std}.")
+        if self.rescale is not None and not (math.isfinite(self.rescale) and self.rescale > 0):
+            raise InvalidArgumentError(f"rescale must be a positive number, not {self.rescale!r}.")
+        if self.patch_size is not None:
+            check_positive(patch_size=self.patch_size)
+        check_positive(temporal_patch_size=self.temporal_patch_size, merge_size=self.merge_size)
+        if self.backend not in ("pillow", "torch"):
+            raise InvalidArgumentError(f"Unknown backend {self.backend!r}: expected 'pillow' or 'torch'.")
+        if self.backend == "torch" and self.resample not in _TORCH_MODES:
+            raise InvalidArgumentError(
+                f"The torch backend has no {self.resample.name}: only BILINEAR and BICUBIC."
+            )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], **overrides: Any) -> "ImagePreprocessor":
+        """Make one from a Hugging Face ``preprocessor_config.json``: CLIP, SigLIP, Qwen2-VL and their kin.
+
+        A key that is absent or null has the default of the processor that the configuration names.
+
+        Args:
+            config: the parsed file. Where the type is a video processor, or its name ends in "Fast", the
+                backend is "torch", else "pillow".
+            overrides: fields of this class that win over the configuration, such as ``backend="torch"``.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) a configuration of another kind, or a value out of place.
+
+        >>> config = {"image_processor_type": "SiglipImageProcessor", "size": {"height": 384, "width": 384}}
+        >>> ImagePreprocessor.from_config(config).output_size(480, 640)
+        (384, 384)
+        """
+        from mmmedia.pipeline.configs import image_fields
+
+        return cls(**{**image_fields(config), **overrides})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A name for these settings, the same in every process; part of the keys of the encoder cache."""
+        return content_hash(["image", {**asdict(self), "size": [type(self.size).__name__, repr(self.size)]}])
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width that a picture of this size comes out with.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) an empty picture, or one too flat for the size rule.
+            LimitExceededError: (a `ValueError`) resized it would exceed `VLLM_MAX_IMAGE_PIXELS`.
+        """
+        resized = self._resized_size(height, width)
+        return self.crop or resized
+
+    def grid_thw(self, height: int, width: int, frames: int = 1) -> tuple[int, int, int]:
+        """Return how many patches a picture or a clip of this size has in time, height and width.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) this preprocessor cuts no patches, or the size that comes
+                out can't be cut evenly; and as `output_size`.
+        """
+        return self._grid(*self.output_size(height, width), frames)
+
+    def _grid(self, out_height: int, out_width: int, frames: int) -> tuple[int, int, int]:
+        if self.patch_size is None:
+            raise InvalidArgumentError(_NO_PATCHES)
+        block = self.patch_size * self.merge_size
+        if out_height % block or out_width % block:
+            raise InvalidArgumentError(
+                f"A picture of {out_width}x{out_height} pixels can't be cut into patches of "
+                f"{self.patch_size} in blocks of {self.merge_size}: give a size in multiples of {block}."
+            )
+        return (
+            -(-frames // self.temporal_patch_size),
+            out_height // self.patch_size,
+            out_width // self.patch_size,
+        )
+
+    def __call__(self, images: ImageLike | Sequence[ImageLike]) -> "torch.Tensor":
+        """Return the pictures as one float32 tensor (n, 3, height, width).
+
+        Args:
+            images: one picture or several: PIL images, `MediaWithBytes` of them, uint8 arrays or tensors of
+                shape (height, width[, 1, 3 or 4]), or one uint8 array of frames (n, height, width, channels).
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) none, pictures that come out in different sizes (`each`
+                takes them), or what is no picture.
+            InvalidMediaError: (a `ValueError`) a picture that can't be read, or whose pixels are NaN.
+            LimitExceededError: (a `ValueError`) a picture that resized would exceed `VLLM_MAX_IMAGE_PIXELS`.
+        """
+        import torch
+
+        pictures = list(_pictures(images))
+        if not pictures:
+            raise InvalidArgumentError("No pictures to preprocess.")
+        sizes = [self.output_size(*_height_width(picture)) for picture in pictures]
+        if len(set(sizes)) > 1:
+            raise InvalidArgumentError(
+                f"The pictures come out in different sizes (height, width): {sorted(set(sizes))[:4]}; one "
+                "tensor can't hold them. Preprocess them with each(), or give an exact size."
+            )
+        batch = np.empty((len(pictures), 3, *sizes[0]), np.float32)
+        _run_all(self._write_pixels, pictures, batch)
+        return torch.from_numpy(batch)
+
+    def each(self, images: ImageLike | Sequence[ImageLike]) -> "list[torch.Tensor]":
+        """Return one float32 tensor (3, height, width) for each picture; errors as on a call."""
+        import torch
+
+        pictures = list(_pictures(images))
+        pixels = [
+            np.empty((3, *self.output_size(*_height_width(picture))), np.float32) for picture in pictures
+        ]
+        _run_all(self._write_pixels, pictures, pixels)
+        return [torch.from_numpy(picture) for picture in pixels]
+
+    def patches(self, images: ImageLike | Sequence[ImageLike]) -> PatchBatch:
+        """Return the pictures cut into patches, and their grids, as Qwen2-VL's vision tower takes them.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) this preprocessor cuts no patches; and as on a call.
+        """
+        import torch
+
+        if self.patch_size is None:
+            raise InvalidArgumentError(_NO_PATCHES)
+        prepared = [self._cut(picture[None]) for picture in self.each(images)]
+        if not prepared:
+            raise InvalidArgumentError("No pictures to preprocess.")
+        grids = torch.tensor([item.grid_thw for item in prepared], dtype=torch.int64)
+        return PatchBatch(torch.cat([item.items[0] for item in prepared]), grids)
+
+    def prepare(self, image: ImageLike) -> Preprocessed:
+        """Return one picture as its encoder takes it: whole, or in patches where `patch_size` is given."""
+        (pixels,) = self.each([image])
+        return self._cut(pixels[None])
+
+    def prepare_frames(self, frames: ImageLike | Sequence[ImageLike]) -> Preprocessed:
+        """Return the frames of one clip: each an item, or all in patches where `patch_size` is given."""
+        return self._cut(self(frames))
+
+    def _cut(self, pixels: "torch.Tensor") -> Preprocessed:
+        if self.patch_size is None:
+            return Preprocessed(pixels.unbind())
+        count, _, height, width = pixels.shape
+        grid = self._grid(height, width, count)
+        return Preprocessed((self._patchify(pixels, grid),), grid)
+
+    def _patchify(self, pixels: "torch.Tensor", grid: tuple[int, int, int]) -> "torch.Tensor":
+        assert self.patch_size is not None
+        in_time, in_height, in_width = grid
+        depth, merge, edge = self.temporal_patch_size, self.merge_size, self.patch_size
+        missing = in_time * depth - len(pixels)
+        if missing and len(pixels) == 1:
+            pixels = pixels.expand(depth, -1, -1, -1)
+        elif missing:
+            import torch
+
+            pixels = torch.cat((pixels, pixels[-1:].expand(missing, -1, -1, -1)))
+        blocks = pixels.reshape(
+            in_time, depth, 3, in_height // merge, merge, edge, in_width // merge, merge, edge
+        ).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+        return blocks.reshape(in_time * in_height * in_width, 3 * depth * edge * edge)
+
+    def _resized_size(self, height: int, width: int) -> tuple[int, int]:
+        if height < 1 or width < 1:
+            raise InvalidMediaError(f"A picture of {width}x{height} pixels has nothing to preprocess.")
+        rule = self.size
+        if rule is None:
+            return height, width
+        assert isinstance(rule, SizeRule)
+        new_height, new_width = rule.target(height, width)
+        if new_height < 1 or new_width < 1:
+            raise InvalidArgumentError(
+                f"A picture of {width}x{height} would be resized to {new_width}x{new_height} by {rule}."
+            )
+        limit = envs.VLLM_MAX_IMAGE_PIXELS
+        if 0 < limit < new_height * new_width:
+            raise LimitExceededError(
+                f"A picture of {width}x{height} would be resized to {new_width}x{new_height}, more pixels "
+                f"than VLLM_MAX_IMAGE_PIXELS={limit}."
+            )
+        return new_height, new_width
+
+    def _write_pixels(self, picture: "_Picture", out: npt.NDArray[np.float32]) -> None:
+        """Preprocess one picture into `out` (3, height, width)."""
+        target = self._resized_size(*_height_width(picture))
+        rgb = _resize_with_torch if self.backend == "torch" else _resize_with_pillow
+        pixels = rgb(_to_rgb(picture), target, self.resample)
+        if self.crop is not None:
+            pixels = _centre_crop(pixels, self.crop, pad_first=self.backend == "torch")
+        for channel, table in enumerate(self._tables):
+            np.take(table, pixels[:, :, channel], out=out[channel], mode="clip")
+
+    @cached_property
+    def _tables(self) -> npt.NDArray[np.float32]:
+        """What each of the values 0..255 becomes in each of the three channels: float32 (3, 256)."""
+        values = np.arange(256, dtype=np.float64)
+        mean = np.zeros(3, np.float32) if self.mean is None else np.array(self.mean, np.float32)
+        std = np.ones(3, np.float32) if self.std is None else np.array(self.std, np.float32)
+        if self.backend == "torch" and (self.mean is not None or self.std is not None):
+            # The torchvision processors fold the factor into mean and std, in single precision.
+            unscale = np.float32(1.0 if self.rescale is None else 1.0 / self.rescale)
+            mean, std, scaled = mean * unscale, std * unscale, values.astype(np.float32)
+        else:
+            scaled = (values * (1.0 if self.rescale is None else self.rescale)).astype(np.float32)
+        table: npt.NDArray[np.float32] = (scaled - mean[:, None]) / std[:, None]
+        return table
+
+
+@dataclass(frozen=True)
+class VideoPreprocessor:
+    """Clips to tensors: every frame takes the way of a picture, and the times of the frames travel along.
+
+    Attributes:
+        image: what each frame goes through.
+
+    >>> video = VideoPreprocessor(ImagePreprocessor(ExactSize(32, 32)))
+    >>> frames = np.zeros((3, 60, 80, 3), np.uint8)
+    >>> prepared = video.prepare((frames, {"frames_indices": [0, 30, 60], "fps": 30.0}))
+    >>> len(prepared.items), prepared.timestamps
+    (3, (0.0, 1.0, 2.0))
+    """
+
+    image: ImagePreprocessor
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], **overrides: Any) -> "VideoPreprocessor":
+        """Make one from the configuration of a Hugging Face image or video processor.
+
+        Arguments and errors as in `ImagePreprocessor.from_config`. Frames are sampled by the video loader;
+        what the configuration says about sampling is not read.
+        """
+        return cls(ImagePreprocessor.from_config(config, **overrides))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A name for these settings, the same in every process; part of the keys of the encoder cache."""
+        return content_hash(["video", self.image.fingerprint])
+
+    def __call__(self, frames: ImageLike | Sequence[ImageLike]) -> "torch.Tensor":
+        """Return the frames of one clip as float32 (n, 3, height, width); errors as `ImagePreprocessor`'s."""
+        return self.image(frames)
+
+    def patches(self, frames: ImageLike | Sequence[ImageLike]) -> PatchBatch:
+        """Return one clip cut into patches across time, and its grid; the last frame is repeated as needed.
+
+        Errors as `ImagePreprocessor.patches`.
+        """
+        import torch
+
+        prepared = self.image.prepare_frames(frames)
+        if prepared.grid_thw is None:
+            raise InvalidArgumentError(_NO_PATCHES)
+        return PatchBatch(prepared.items[0], torch.tensor([prepared.grid_thw], dtype=torch.int64))
+
+    def prepare(self, video: tuple[Any, Mapping[str, Any]]) -> Preprocessed:
+        """Return one clip as its encoder takes it.
+
+        Args:
+            video: frames and metadata, as `MediaConnector.fetch_video` returns them.
+        """
+        frames, metadata = video
+        prepared = self.image.prepare_frames(frames)
+        return Preprocessed(prepared.items, prepared.grid_thw, frame_timestamps(metadata, len(frames)))
+
+
+def frame_timestamps(metadata: Mapping[str, Any], num_frames: int) -> tuple[float, ...] | None:
+    """Return when each frame of a clip is shown, in seconds from its start.
+
+    Args:
+        metadata: as the video loaders give it; the times are `frames_indices` over `fps`, or, where the
+            source has no rate, over `total_num_frames` by `duration`.
+        num_frames: how many frames there are.
+
+    Returns:
+        One time a frame, or `None` if the metadata does not tell.
+
+    Raises:
+        InvalidArgumentError: (a `ValueError`) there are not as many indices as frames.
+
+    >>> frame_timestamps({"frames_indices": [0, 12, 25], "fps": 25.0}, 3)
+    (0.0, 0.48, 1.0)
+    """
+    indices, rate = metadata.get("frames_indices"), metadata.get("fps")
+    if indices is None:
+        return None
+    if len(indices) != num_frames:
+        raise InvalidArgumentError(f"A clip of {num_frames} frames has {len(indices)} frames_indices.")
+    if not rate or not math.isfinite(rate) or rate < 0:
+        total, duration = metadata.get("total_num_frames") or 0, metadata.get("duration") or 0
+        rate = total / duration if duration > 0 and math.isfinite(duration) else 0
+    return tuple(float(index / rate) for index in indices) if rate > 0 else None
+
+
+_Picture = Image.Image | npt.NDArray[np.uint8]
+
+
+def _pictures(images: object) -> Iterator[_Picture]:
+    """Yield one or several pictures as PIL images and uint8 (height, width, channels) arrays."""
+    if isinstance(images, (list, tuple)):
+        for image in images:
+            found = list(_pictures(image))
+            if len(found) != 1 or isinstance(image, (list, tuple)):
+                raise InvalidArgumentError("Expected a flat list of single pictures.")
+            yield found[0]
+        return
+    if isinstance(images, MediaWithBytes):
+        images = images.media
+    if isinstance(images, Image.Image):
+        yield images
+        return
+    if "torch" in sys.modules and isinstance(images, sys.modules["torch"].Tensor):
+        images = images.detach().cpu().numpy()
+    if not isinstance(images, np.ndarray):
+        raise InvalidArgumentError(
+            "Expected PIL images or uint8 arrays of pixels, not "
+            f"{type(images).__module__}.{type(images).__qualname__}."
+        )
+    if images.dtype.kind == "f" and np.isnan(images).any():
+        raise InvalidMediaError(f"NaN pixels in a {images.dtype} array of shape {images.shape}.")
+    if images.dtype != np.uint8:
+        raise InvalidArgumentError(f"Pixels must be uint8 in 0..255, not {images.dtype}.")
+    if images.ndim == 2:
+        images = images[:, :, None]
+    if images.ndim not in (3, 4) or images.shape[-1] not in (1, 3, 4):
+        raise InvalidArgumentError(
+            "Pixels must have the shape (height, width[, channels]) or (n, height, width, channels) with "
+            f"1, 3 or 4 channels, not {images.shape}."
+        )
+    yield from images if images.ndim == 4 else (images,)
+
+
+def _height_width(picture: _Picture) -> tuple[int, int]:
+    if isinstance(picture, Image.Image):
+        return picture.height, picture.width
+    return picture.shape[0], picture.shape[1]
+
+
+def _to_rgb(picture: _Picture) -> Image.Image | npt.NDArray[np.uint8]:
+    """Return a picture in three channels, transparency composited over white."""
+    if isinstance(picture, Image.Image):
+        try:
+            if picture.mode == "F" and np.isnan(np.asarray(picture)).any():
+                raise InvalidMediaError("NaN pixels in an image of mode F.")
+            if "A" in picture.getbands() or picture.info.get("transparency") is not None:
+                layer = picture.convert("RGBA")
+                return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+            return picture if picture.mode == "RGB" else picture.convert("RGB")
+        except OSError as error:
+            raise InvalidMediaError(f"Failed to load image: {error}") from error
+    if picture.shape[2] == 3:
+        return picture
+    if picture.shape[2] == 1:
+        return np.repeat(picture, 3, axis=2)
+    alpha = picture[:, :, 3:] / 255
+    return np.round(alpha * picture[:, :, :3] + (1 - alpha) * 255).astype(np.uint8)
+
+
+def _resize_with_pillow(
+    rgb: Image.Image | npt.NDArray[np.uint8], target: tuple[int, int], resample: Image.Resampling
+) -> npt.NDArray[np.uint8]:
+    if _height_width(rgb) != target:
+        image = rgb if isinstance(rgb, Image.Image) else Image.fromarray(np.ascontiguousarray(rgb))
+        try:
+            rgb = image.resize(target[::-1], resample)
+        except OSError as error:  # a lazily read picture shows its damage here
+            raise InvalidMediaError(f"Failed to load image: {error}") from error
+    return np.asarray(rgb)
+
+
+def _resize_with_torch(
+    rgb: Image.Image | npt.NDArray[np.uint8], target: tuple[int, int], resample: Image.Resampling
+) -> npt.NDArray[np.uint8]:
+    import torch
+
+    # torch resizes channels-last uint8 several times faster than planes, to the same pixels; a copy,
+    # because the arrays of PIL images can't be written to and torch warns of that.
+    pixels = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None]
+    if tuple(pixels.shape[-2:]) != target:
+        pixels = torch.nn.functional.interpolate(pixels, target, mode=_TORCH_MODES[resample], antialias=True)
+    resized: npt.NDArray[np.uint8] = pixels[0].permute(1, 2, 0).numpy()
+    return resized
+
+
+def _centre_crop(
+    pixels: npt.NDArray[np.uint8], crop: tuple[int, int], *, pad_first: bool
+) -> npt.NDArray[np.uint8]:
+    """Cut (height, width) from the middle, with black around what is smaller.
+
+    Where the margins can't be equal, Hugging Face's Pillow processors put the odd row of padding before the
+    picture and its torchvision processors after it (`pad_first`).
+    """
+    slices, padding = [], []
+    for have, want in zip(pixels.shape[:2], crop, strict=True):
+        start = max(0, (have - want) // 2)
+        slices.append(slice(start, start + want))
+        missing = max(0, want - have)
+        before = missing // 2 if pad_first else -(-missing // 2)
+        padding.append((before, missing - before))
+    cut = pixels[tuple(slices)]
+    return np.pad(cut, [*padding, (0, 0)]) if any(map(any, padding)) else cut
+
+
+def _crop_size(crop: object) -> tuple[int, int]:
+    rule = ExactSize(crop, crop) if isinstance(crop, int) else size_rule(crop)
+    if not isinstance(rule, ExactSize):
+        raise InvalidArgumentError(f"crop must be (height, width), not {crop!r}.")
+    return rule.height, rule.width
+
+
+def _channels(name: str, values: object) -> tuple[float, float, float] | None:
+    if values is None:
+        return None
+    if isinstance(values, (int, float)):
+        values = (values,) * 3
+    if not isinstance(values, Iterable):
+        raise InvalidArgumentError(f"{name} must be a number or three, not {values!r}.")
+    numbers = tuple(values)
+    if len(numbers) != 3 or not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
+        raise InvalidArgumentError(f"{name} must be three finite numbers, not {numbers!r}.")
+    return float(numbers[0]), float(numbers[1]), float(numbers[2])
+
+
+def _run_all(
+    write: Callable[[_Picture, npt.NDArray[np.float32]], None],
+    pictures: Sequence[_Picture],
+    outs: Iterable[npt.NDArray[np.float32]],
+) -> None:
+    """Run `write` on every picture, on several threads where that pays: resizing releases the GIL."""
+    area = sum(height * width for height, width in map(_height_width, pictures))
+    workers = min(len(pictures), os.cpu_count() or 1, envs.VLLM_MEDIA_LOADING_THREAD_COUNT)
+    if workers < 2 or area < _WORTH_THREADS:
+        for picture, out in zip(pictures, outs, strict=True):
+            write(picture, out)
+        return
+    # A pool of its own, for its life is this call's: nothing to shut down, nothing that a fork leaves dead.
+    with ThreadPoolExecutor(workers, thread_name_prefix="mmmedia-preprocess") as pool:
+        for _ in pool.map(write, pictures, outs):
+            pass
