@@ -1,4 +1,5 @@
 from . import decoders as decoders, frames as frames, loaders as loaders, samplers as samplers
+from .decoders import DecodeStats as DecodeStats, decode_stats as decode_stats
 from .frames import (
     rescale_video_size as rescale_video_size,
     resize_video as resize_video,

@@ -103,7 +103,7 @@ def sample_dynamic(
     return _ascending(min(last, math.ceil(time * fps0)) for time in np.linspace(0, duration, count).tolist())
 
 
-def sample_molmo2(  # noqa: PLR0917 - the parameters of the page, in its order
+def sample_molmo2(
     total: int,
     fps0: float,
     duration: float,

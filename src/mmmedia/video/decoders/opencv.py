@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mmmedia import containers, envs
+from mmmedia import containers
 from mmmedia.errors import InvalidMediaError, LimitExceededError, MediaError
+from mmmedia.video.decoders.limits import Deadline, check_size
 from mmmedia.video.samplers import VideoSourceMetadata
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ def open_capture(data: containers.Buffer) -> "cv2.VideoCapture":
         containers.identify(data)
     api = get_cv2_video_api()
     with _capture_options():
-        capture = cv2.VideoCapture(io.BytesIO(data), api, [])
+        stream: Any = io.BytesIO(data)  # OpenCV's types ask for a class of its own
+        capture: cv2.VideoCapture = cv2.VideoCapture(stream, api, [])
     if not capture.isOpened():
         raise InvalidMediaError("Could not open video stream: OpenCV does not recognise it.")
     return capture
@@ -166,37 +167,6 @@ def allocate(capture: Capture, count: int) -> Frames:
     height, width = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
     check_size(height, width, count)
     return np.empty((count, height, width, 3), np.uint8)
-
-
-def check_size(height: int, width: int, count: int) -> None:
-    """Judge a frame's area and the bytes of the frames array by the settings, before any is spent."""
-    if height < 1 or width < 1:
-        raise InvalidMediaError(f"The video's frames are {width} x {height} pixels.")
-    max_pixels, max_bytes = envs.VLLM_MAX_IMAGE_PIXELS, envs.VLLM_MAX_VIDEO_DECODE_BYTES
-    if 0 < max_pixels < height * width:
-        raise LimitExceededError(
-            f"A frame of {width} x {height} pixels is over the limit of {max_pixels} (VLLM_MAX_IMAGE_PIXELS)."
-        )
-    if 0 < max_bytes < count * height * width * 3:
-        raise LimitExceededError(
-            f"{count} frames of {width} x {height} pixels take {count * height * width * 3} bytes, over the "
-            f"limit of {max_bytes} (VLLM_MAX_VIDEO_DECODE_BYTES); ask for fewer frames or raise it."
-        )
-
-
-class Deadline:
-    """The wall-clock limit of one video, kept outside the decoder."""
-
-    def __init__(self) -> None:
-        self._seconds = envs.VLLM_VIDEO_DECODE_TIMEOUT_S
-        self._end = time.monotonic() + self._seconds if self._seconds > 0 else math.inf
-
-    def check(self) -> None:
-        """Raise LimitExceededError once the time is up."""
-        if time.monotonic() > self._end:
-            raise LimitExceededError(
-                f"Decoding the video took longer than {self._seconds} s (VLLM_VIDEO_DECODE_TIMEOUT_S)."
-            )
 
 
 def read_frames(

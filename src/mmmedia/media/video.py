@@ -1,0 +1,166 @@
+"""`VideoMediaIO`, which loads videos to arrays of frames and metadata, and `VideoEmbeddingMediaIO`."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmmedia import envs
+from mmmedia.errors import InvalidArgumentError, InvalidMediaError, UnsupportedMediaError
+from mmmedia.media.base import MediaIO, decode_base64
+from mmmedia.media.embedding import EmbeddingMediaIO
+from mmmedia.media.image import ImageMediaIO
+from mmmedia.video.decoders.limits import check_size
+from mmmedia.video.loaders import VIDEO_LOADER_REGISTRY
+
+Frames = npt.NDArray[Any]
+
+
+class VideoEmbeddingMediaIO(EmbeddingMediaIO):
+    """Loads a video embedding: a `torch.Tensor`, dense, on the CPU."""
+
+
+class VideoMediaIO(MediaIO[tuple[Frames, dict[str, Any]]]):
+    """Loads a video to frames, uint8 RGB (n, height, width, 3), and a plain dict of metadata.
+
+    Args:
+        image_io: decodes the frames of a sequence of JPEGs.
+        num_frames: how many frames to sample.
+        video_backend: registry name of the loader; None: the setting `VLLM_VIDEO_LOADER_BACKEND`.
+        **kwargs: handed to the loader's `load_bytes`.
+
+    >>> from mmmedia.media import ImageMediaIO
+    >>> io = VideoMediaIO(ImageMediaIO())
+    >>> text = io.encode_base64(np.zeros((2, 4, 6, 3), np.uint8))
+    >>> frames, metadata = io.load_base64("video/jpeg", text)
+    >>> frames.shape, metadata["frames_indices"]
+    ((2, 4, 6, 3), [0, 1])
+    """
+
+    @classmethod
+    def merge_kwargs(
+        cls, default_kwargs: Mapping[str, Any] | None, runtime_kwargs: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Merge as `MediaIO` does, but of `fps` and `num_frames` one that the request gives drops the other.
+
+        >>> VideoMediaIO.merge_kwargs({"num_frames": 32, "fps": 2}, {"num_frames": 8})
+        {'num_frames': 8}
+        """
+        merged = super().merge_kwargs(default_kwargs, runtime_kwargs)
+        given = runtime_kwargs or {}
+        if "fps" in given and "num_frames" not in given:
+            merged.pop("num_frames", None)
+        elif "num_frames" in given and "fps" not in given:
+            merged.pop("fps", None)
+        return merged
+
+    def __init__(self, image_io: ImageMediaIO, num_frames: int = 32, **kwargs: Any) -> None:
+        self.image_io = image_io
+        self.num_frames = num_frames
+        video_backend = kwargs.pop("video_backend", None)
+        self.kwargs = kwargs
+        self.video_loader = VIDEO_LOADER_REGISTRY.load(video_backend or envs.VLLM_VIDEO_LOADER_BACKEND)
+
+    def load_bytes(self, data: bytes) -> tuple[Frames, dict[str, Any]]:
+        """Load a video file; results and errors are those of the loader."""
+        return self.video_loader.load_bytes(data, num_frames=self.num_frames, **self.kwargs)
+
+    def load_base64(self, media_type: str, data: str) -> tuple[Frames, dict[str, Any]]:
+        """Load comma-separated base64 JPEGs for the media type "video/jpeg", else a video file in base64.
+
+        Raises:
+            InvalidMediaError: (a `ValueError`) bad base64, a bad frame, or frames of different sizes.
+            InvalidArgumentError: (a `ValueError`) `num_frames` is 0, or metadata that do not fit the frames.
+        """
+        if media_type.strip().lower() == "video/jpeg":
+            return self._load_jpeg_sequence(data)
+        return self.load_bytes(decode_base64(data))
+
+    def load_file(self, filepath: Path) -> tuple[Frames, dict[str, Any]]:
+        """Load a video file from a path."""
+        return self.load_bytes(Path(filepath).read_bytes())
+
+    def encode_base64(self, media: Frames, *, video_format: str = "JPEG") -> str:
+        """Return frames, uint8 RGB (n, height, width, 3), as comma-separated base64 JPEGs.
+
+        Raises:
+            UnsupportedMediaError: (a `NotImplementedError`) another format.
+        """
+        if video_format.upper() != "JPEG":
+            raise UnsupportedMediaError(f"Videos are encoded as JPEG, not {video_format!r}.")
+        from PIL import Image
+
+        encode = self.image_io.encode_base64
+        return ",".join(encode(Image.fromarray(frame), image_format="JPEG") for frame in media)
+
+    def _load_jpeg_sequence(self, data: str) -> tuple[Frames, dict[str, Any]]:
+        if self.num_frames == 0:
+            raise InvalidArgumentError("num_frames must be greater than 0 or -1")
+        # What is not decoded is not cut out either: a text of frames may be long.
+        cuts = self.num_frames if self.num_frames > 0 else -1
+        parts = data.split(",", cuts)
+        if self.num_frames > 0:
+            parts = parts[: self.num_frames]
+        frames: list[Frames] = []
+        for number, part in enumerate(parts):
+            frame = np.asarray(self.image_io.load_base64("image/jpeg", part))
+            if number == 0:
+                check_size(frame.shape[0], frame.shape[1], len(parts))
+            elif frame.shape != frames[0].shape:
+                raise InvalidMediaError(
+                    f"Frame {number} of the JPEG sequence has the shape {frame.shape}, "
+                    f"the frames before it {frames[0].shape}."
+                )
+            frames.append(frame)
+        return np.stack(frames), self._sequence_metadata(len(frames))
+
+    def _sequence_metadata(self, count: int) -> dict[str, Any]:
+        fps = _number("fps", self.kwargs.get("fps"), 1.0)
+        indices = _indices(self.kwargs.get("frames_indices"), count)
+        least = max(count, indices[-1] + 1)
+        total = self.kwargs.get("total_num_frames")
+        if total is None:
+            total = least
+        elif isinstance(total, bool) or not isinstance(total, int) or total < least:
+            raise InvalidArgumentError(
+                f"total_num_frames={total!r}: expected an integer, at least {least}, as {count} frames were "
+                f"sent, the last with the index {indices[-1]}."
+            )
+        return {
+            "total_num_frames": total,
+            "fps": fps,
+            "duration": _number("duration", self.kwargs.get("duration"), count / fps if fps > 0 else 0.0),
+            "video_backend": "jpeg_sequence",
+            "frames_indices": indices,
+            "do_sample_frames": bool(self.kwargs.get("do_sample_frames")),
+        }
+
+
+def _number(name: str, value: object, default: float) -> float:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidArgumentError(f"{name}={value!r}: expected a finite number.")
+    return value
+
+
+def _indices(value: object, count: int) -> list[int]:
+    """The source indices of the frames sent: as many, not negative, ascending; 0 to count - 1 by default."""
+    if value is None:
+        return list(range(count))
+    if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str):
+        raise InvalidArgumentError(f"frames_indices={value!r}: expected a list of integers.")
+    indices = list(value)
+    whole = all(isinstance(i, int | np.integer) and not isinstance(i, bool) for i in indices)
+    if not whole or len(indices) != count:
+        raise InvalidArgumentError(
+            f"frames_indices holds {len(indices)} values: expected an integer for each of {count} frames."
+        )
+    result = [int(i) for i in indices]
+    if result[0] < 0 or any(b <= a for a, b in itertools.pairwise(result)):
+        raise InvalidArgumentError("frames_indices must be ascending and not negative.")
+    return result

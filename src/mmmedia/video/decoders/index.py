@@ -1,0 +1,172 @@
+"""The packet index: what a container says of its video stream, read by demuxing once, without decoding."""
+
+import logging
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from mmmedia import containers
+from mmmedia.errors import InvalidMediaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from av.packet import Packet
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.stream import VideoStream
+
+logger = logging.getLogger(__name__)
+
+NO_PTS = np.iinfo(np.int64).min
+NOT_FOUND = -1
+
+# A block's payload begins a few bytes behind the position that the demuxer names.
+_BLOCK_HEADER = 64
+
+
+@dataclass(frozen=True)
+class PacketIndex:
+    """The packets of one video stream, in decode order, and what the container says of the stream.
+
+    `pts` and `dts` are in units of `time_base`, `NO_PTS` where missing; `offset` is where in the encoded
+    bytes a packet's payload stands, `NOT_FOUND` where it is not stored as it is; `key`, `discard` and
+    `corrupt` are the demuxer's flags.
+    """
+
+    data: bytes
+    container: str
+    codec: str
+    width: int
+    height: int
+    pix_fmt: str
+    time_base: Fraction
+    rate: Fraction
+    declared_frames: int
+    attached_picture: bool
+    extradata: bytes
+    codec_tag: str
+    colour: tuple[int, int, int, int]
+    side_data: bool
+    pts: npt.NDArray[np.int64]
+    dts: npt.NDArray[np.int64]
+    offset: npt.NDArray[np.int64]
+    size: npt.NDArray[np.int64]
+    key: npt.NDArray[np.bool_]
+    discard: npt.NDArray[np.bool_]
+    corrupt: npt.NDArray[np.bool_]
+
+    @cached_property
+    def display_order(self) -> npt.NDArray[np.intp]:
+        """The decode positions in display order: the n-th frame has the n-th pts."""
+        return np.argsort(self.pts, kind="stable")
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    def packet(self, position: int) -> "Packet[VideoStream]":
+        """Return a packet to decode."""
+        import av
+
+        start = int(self.offset[position])
+        packet = av.Packet(self.data[start : start + int(self.size[position])])
+        packet.pts, packet.dts = int(self.pts[position]), int(self.dts[position])
+        packet.time_base = self.time_base
+        packet.is_keyframe = bool(self.key[position])
+        return packet
+
+    def decoder(self) -> "VideoCodecContext":
+        """Return a new single-threaded decoder, told what the container says of the stream."""
+        import av
+
+        context = av.CodecContext.create(self.codec, "r")
+        assert isinstance(context, av.VideoCodecContext)
+        context.extradata = self.extradata
+        context.codec_tag = self.codec_tag
+        context.color_range, context.colorspace, context.color_primaries, context.color_trc = self.colour
+        context.thread_count = 1
+        return context
+
+
+def build(data: bytes) -> PacketIndex:
+    """Demux the first video stream of encoded bytes.
+
+    Raises:
+        InvalidMediaError: (a `ValueError`) the bytes are refused, can't be demuxed, or hold no video.
+    """
+    with containers.open_av(data) as container:
+        if not container.streams.video:
+            raise InvalidMediaError("No video stream found.")
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        rows = []
+        side_data = False
+        for packet in demux(container.demux(stream)):
+            shown = NO_PTS if packet.pts is None else packet.pts
+            decoded = NO_PTS if packet.dts is None else packet.dts
+            flags = packet.is_keyframe, packet.is_discard, packet.is_corrupt
+            rows.append((shown, decoded, _locate(data, packet), packet.size, *flags))
+            side_data = side_data or packet.has_sidedata("new_extradata")
+        pts, dts, offset, size, key, discard, corrupt = zip(*rows, strict=True) if rows else [()] * 7
+        return PacketIndex(
+            data=data,
+            container=container.format.name,
+            codec=context.codec.name,
+            width=context.width,
+            height=context.height,
+            pix_fmt=context.pix_fmt or "",
+            time_base=stream.time_base or Fraction(1),
+            rate=_rate(stream),
+            declared_frames=stream.frames,
+            attached_picture=bool(stream.disposition & stream.disposition.attached_pic),
+            extradata=bytes(context.extradata or b""),
+            codec_tag=context.codec_tag,
+            colour=(context.color_range, context.colorspace, context.color_primaries, context.color_trc),
+            side_data=side_data,
+            pts=np.array(pts, np.int64),
+            dts=np.array(dts, np.int64),
+            offset=np.array(offset, np.int64),
+            size=np.array(size, np.int64),
+            key=np.array(key, np.bool_),
+            discard=np.array(discard, np.bool_),
+            corrupt=np.array(corrupt, np.bool_),
+        )
+
+
+def _locate(data: bytes, packet: "Packet[VideoStream]") -> int:
+    """Where the payload stands in the encoded bytes, so that no second copy need be kept."""
+    position = packet.pos
+    if position is None or position < 0:
+        return NOT_FOUND
+    payload = bytes(packet)
+    if data.startswith(payload, position):
+        return position
+    found = data.find(payload[:16], position, position + _BLOCK_HEADER)
+    return found if found >= 0 and data.startswith(payload, found) else NOT_FOUND
+
+
+def _rate(stream: "VideoStream") -> Fraction:
+    """Frames a second; where the container is silent, one tick of its clock."""
+    return stream.guessed_rate or stream.average_rate or 1 / (stream.time_base or Fraction(1))
+
+
+def demux(
+    packets: "Iterator[Packet[VideoStream]]", *, flush: bool = False
+) -> "Iterator[Packet[VideoStream]]":
+    """Packets with a payload; a demuxer that fails midway ends the stream, as it does for OpenCV.
+
+    Args:
+        packets: what the container gives.
+        flush: hand on the empty packet at the end as well, which makes a decoder give what it still holds.
+    """
+    import av
+
+    try:
+        for packet in packets:
+            if packet.size or flush:
+                yield packet
+    except av.FFmpegError as error:
+        logger.debug("The demuxer stopped early: %s", error)

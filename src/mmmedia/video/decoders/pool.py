@@ -1,0 +1,141 @@
+"""The decode workers: one budget for the process, shared fairly by the requests that are under way."""
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from mmmedia import envs
+
+logger = logging.getLogger(__name__)
+
+Job = Callable[[], None]
+
+
+def usable_cores() -> int:
+    """The cores that this process may use: its affinity mask, and the quota of its control group.
+
+    >>> usable_cores() >= 1
+    True
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, min(cores, round(quota))) if quota else max(1, cores)
+
+
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Cores by the quota of the control group, version 2 or 1; None without one."""
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (root / "cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    try:
+        cores = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return cores if cores > 0 else None
+
+
+def worker_count() -> int:
+    """The number of decode workers: the setting, or the usable cores."""
+    return envs.VLLM_VIDEO_DECODE_WORKERS if envs.VLLM_VIDEO_DECODE_WORKERS > 0 else usable_cores()
+
+
+class _Request:
+    """The jobs of one request, and how far they are."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self.jobs: Iterator[Job] = iter(jobs)
+        self.running = 0
+        self.error: BaseException | None = None
+        self.exhausted = False
+        self.done = threading.Event()
+
+
+class DecodePool:
+    """Runs the jobs of many requests on a bounded number of threads, a job of each request in turn.
+
+    Threads live while there is work and end with it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: deque[_Request] = deque()
+        self._threads = 0
+
+    @property
+    def queue_length(self) -> int:
+        """Requests that still have jobs to hand out."""
+        return len(self._waiting)
+
+    def run(self, jobs: Iterable[Job]) -> None:
+        """Run a request's jobs and wait for them.
+
+        The first error stops the request's other jobs, those under way excepted, and is raised here once
+        these have ended; so does an exception that interrupts the waiting.
+        """
+        request = _Request(jobs)
+        with self._lock:
+            self._waiting.append(request)
+            starting = max(0, worker_count() - self._threads)
+            self._threads += starting
+        for _ in range(starting):
+            threading.Thread(target=self._work, name="mmmedia-decode", daemon=True).start()
+        try:
+            request.done.wait()
+        except BaseException as error:
+            with self._lock:
+                request.error = request.error or error
+            request.done.wait()
+            raise
+        if request.error is not None:
+            raise request.error
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                taken = self._take()
+                if taken is None:
+                    self._threads -= 1
+                    return
+            request, job = taken
+            error: BaseException | None = None
+            try:
+                job()
+            except BaseException as raised:  # noqa: BLE001 - handed to the request's own thread
+                error = raised
+            with self._lock:
+                request.running -= 1
+                request.error = request.error or error
+                if request.error is not None:
+                    request.exhausted = True
+                if request.exhausted and not request.running:
+                    request.done.set()
+
+    def _take(self) -> tuple[_Request, Job] | None:
+        """The next job, of the request that has waited longest for its turn."""
+        while self._waiting:
+            request = self._waiting.popleft()
+            try:
+                job = next(request.jobs) if request.error is None else None
+            except StopIteration:
+                job = None
+            except BaseException as raised:  # noqa: BLE001 - handed to the request's own thread
+                request.error, job = raised, None
+            if job is not None:
+                request.running += 1
+                self._waiting.append(request)
+                return request, job
+            request.exhausted = True
+            if not request.running:
+                request.done.set()
+        return None
+
+
+decode_pool = DecodePool()

@@ -1,0 +1,79 @@
+"""The backend "pyav": frames by exact index in display order, of whatever FFmpeg opens."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from mmmedia import containers
+from mmmedia.errors import InvalidMediaError
+from mmmedia.video.decoders import index
+from mmmedia.video.decoders.convert import Converter
+from mmmedia.video.decoders.limits import Deadline, check_size
+from mmmedia.video.samplers import VideoSourceMetadata
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+Frames = npt.NDArray[np.uint8]
+
+
+def source_metadata(packets: index.PacketIndex) -> VideoSourceMetadata:
+    """Return frames (counted, not declared), frames a second, and seconds."""
+    total = int(np.count_nonzero(~packets.discard))
+    fps = float(packets.rate)
+    return VideoSourceMetadata(total, fps, total / fps if fps > 0 else 0.0)
+
+
+def read_frames(data: bytes, wanted: Sequence[int]) -> tuple[Frames, list[int]]:
+    """Decode from the first frame to the last wanted one, single pass, and return those wanted.
+
+    Returns:
+        The frames, uint8 RGB (valid, height, width, 3), and the source index of each.
+
+    Raises:
+        InvalidMediaError: (a `ValueError`) the bytes can't be decoded, or the frames change their size.
+        LimitExceededError: (a `ValueError`) the frames are larger than the settings admit.
+    """
+    targets = sorted(set(wanted))
+    frames = np.empty((0, 0, 0, 3), np.uint8)
+    valid: list[int] = []
+    convert = Converter()
+    for number, frame in enumerate(_decode(data)):
+        if number > targets[-1]:
+            break
+        if number != targets[len(valid)] and number not in targets:
+            continue
+        if not valid:
+            check_size(frame.height, frame.width, len(targets))
+            frames = np.empty((len(targets), frame.height, frame.width, 3), np.uint8)
+        elif (frame.height, frame.width) != frames.shape[1:3]:
+            raise InvalidMediaError(
+                f"The video changes its resolution midway, from {frames.shape[2]} x {frames.shape[1]} to "
+                f"{frame.width} x {frame.height} pixels; such a video can't be loaded as one array."
+            )
+        convert(frame, frames[len(valid)])
+        valid.append(number)
+        if number == targets[-1]:
+            break
+    return frames[: len(valid)], valid
+
+
+def _decode(data: bytes) -> "Iterator[VideoFrame]":
+    """Frames in display order; a packet that can't be decoded is passed over."""
+    import av
+
+    deadline = Deadline()
+    with containers.open_av(data) as container:
+        if not container.streams.video:
+            raise InvalidMediaError("No video stream found.")
+        stream = container.streams.video[0]
+        check_size(stream.codec_context.height, stream.codec_context.width, 1)
+        stream.thread_type = "AUTO"
+        for packet in index.demux(container.demux(stream), flush=True):
+            deadline.check()
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:
+                continue

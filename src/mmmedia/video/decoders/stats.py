@@ -1,0 +1,45 @@
+"""Counters: how many requests for frames took which way through the decoders, and why."""
+
+import threading
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class DecodeStats:
+    """A snapshot of the counters since the process began.
+
+    `paths` counts requests by the way they took: "seek", or "sequential". `reasons` counts, for those that
+    took the sequential way, why. `frames_wanted` and `frames_decoded` are sums over the seeking requests.
+    """
+
+    paths: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    frames_wanted: int = 0
+    frames_decoded: int = 0
+
+
+_lock = threading.Lock()
+_paths: Counter[str] = Counter()
+_reasons: Counter[str] = Counter()
+_frames: Counter[str] = Counter()
+
+
+def count(path: str, reason: str | None = None, *, wanted: int = 0, decoded: int = 0) -> None:
+    """Count one request."""
+    with _lock:
+        _paths[path] += 1
+        if reason is not None:
+            _reasons[reason] += 1
+        _frames["wanted"] += wanted
+        _frames["decoded"] += decoded
+
+
+def decode_stats() -> DecodeStats:
+    """Return how many requests took which way through the decoders, and why.
+
+    >>> isinstance(decode_stats().paths.get("seek", 0), int)
+    True
+    """
+    with _lock:
+        return DecodeStats(dict(_paths), dict(_reasons), _frames["wanted"], _frames["decoded"])

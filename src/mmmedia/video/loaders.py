@@ -1,0 +1,379 @@
+"""Loaders: a sampler on a decoder, by name.
+
+A loader is a class with the class methods `load_bytes` and `compute_frames_index_to_sample`. Third parties
+subclass `VideoLoader`, or a built-in loader to change its sampler, and register the result::
+
+    @VIDEO_LOADER_REGISTRY.register("every_tenth")
+    class EveryTenth(OpenCVVideoBackend):
+        @classmethod
+        def compute_frames_index_to_sample(cls, source, target, **kwargs):
+            return list(range(0, source.total_frames_num, 10))
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmmedia.registry import ExtensionManager
+from mmmedia.video import samplers
+from mmmedia.video.decoders import opencv
+from mmmedia.video.decoders.read import Decoded, read_video
+from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
+
+Frames = npt.NDArray[np.uint8]
+
+
+class VideoLoader(ABC):
+    """The base class of video loaders."""
+
+    @classmethod
+    @abstractmethod
+    def load_bytes(
+        cls, data: bytes, num_frames: int | None = -1, **kwargs: Any
+    ) -> tuple[Frames, dict[str, Any]]:
+        """Load a video file.
+
+        Args:
+            data: the encoded file.
+            num_frames: how many frames to sample; -1: as the loader has it.
+            **kwargs: options of this loader; others are ignored, as engines pass one dict to all.
+
+        Returns:
+            Frames, uint8 RGB (n, height, width, 3), and metadata.
+        """
+
+    @classmethod
+    def compute_frames_index_to_sample(
+        cls, source: VideoSourceMetadata, target: VideoTargetMetadata, **kwargs: Any
+    ) -> list[int]:
+        """Return the source indices to load, ascending."""
+        raise NotImplementedError
+
+    @classmethod
+    def _read_frames(
+        cls, cap: Any, frame_indices: set[int], num_expected_frames: int, max_frame_idx: int
+    ) -> tuple[Frames, int, list[int]]:
+        """Read frames one after the other: see `decoders.opencv.read_frames`."""
+        return opencv.read_frames(cap, frame_indices, num_expected_frames, max_frame_idx)
+
+    @classmethod
+    def _read_frames_with_recovery(
+        cls, cap: Any, frame_indices: list[int], total_frames: int
+    ) -> tuple[Frames, list[int], dict[int, int]]:
+        """Read frames and replace failures: see `decoders.opencv.read_frames_with_recovery`."""
+        return opencv.read_frames_with_recovery(cap, frame_indices, total_frames, cls._can_use_for_recovery)
+
+    @staticmethod
+    def _can_use_for_recovery(
+        idx: int, failed_frames: list[int], next_target_map: dict[int, int], total_frames: int
+    ) -> bool:
+        """Whether a frame may replace the oldest failure: see `decoders.opencv.can_use_for_recovery`."""
+        return opencv.can_use_for_recovery(idx, failed_frames, next_target_map, total_frames)
+
+
+_READERS = {
+    name: inspect.getattr_static(VideoLoader, name)
+    for name in ("_read_frames", "_read_frames_with_recovery", "_can_use_for_recovery")
+}
+
+
+def _reads_as_built_in(loader: type) -> bool:
+    """Whether frames may be got otherwise than through the methods that read, as nobody changed these."""
+    return all(inspect.getattr_static(loader, name) is reader for name, reader in _READERS.items())
+
+
+VIDEO_LOADER_REGISTRY: ExtensionManager[VideoLoader] = ExtensionManager("video loader")
+
+
+def _metadata(decoded: Decoded, video_backend: str, *, do_sample_frames: bool) -> dict[str, Any]:
+    """The keys that engines hand on as keyword arguments, and no others."""
+    return {
+        "total_num_frames": decoded.source.total_frames_num,
+        "fps": decoded.source.original_fps,
+        "duration": decoded.source.duration,
+        "video_backend": video_backend,
+        "frames_indices": decoded.indices,
+        "do_sample_frames": do_sample_frames,
+    }
+
+
+@VIDEO_LOADER_REGISTRY.register("opencv")
+class OpenCVVideoBackend(VideoLoader):
+    """Frames evenly spaced over the video: the sampler `samplers.sample_uniform`."""
+
+    @staticmethod
+    def get_cv2_video_api() -> int:
+        """Return OpenCV's number of its first backend that reads from memory."""
+        return opencv.get_cv2_video_api()
+
+    @classmethod
+    def compute_frames_index_to_sample(
+        cls,
+        source: VideoSourceMetadata,
+        target: VideoTargetMetadata,
+        **kwargs: Any,  # noqa: ARG003 - the interface
+    ) -> list[int]:
+        """Return evenly spaced indices, at most `target.num_frames` and `target.fps` a second."""
+        return samplers.sample_uniform(
+            source.total_frames_num, source.duration, num_frames=target.num_frames, fps=target.fps
+        )
+
+    @classmethod
+    def load_bytes(
+        cls,
+        data: bytes,
+        num_frames: int | None = -1,
+        fps: float | None = -1,
+        max_duration: float | None = 300,
+        frame_recovery: bool = False,
+        *,
+        backend: str | None = None,
+        decode: str | None = None,
+        **kwargs: Any,
+    ) -> tuple[Frames, dict[str, Any]]:
+        """Load a video file.
+
+        Args:
+            data: the encoded file.
+            num_frames: at most so many frames; not positive: no cap.
+            fps: at most so many frames a second; not positive: no cap.
+            max_duration: seconds; not used by this sampler.
+            frame_recovery: put the next readable frame in the place of one that can't be read.
+            backend: "opencv" (None), or "pyav": frames by exact index, for files OpenCV can't open as well.
+            decode: how "opencv" gets frames: "auto", "sequential", or "seek"; None: the setting.
+            **kwargs: ignored.
+
+        Returns:
+            Frames, uint8 RGB (n, height, width, 3), and a dict of `total_num_frames`, `fps`, `duration` (s),
+            `video_backend`, `frames_indices` (the source index of each frame) and `do_sample_frames`.
+
+        Raises:
+            InvalidMediaError: (a `ValueError`) the bytes hold no video that can be decoded.
+            LimitExceededError: (a `ValueError`) the frames are larger than the settings admit.
+            InvalidArgumentError: (a `ValueError`) an option that does not exist or excludes another.
+        """
+        target = _target(num_frames, fps, max_duration, default_fps=-1)
+        decoded = _decode(cls, data, target, kwargs, frame_recovery, backend, decode)
+        whole = len(decoded.indices) == decoded.source.total_frames_num
+        return decoded.frames, _metadata(decoded, backend or "opencv", do_sample_frames=whole)
+
+
+@VIDEO_LOADER_REGISTRY.register("opencv_dynamic")
+class OpenCVDynamicVideoBackend(OpenCVVideoBackend):
+    """Frames at a rate, spread thinner over long videos: the sampler `samplers.sample_dynamic`."""
+
+    @classmethod
+    def compute_frames_index_to_sample(
+        cls,
+        source: VideoSourceMetadata,
+        target: VideoTargetMetadata,
+        **kwargs: Any,  # noqa: ARG003 - the interface
+    ) -> list[int]:
+        """Return indices at `target.fps` a second, no more of them beyond `target.max_duration`."""
+        return samplers.sample_dynamic(*source, fps=target.fps, max_duration=target.max_duration)
+
+    @classmethod
+    def load_bytes(
+        cls,
+        data: bytes,
+        num_frames: int | None = -1,
+        fps: float | None = 2,
+        max_duration: float | None = 300,
+        frame_recovery: bool = False,
+        *,
+        backend: str | None = None,
+        decode: str | None = None,
+        **kwargs: Any,
+    ) -> tuple[Frames, dict[str, Any]]:
+        """Load a video file; as `OpenCVVideoBackend.load_bytes`, but for the sampler.
+
+        Args:
+            data: the encoded file.
+            num_frames: not used by this sampler.
+            fps: frames a second to sample.
+            max_duration: seconds beyond which the number of samples no longer grows.
+            frame_recovery: put the next readable frame in the place of one that can't be read.
+            backend: "opencv" (None) or "pyav".
+            decode: "auto", "sequential" or "seek"; None: the setting.
+            **kwargs: ignored.
+        """
+        target = _target(num_frames, fps, max_duration, default_fps=2)
+        decoded = _decode(cls, data, target, kwargs, frame_recovery, backend, decode)
+        return decoded.frames, _metadata(decoded, f"{backend or 'opencv'}_dynamic", do_sample_frames=False)
+
+
+@VIDEO_LOADER_REGISTRY.register("molmo2")
+class Molmo2VideoBackend(VideoLoader):
+    """Frames as Molmo 2 samples them: the sampler `samplers.sample_molmo2`."""
+
+    @staticmethod
+    def get_cv2_video_api() -> int:
+        """Return OpenCV's number of its first backend that reads from memory."""
+        return opencv.get_cv2_video_api()
+
+    @staticmethod
+    def get_candidate_target_fps(video_fps: float, sampling_fps: float, max_fps: float = 8.0) -> list[float]:
+        """Return the rates to choose from: see `samplers.candidate_rates`."""
+        return samplers.candidate_rates(video_fps, sampling_fps, max_fps)
+
+    @staticmethod
+    def get_target_fps(
+        video_fps: float,
+        max_frames: int,
+        total_frames: int,
+        frame_sample_mode: str,
+        candidate_target_fps: Sequence[float],
+    ) -> float | None:
+        """Return the rate chosen: see `samplers.target_rate`."""
+        return samplers.target_rate(
+            video_fps, max_frames, total_frames, frame_sample_mode, candidate_target_fps
+        )
+
+    @staticmethod
+    def get_frame_times_and_chosen_fps(
+        selected_target_fps: float | None, total_frames: int, max_frames: int, video_fps: float
+    ) -> tuple[float | None, npt.NDArray[np.int64]]:
+        """Return the rate as it came, and its indices, int64: see `samplers.frames_at_rate`."""
+        indices = samplers.frames_at_rate(selected_target_fps, total_frames, max_frames, video_fps)
+        return selected_target_fps, np.array(indices, np.int64)
+
+    @staticmethod
+    def sample_times(
+        duration: float,
+        max_frames: int,
+        frame_sample_mode: str,
+        max_fps: float | None,
+        candidate_target_fps: Sequence[float] | None = None,
+        **kwargs: Any,  # noqa: ARG004 - the interface
+    ) -> npt.NDArray[np.float64]:
+        """Return the times to sample in seconds, float64: see `samplers.sample_times`."""
+        times = samplers.sample_times(duration, max_frames, frame_sample_mode, max_fps, candidate_target_fps)
+        return np.array(times, np.float64)
+
+    @classmethod
+    def _sample_frames(
+        cls,
+        total_num_frames: int,
+        video_fps: float,
+        duration: float,
+        frame_sample_mode: str | None,
+        num_frames: int,
+        max_fps: float | None,
+        sampling_fps: float,
+    ) -> npt.NDArray[np.int64]:
+        """Return the indices to load, int64: see `samplers.sample_molmo2`."""
+        indices = samplers.sample_molmo2(
+            total_num_frames, video_fps, duration, frame_sample_mode, num_frames, max_fps, sampling_fps
+        )
+        return np.array(indices, np.int64)
+
+    @classmethod
+    def compute_frames_index_to_sample(
+        cls, source: VideoSourceMetadata, target: VideoTargetMetadata, **kwargs: Any
+    ) -> list[int]:
+        """Return every index, or those of `frame_sample_mode` under `max_fps` (2) and `target.fps`."""
+        mode = kwargs.get("frame_sample_mode")
+        if mode is None:
+            return list(range(source.total_frames_num))
+        indices: list[int] = cls._sample_frames(
+            source.total_frames_num,
+            source.original_fps,
+            target.max_duration,
+            mode,
+            target.num_frames,
+            kwargs.get("max_fps", 2),
+            target.fps,
+        ).tolist()
+        return indices
+
+    @classmethod
+    def load_bytes(
+        cls, data: bytes, num_frames: int | None = -1, **kwargs: Any
+    ) -> tuple[Frames, dict[str, Any]]:
+        """Load a video file: `load_bytes_opencv` with the same arguments."""
+        return cls.load_bytes_opencv(data, num_frames=num_frames, **kwargs)
+
+    @classmethod
+    def load_bytes_opencv(
+        cls,
+        data: bytes,
+        frame_sample_mode: str | None = None,
+        num_frames: int | None = -1,
+        max_fps: float | None = 2,
+        sampling_fps: float = 2,
+        *,
+        frame_recovery: bool = False,
+        backend: str | None = None,
+        decode: str | None = None,
+        **kwargs: Any,  # noqa: ARG003 - engines pass one dict to all
+    ) -> tuple[Frames, dict[str, Any]]:
+        """Load a video file; as `OpenCVVideoBackend.load_bytes`, but for the sampler.
+
+        Args:
+            data: the encoded file.
+            frame_sample_mode: None (every frame), "uniform_last_frame" or "fps".
+            num_frames: at most so many frames, for the two modes.
+            max_fps: frames a second of "uniform_last_frame".
+            sampling_fps: the rate of which "fps" takes multiples.
+            frame_recovery: put the next readable frame in the place of one that can't be read.
+            backend: "opencv" (None) or "pyav".
+            decode: "auto", "sequential" or "seek"; None: the setting.
+            **kwargs: ignored.
+
+        Raises:
+            UnsupportedMediaError: (a `NotImplementedError`) another mode; else as for "opencv".
+        """
+        options = {"frame_sample_mode": frame_sample_mode, "max_fps": max_fps}
+
+        def choose(source: VideoSourceMetadata) -> list[int]:
+            count = -1 if num_frames is None else num_frames
+            target = VideoTargetMetadata(count, sampling_fps, source.duration)
+            return cls.compute_frames_index_to_sample(source, target, **options)
+
+        decoded = read_video(
+            data,
+            choose,
+            cls,
+            recovery=frame_recovery,
+            backend=backend,
+            decode=decode,
+            may_seek=_reads_as_built_in(cls),
+        )
+        whole = frame_sample_mode is None and len(decoded.indices) == decoded.source.total_frames_num
+        return decoded.frames, _metadata(decoded, backend or "opencv", do_sample_frames=whole)
+
+
+def _target(
+    num_frames: int | None, fps: float | None, max_duration: float | None, *, default_fps: float
+) -> VideoTargetMetadata:
+    """What is asked for; `None`, as some engines pass for not given, is the default."""
+    return VideoTargetMetadata(
+        -1 if num_frames is None else num_frames,
+        default_fps if fps is None else fps,
+        300 if max_duration is None else max_duration,
+    )
+
+
+def _decode(
+    loader: type[VideoLoader],
+    data: bytes,
+    target: VideoTargetMetadata,
+    options: dict[str, Any],
+    recovery: bool,
+    backend: str | None,
+    decode: str | None,
+) -> Decoded:
+    """The join: the loader's sampler on a decoder."""
+    return read_video(
+        data,
+        lambda source: loader.compute_frames_index_to_sample(source, target, **options),
+        loader,
+        recovery=recovery,
+        backend=backend,
+        decode=decode,
+        may_seek=_reads_as_built_in(loader),
+    )
