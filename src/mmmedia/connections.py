@@ -237,6 +237,17 @@ class RetryPlan:
         """What all attempts and waits together may take."""
         return max(TOTAL_SECONDS, self.timeout or 0.0)
 
+    @property
+    def bound_seconds(self) -> float:
+        """What all attempts and waits together take at most, each at its longest."""
+        if self.timeout is None:
+            return self.total_seconds
+        attempts = sum(self.timeout * 4.0**attempt for attempt in range(min(self.attempts, 32)))
+        waits = sum(
+            max(1.25 * 4.0**attempt, MAX_RETRY_AFTER) for attempt in range(min(self.attempts, 32) - 1)
+        )
+        return min(attempts + waits, self.total_seconds)
+
     def attempt_seconds(self, attempt: int, elapsed: float) -> float:
         """Return how long an attempt (counted from 0) may take."""
         left = max(self.total_seconds - elapsed, 0.001)
@@ -350,6 +361,48 @@ def _raise_refusal(error: BaseException) -> None:
     for cause in _chain(error):
         if isinstance(cause, MediaError):
             raise cause
+
+
+def sync_error(error: Exception, url: str) -> Exception:
+    """Return the error of requests that stands for one of aiohttp; any other comes back as it is.
+
+    Who waits for a download of the other half is told in the terms of its own.
+    """
+    import requests
+
+    aiohttp = sys.modules.get("aiohttp")
+    if aiohttp is not None and isinstance(error, aiohttp.ClientResponseError):
+        response = requests.Response()
+        response.status_code, response.url = error.status, redact_url(url)
+        response.headers.update(error.headers or {})
+        return requests.HTTPError(
+            f"{error.status} {error.message} for url: {response.url}", response=response
+        )
+    if isinstance(error, TimeoutError) and not isinstance(error, MediaError):
+        return requests.Timeout(str(error))
+    if aiohttp is not None and isinstance(error, aiohttp.ClientError):
+        return requests.ConnectionError(str(error))
+    return error
+
+
+def async_error(error: Exception, url: str) -> Exception:
+    """Return the error of aiohttp that stands for one of requests; any other comes back as it is."""
+    import aiohttp
+    from multidict import CIMultiDict, CIMultiDictProxy
+    from yarl import URL
+
+    requests = sys.modules.get("requests")
+    if requests is None or not isinstance(error, requests.RequestException):
+        return error
+    if isinstance(error, requests.Timeout):
+        return TimeoutError(str(error))
+    status = status_of(error)
+    if status is None:
+        return aiohttp.ClientConnectionError(str(error))
+    headers = CIMultiDictProxy(CIMultiDict(_headers_of(error)))
+    goal = URL(redact_url(url))
+    request = aiohttp.RequestInfo(goal, "GET", CIMultiDictProxy(CIMultiDict()), goal)
+    return aiohttp.ClientResponseError(request, (), status=status, message=str(error), headers=headers)
 
 
 def environment_proxy(url: HTTPURL) -> str | None:

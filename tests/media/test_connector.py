@@ -256,7 +256,7 @@ def test_a_file_swapped_for_a_link_after_the_check_changes_nothing(load: Load, l
             (local / "a.bin").symlink_to("../secret/a.bin")
             assert filepath.suffix == ".bin"
             assert not filepath.parent.with_suffix(".x").exists()
-            with open(os.fspath(filepath), "rb") as file:
+            with io.FileIO(filepath) as file:
                 return file.read() + filepath.read_bytes()
 
     connector = MediaConnector(allowed_local_media_path=local)
@@ -556,7 +556,7 @@ def test_two_loops_in_a_row_and_two_at_once_leave_no_session_behind(server: Serv
     for thread in threads:
         thread.join()
     gc.collect()
-    assert server.count() == 4
+    assert server.count() in (3, 4)  # the threads may share
 
 
 SCRIPT = """
@@ -592,7 +592,7 @@ def test_nothing_is_said_at_exit(server: Server, how: str) -> None:
 
 def test_a_forked_child_has_workers_of_its_own() -> None:
     pool = connector_module.global_thread_pool
-    connector_module._forget_thread_pool()
+    connector_module._start_afresh()
     assert connector_module.global_thread_pool is not pool
     pool.shutdown()
     with pytest.raises(AttributeError, match="no attribute 'gone'"):

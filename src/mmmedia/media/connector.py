@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,15 @@ from urllib.parse import unquote
 
 from mmmedia import envs
 from mmmedia.cache import MediaCache, get_media_cache
-from mmmedia.connections import FetchPolicy, HTTPConnection, fetch_policy, global_http_connection
+from mmmedia.connections import (
+    FetchPolicy,
+    HTTPConnection,
+    RetryPlan,
+    async_error,
+    fetch_policy,
+    global_http_connection,
+    sync_error,
+)
 from mmmedia.errors import (
     InvalidArgumentError,
     InvalidURLError,
@@ -30,6 +38,7 @@ from mmmedia.errors import (
     RefusedURLError,
     UnsupportedMediaError,
 )
+from mmmedia.flight import Flight, SingleFlight
 from mmmedia.media.base import MediaIO
 from mmmedia.registry import ExtensionManager
 from mmmedia.urls import domain_list, file_url_path, parse_http_url, redact_url, url_scheme
@@ -42,6 +51,7 @@ if TYPE_CHECKING:
     from urllib3.util import Url
 
     from mmmedia.media.base import MediaWithBytes
+    from mmmedia.media.image import ImageMediaIO
 
 T = TypeVar("T")
 
@@ -52,6 +62,7 @@ global_thread_pool: ThreadPoolExecutor
 """The workers that decode for the async methods, `VLLM_MEDIA_LOADING_THREAD_COUNT` of them."""
 
 _pool_lock = threading.Lock()
+_flights: SingleFlight[bytes] = SingleFlight()
 
 
 def __getattr__(name: str) -> ThreadPoolExecutor:
@@ -72,18 +83,26 @@ def _new_thread_pool() -> ThreadPoolExecutor:
     return pool
 
 
-def _forget_thread_pool() -> None:
+def _start_afresh() -> None:
+    """Forget, in a forked child, what its parent's threads are doing."""
+    global _flights  # noqa: PLW0603
     globals().pop("global_thread_pool", None)
+    _flights = SingleFlight()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_thread_pool)  # the threads stay with the parent
+    os.register_at_fork(after_in_child=_start_afresh)
 
 
 async def _in_pool(call: Callable[..., T], *args: Any) -> T:
     """Call in the thread pool; if the caller is cancelled before a worker is free, it never runs."""
     pool = globals().get("global_thread_pool") or __getattr__("global_thread_pool")
     return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
+
+
+def _longest(timeout: float | None) -> float:
+    """Return how many seconds a fetch with all its attempts takes at most."""
+    return RetryPlan(timeout, envs.VLLM_MEDIA_FETCH_MAX_RETRIES).bound_seconds
 
 
 class Budget(Protocol):
@@ -208,10 +227,26 @@ class MediaConnector:
             found, media = self._load_cached(url, media_io)
             if found:
                 return media
-            data = self.connection.get_bytes(
-                url, timeout=fetch_timeout, allow_redirects=envs.VLLM_MEDIA_URL_ALLOW_REDIRECTS
-            )
-        return self._load_fetched(url, data, media_io)
+            key, allow_redirects = self._flight_key(url)
+            try:
+                flight = _flights.fly(
+                    key,
+                    lambda: self.connection.get_bytes(
+                        url, timeout=fetch_timeout, allow_redirects=allow_redirects
+                    ),
+                    patience=fetch_timeout,
+                    bound=_longest(fetch_timeout),
+                    linger=bool(self._media_cache_dir),
+                )
+            except Exception as error:
+                translated = sync_error(error, url)
+                if translated is error:
+                    raise
+                raise translated from error
+        try:
+            return self._load_fetched(url, flight, media_io)
+        finally:
+            _flights.retire(key, flight)
 
     async def load_from_url_async(
         self, url: str, media_io: MediaIO[T], *, fetch_timeout: float | None = None
@@ -224,13 +259,30 @@ class MediaConnector:
             return await _in_pool(self._load_in_place, url, media_io)
         with self._fetching(url):
             if self._media_cache_dir:
-                found, media = await _in_pool(self._load_cached, url, media_io)
+                load: Callable[..., tuple[bool, T]] = self._load_cached
+                found, media = await _in_pool(load, url, media_io)
                 if found:
                     return media
-            data = await self.connection.async_get_bytes(
-                url, timeout=fetch_timeout, allow_redirects=envs.VLLM_MEDIA_URL_ALLOW_REDIRECTS
-            )
-        return await _in_pool(self._load_fetched, url, data, media_io)
+            key, allow_redirects = self._flight_key(url)
+            try:
+                flight = await _flights.fly_async(
+                    key,
+                    lambda: self.connection.async_get_bytes(
+                        url, timeout=fetch_timeout, allow_redirects=allow_redirects
+                    ),
+                    patience=fetch_timeout,
+                    bound=_longest(fetch_timeout),
+                    linger=bool(self._media_cache_dir),
+                )
+            except Exception as error:
+                translated = async_error(error, url)
+                if translated is error:
+                    raise
+                raise translated from error
+        try:
+            return await _in_pool(self._load_fetched, url, flight, media_io)
+        finally:
+            _flights.retire(key, flight)
 
     @staticmethod
     def _is_http(url: str) -> bool:
@@ -284,10 +336,16 @@ class MediaConnector:
                 "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
             )
 
-    def _load_fetched(self, url: str, data: bytes, media_io: MediaIO[T]) -> T:
+    def _flight_key(self, url: str) -> tuple[Hashable, bool]:
+        """Return what must be equal to share a download, and whether redirects are followed."""
+        allow_redirects = envs.VLLM_MEDIA_URL_ALLOW_REDIRECTS
+        return (url, id(self.connection), self._domains, allow_redirects), allow_redirects
+
+    def _load_fetched(self, url: str, flight: Flight[bytes], media_io: MediaIO[T]) -> T:
         """Decode what was fetched, and store it if it decodes."""
+        data = flight.result
         media = self._load_bytes(data, media_io)
-        if self._media_cache_dir:
+        if self._media_cache_dir and flight.claim():
             self._put_cached_bytes(url, data)
         return media
 
@@ -456,7 +514,7 @@ class MediaConnector:
         self._charge_download(len(data) * 3 // 4)
         return self._charged(media_io.load_base64("", data))
 
-    def _image_io(self, image_mode: str | None) -> "MediaIO[MediaWithBytes[Image.Image]]":
+    def _image_io(self, image_mode: str | None) -> "ImageMediaIO":
         from mmmedia.media.image import ImageMediaIO
 
         return ImageMediaIO(**{"image_mode": image_mode, **self.media_io_kwargs.get("image", {})})

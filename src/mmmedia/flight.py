@@ -1,0 +1,232 @@
+"""Single flight: who asks for the same thing at the same time shares one download.
+
+It works across coroutines, event loops and threads. The first to ask leads: a thread downloads itself, a
+coroutine through a task of its loop. The others wait. When one of them gives up, nothing changes for the
+rest; when all have, the task is cancelled. An error reaches all who wait, and is not remembered.
+"""
+
+import asyncio
+import contextlib
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Hashable
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class _Abandoned(Exception):  # noqa: N818  # never leaves this module
+    """The leader was interrupted, or its loop has ended; somebody else has to lead."""
+
+
+class Flight(Generic[T]):
+    """One download under way, and after it has landed, what it brought.
+
+    Attributes:
+        patience: the timeout that its leader gave it, `None` for none.
+    """
+
+    def __init__(self, patience: float | None, loop: asyncio.AbstractEventLoop | None) -> None:
+        self.patience = patience
+        self.loop = loop
+        self.task: asyncio.Task[T] | None = None
+        self.landed: Future[T] = Future()
+        self.waiting = 0
+        self._unclaimed = [True]
+
+    @property
+    def result(self) -> T:
+        """What the download brought."""
+        return self.landed.result(timeout=0)
+
+    def claim(self) -> bool:
+        """Return true to the first who asks; it does what needs doing once, such as storing."""
+        try:
+            return self._unclaimed.pop()
+        except IndexError:
+            return False
+
+
+class SingleFlight(Generic[T]):
+    """The flights that are under way, by key."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._flights: dict[Hashable, Flight[T]] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def retire(self, key: Hashable, flight: Flight[T]) -> None:
+        """Let nobody join any more."""
+        with self._lock:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+
+    def fly(
+        self,
+        key: Hashable,
+        download: Callable[[], T],
+        *,
+        patience: float | None,
+        bound: float,
+        linger: bool = False,
+    ) -> Flight[T]:
+        """Download, or wait for who is downloading already.
+
+        Args:
+            key: what is asked for; under the same key all get the same.
+            download: called if nobody is under way.
+            patience: seconds; a flight that failed for lack of time is flown again by who has more.
+            bound: seconds to wait for others at most.
+            linger: leave it open to join after landing, until `retire`.
+
+        Raises:
+            TimeoutError: others took longer than `bound`.
+        """
+        while True:
+            with self._lock:
+                flight = self._flights.get(key)
+                # Who blocks a loop's thread must not wait for what that loop may have to do.
+                blocks = flight is not None and flight.loop is not None and _in_a_loop()
+                leads = flight is None or blocks
+                if flight is None or blocks:
+                    flight = Flight(patience, None)
+                    if not blocks:
+                        self._flights[key] = flight
+                else:
+                    flight.waiting += 1
+            if leads:
+                self._lead(key, flight, download, linger)
+                return flight
+            try:
+                error = flight.landed.exception(timeout=bound)
+            finally:
+                self._leave(key, flight)
+            if error is None:
+                return flight
+            if not _fly_again(error, flight.patience, patience):
+                raise error
+
+    def _lead(self, key: Hashable, flight: Flight[T], download: Callable[[], T], linger: bool) -> None:
+        try:
+            result = download()
+        except BaseException as error:
+            self.retire(key, flight)
+            flight.landed.set_exception(error if isinstance(error, Exception) else _Abandoned())
+            raise
+        if not linger:
+            self.retire(key, flight)
+        flight.landed.set_result(result)
+
+    async def fly_async(
+        self,
+        key: Hashable,
+        download: Callable[[], Awaitable[T]],
+        *,
+        patience: float | None,
+        bound: float,
+        linger: bool = False,
+    ) -> Flight[T]:
+        """Download, or wait for who is downloading already; see `fly`.
+
+        The leader's cancellation does not cancel the download while others wait for it.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            with self._lock:
+                flight = self._flights.get(key)
+                leads = flight is None
+                if flight is None:
+                    flight = self._flights[key] = Flight(patience, loop)
+                    flight.task = loop.create_task(_as_coroutine(download))
+                    flight.task.add_done_callback(self._landing(key, flight, linger))
+                flight.waiting += 1
+            try:
+                if flight.loop is loop and flight.task is not None:
+                    await asyncio.wait((flight.task,), timeout=None if leads else bound)
+                else:
+                    await _wait_for(flight.landed, loop, bound)
+                if not flight.landed.done():
+                    raise TimeoutError(f"others took more than {bound:g} s for the same URL")
+                error = flight.landed.exception()
+            finally:
+                self._leave(key, flight)
+            if error is None:
+                return flight
+            if not _fly_again(error, flight.patience, patience):
+                raise error
+
+    def _landing(self, key: Hashable, flight: Flight[T], linger: bool) -> Callable[[asyncio.Task[T]], None]:
+        def land(task: asyncio.Task[T]) -> None:
+            error = _Abandoned() if task.cancelled() else task.exception()
+            if error is not None or not linger:
+                self.retire(key, flight)
+            if error is None:
+                flight.landed.set_result(task.result())
+            else:
+                flight.landed.set_exception(error if isinstance(error, Exception) else _Abandoned())
+
+        return land
+
+    def _leave(self, key: Hashable, flight: Flight[T]) -> None:
+        """Stop waiting; the last to leave a flight that has not landed cancels it."""
+        with self._lock:
+            flight.waiting -= 1
+            if flight.waiting or flight.task is None or flight.landed.done():
+                return
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+        loop, task = flight.loop, flight.task
+        assert loop is not None
+        if _running_loop() is loop:
+            task.cancel()
+        else:
+            with contextlib.suppress(RuntimeError):  # that loop is closed, and its tasks with it
+                loop.call_soon_threadsafe(task.cancel)
+
+
+def _fly_again(error: BaseException, its_patience: float | None, mine: float | None) -> bool:
+    """Say whether a flight that failed should be flown by who waited for it."""
+    if isinstance(error, _Abandoned):
+        return True
+    has_more = its_patience is not None and (mine is None or mine > its_patience)
+    return has_more and _is_timeout(error)
+
+
+def _is_timeout(error: BaseException) -> bool:
+    requests = sys.modules.get("requests")
+    return isinstance(error, TimeoutError) or (requests is not None and isinstance(error, requests.Timeout))
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _in_a_loop() -> bool:
+    return _running_loop() is not None
+
+
+async def _as_coroutine(download: Callable[[], Awaitable[T]]) -> T:
+    return await download()
+
+
+async def _wait_for(landed: "Future[T]", loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+    """Wait until a flight of another thread or loop has landed, or so many seconds."""
+    done = asyncio.Event()
+
+    def tell(_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # this loop is closed, and nobody waits
+            loop.call_soon_threadsafe(done.set)
+
+    landed.add_done_callback(tell)
+    try:
+        async with asyncio.timeout(seconds):
+            await done.wait()
+    except TimeoutError:
+        if not landed.done():
+            raise
