@@ -34,8 +34,8 @@ FloatArray = npt.NDArray[np.floating[Any]]
 
 # Beyond this ratio of two rates the libraries' filters take minutes or gigabytes.
 MAX_RATE_RATIO = 1 << 18
-# The longest step of an exact polyphase filter, in samples; rates further from a common divisor are rounded
-# to a ratio of that precision, an error below one sample in four thousand million.
+# Polyphase filters have as many phases as the terms of the ratio in lowest terms. Rates without a common
+# divisor are taken at the nearest ratio of such terms: over an hour, a fraction of a sample aside.
 _MAX_POLYPHASE_STEP = 1 << 16
 # Samples that the FFmpeg resampler is fed at a time.
 _SWR_BLOCK = 1 << 16
@@ -183,14 +183,15 @@ def resample_audio_librosa(audio: FloatArray, *, orig_sr: float, target_sr: floa
 
     import soxr  # what librosa calls, without librosa's import of a compiler
 
-    rows = [soxr.resample(row, orig_sr, target_sr, "HQ") for row in _rows(samples)] if samples.size else []
+    rows = [soxr.resample(row, orig_sr, target_sr, "HQ") for row in _rows(samples)]
     return _stack(rows, samples, length)
 
 
 def resample_audio_scipy(audio: FloatArray, *, orig_sr: float, target_sr: float) -> FloatArray:
     """Resample with SciPy's polyphase filter; arguments and errors as in `resample_audio_librosa`.
 
-    Rates without a common divisor of size are taken at the nearest ratio of numbers up to 65 536.
+    The result has exactly ``ceil(samples * target_sr / orig_sr)`` samples. Rates without a common divisor
+    are taken at the nearest ratio of numbers up to 65 536.
 
     >>> resample_audio_scipy(np.ones(441, dtype=np.float32), orig_sr=44_100, target_sr=16_000).shape
     (160,)
@@ -200,16 +201,16 @@ def resample_audio_scipy(audio: FloatArray, *, orig_sr: float, target_sr: float)
     samples = _finite(audio)
     ratio = Fraction(target_sr) / Fraction(orig_sr)
     length = math.ceil(samples.shape[-1] * ratio)
-    step = _simple_ratio(ratio, _MAX_POLYPHASE_STEP)
+    step = _simple_ratio(ratio)
 
     from scipy.signal import resample_poly
 
     rows = [resample_poly(row, step.numerator, step.denominator) for row in _rows(samples)]
-    return _stack(rows if samples.size else [], samples, length)
+    return _stack(rows, samples, length)
 
 
 def resample_audio_pyav(audio: FloatArray, *, orig_sr: float, target_sr: float) -> FloatArray:
-    """Resample with FFmpeg's swresample; arguments and errors as in `resample_audio_librosa`.
+    """Resample with FFmpeg's swresample; otherwise as `resample_audio_scipy`.
 
     >>> resample_audio_pyav(np.ones(441, dtype=np.float32), orig_sr=44_100, target_sr=16_000).shape
     (160,)
@@ -219,8 +220,8 @@ def resample_audio_pyav(audio: FloatArray, *, orig_sr: float, target_sr: float) 
     samples = _finite(audio)
     ratio = Fraction(target_sr) / Fraction(orig_sr)
     length = math.ceil(samples.shape[-1] * ratio)
-    rows = [_swresample(row, _simple_ratio(ratio, 1 << 30)) for row in _rows(samples)]
-    return _stack(rows if samples.size else [], samples, length)
+    rows = [_swresample(row, _simple_ratio(ratio)) for row in _rows(samples)]
+    return _stack(rows, samples, length)
 
 
 def _swresample(row: FloatArray, ratio: Fraction) -> FloatArray:
@@ -229,17 +230,12 @@ def _swresample(row: FloatArray, ratio: Fraction) -> FloatArray:
     sample_format = "fltp" if row.dtype == np.float32 else "dblp"
     resampler = av.AudioResampler(format=sample_format, layout="mono", rate=ratio.numerator)
     pieces = []
-    try:
-        for start in range(0, len(row), _SWR_BLOCK):
-            block = np.ascontiguousarray(row[None, start : start + _SWR_BLOCK])
-            frame = av.AudioFrame.from_ndarray(block, format=sample_format, layout="mono")
-            frame.sample_rate = ratio.denominator
-            pieces += [piece.to_ndarray() for piece in resampler.resample(frame)]
-        pieces += [piece.to_ndarray() for piece in resampler.resample(None)]
-    except (av.FFmpegError, MemoryError) as error:
-        raise InvalidArgumentError(
-            f"FFmpeg can't resample by {ratio.numerator}/{ratio.denominator}: {type(error).__name__}."
-        ) from error
+    for start in range(0, len(row), _SWR_BLOCK):
+        block = np.ascontiguousarray(row[None, start : start + _SWR_BLOCK])
+        frame = av.AudioFrame.from_ndarray(block, format=sample_format, layout="mono")
+        frame.sample_rate = ratio.denominator
+        pieces += [piece.to_ndarray() for piece in resampler.resample(frame)]
+    pieces += [piece.to_ndarray() for piece in resampler.resample(None)]
     return np.concatenate(pieces, axis=1)[0] if pieces else row[:0]
 
 
@@ -313,7 +309,8 @@ def _finite(audio: FloatArray) -> FloatArray:
 
 
 def _rows(samples: FloatArray) -> FloatArray:
-    return np.ascontiguousarray(samples).reshape(-1, samples.shape[-1])
+    """Every channel as a contiguous row; no rows when there are no samples."""
+    return np.ascontiguousarray(samples).reshape(-1, samples.shape[-1]) if samples.size else samples[:0]
 
 
 def _stack(rows: "list[FloatArray]", samples: FloatArray, length: int) -> FloatArray:
@@ -326,11 +323,11 @@ def _stack(rows: "list[FloatArray]", samples: FloatArray, length: int) -> FloatA
     return result.reshape(*samples.shape[:-1], length)
 
 
-def _simple_ratio(ratio: Fraction, largest: int) -> Fraction:
-    """The fraction nearest to `ratio` whose terms are small: the lesser of them stays within `largest`."""
-    if ratio <= 1:
-        return ratio.limit_denominator(max(largest, math.ceil(1 / ratio)))
-    return 1 / (1 / ratio).limit_denominator(max(largest, math.ceil(ratio)))
+def _simple_ratio(ratio: Fraction) -> Fraction:
+    """The nearest ratio of numbers small enough to build a polyphase filter for."""
+    if ratio > 1:
+        return 1 / _simple_ratio(1 / ratio)
+    return ratio.limit_denominator(max(_MAX_POLYPHASE_STEP, math.ceil(1 / ratio)))
 
 
 # -------------------------------------------------------------------------------------------- splitting
@@ -412,7 +409,7 @@ def find_split_point(wav: npt.NDArray[Any], start_idx: int, end_idx: int, min_en
         )
     stretch = np.asarray(wav)[..., start_idx:end_idx]
     # The last window is left out, so that a split stays a window away from the end of the stretch.
-    count = max((stretch.shape[-1] - 1) // window, stretch.shape[-1] == window)
+    count = max((stretch.shape[-1] - 1) // window, int(stretch.shape[-1] == window))
     if count < 1:
         return int(end_idx)
     windows = stretch[..., : count * window].reshape(*stretch.shape[:-1], count, window)

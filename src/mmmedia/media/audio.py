@@ -211,12 +211,12 @@ def _average(channels: Waveform) -> Waveform:
         if len(channels) >= 8:  # from here on NumPy adds in another order
             return cast("Waveform", np.mean(channels, axis=0))
         if len(channels) == 1:
-            return channels[0]
-        total: Waveform = channels[0] + channels[1]
+            return cast("Waveform", channels[0])
+        total = channels[0] + channels[1]
         for channel in channels[2:]:
             total += channel
         total /= np.float32(len(channels))
-        return total
+        return cast("Waveform", total)
 
 
 # -------------------------------------------------------------------------------------------- libsndfile
