@@ -122,4 +122,8 @@ def reduce_to_pixels(image: Image.Image, max_pixels: int) -> Image.Image:
     if image.mode in _INDEXED_MODES:
         to_mode = "L" if image.mode == "1" else "RGBA" if image.has_transparency_data else "RGB"
         image = image.convert(to_mode)
-    return image.resize(target, Image.Resampling.BOX, reducing_gap=2.0)
+    factor = image.width // target[0], image.height // target[1]
+    is_whole = (target[0] * factor[0], target[1] * factor[1]) == image.size
+    if is_whole and not image.mode.startswith("I;16"):
+        return image.reduce(factor)  # the same means, four times as fast
+    return image.resize(target, Image.Resampling.BOX)

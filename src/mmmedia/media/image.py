@@ -164,7 +164,10 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
             image = _turned(image)
         if self.max_pixels is not None:
             image = reduce_to_pixels(image, self.max_pixels)
-        return self._convert_image_mode(image)
+        try:
+            return self._convert_image_mode(image)
+        except ValueError as error:
+            _refuse(f"mode {image.mode} to {self.image_mode}: {_brief(error)}")
 
 
 def _refuse(reason: str) -> NoReturn:
@@ -179,8 +182,8 @@ def _brief(error: Exception) -> str:
 def _open(data: bytes) -> ImageFile.ImageFile:
     """Read the header of a picture by the first of Pillow's formats that knows it.
 
-    `Image.open` is not used for two of its habits: it tries every format, and it warns and raises by its own
-    limit of pixels, which is one for the process.
+    `Image.open` itself would warn and raise by its own limit of pixels, which is one for the whole process,
+    and says of a broken picture only that it is none.
     """
     if not data:
         _refuse("no data.")
@@ -191,14 +194,14 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         for name in [name for name in Image.ID if name not in tried]:
             tried.add(name)
             factory, accept = Image.OPEN[name]
-            accepted = accept is None or accept(data[:16])
-            if not accepted or isinstance(accepted, str):
-                reason = accepted or reason  # a text says which library is missing
-                continue
-            if name in _REFUSED_FORMATS:
-                reason = reason if accept is None else f"{name} is not read: Pillow leaves it to others."
-                continue
             try:
+                accepted = accept is None or accept(data[:16])
+                if not accepted or isinstance(accepted, str):
+                    reason = accepted or reason  # a text says which library is missing
+                    continue
+                if name in _REFUSED_FORMATS:
+                    reason = reason if accept is None else f"{name} is not read: Pillow leaves it to others."
+                    continue
                 _check_icon_pixels(name, data)
                 image = factory(io.BytesIO(data), "")
             except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as `Image.open` goes on
