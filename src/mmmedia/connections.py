@@ -27,6 +27,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from mmmedia import envs
 from mmmedia._version import __version__
+from mmmedia.egress import EgressPolicy, Journey, journey
 from mmmedia.errors import InvalidMediaError, LimitExceededError, MediaError, RefusedURLError
 from mmmedia.urls import (
     HTTPURL,
@@ -61,9 +62,20 @@ _PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "use
 
 @dataclass(frozen=True, slots=True)
 class FetchPolicy:
-    """What one request of an engine may reach; see `fetch_policy`."""
+    """What one request of an engine may reach; see `fetch_policy`.
+
+    Attributes:
+        domains: the hosts that URLs and redirects may name.
+        egress: the addresses that may be dialled.
+    """
 
     domains: DomainList = field(default_factory=lambda: domain_list(None))
+    egress: EgressPolicy = field(default_factory=EgressPolicy.from_env)
+
+    @classmethod
+    def of(cls, domains: DomainList) -> "FetchPolicy":
+        """Return the policy for `allowed_media_domains` under the settings of now."""
+        return cls(domains, EgressPolicy.from_env(domains))
 
 
 _policy: ContextVar[FetchPolicy | None] = ContextVar("mmmedia_fetch_policy", default=None)
@@ -419,6 +431,15 @@ def environment_proxy(url: HTTPURL) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
+def _depart(hop: Hop, travelled: Journey) -> str | None:
+    """Begin a hop; return the proxy to ask, after judging what can be judged of what it would reach."""
+    travelled.depart()
+    proxy = environment_proxy(hop.url)
+    if proxy is not None:
+        travelled.check_proxied(hop.url.host, hop.url.port)
+    return proxy
+
+
 class _AsyncResponse(Awaitable["aiohttp.ClientResponse"]):
     """A response to come: `await` it, or enter it with `async with`."""
 
@@ -497,14 +518,14 @@ class HTTPConnection:
         """
         from mmmedia.deadlines import deadline
 
-        with deadline(None if stream else timeout):
-            hop = Hop.first(url, extra_headers)
-            client = self.get_sync_client()
-            response = self._send(client, hop, timeout)
+        hop = Hop.first(url, extra_headers)
+        client = self.get_sync_client()
+        with deadline(None if stream else timeout), journey(_current_policy().egress) as travelled:
+            response = self._send(client, hop, travelled, timeout)
             while allow_redirects and response.status_code in REDIRECT_STATUSES:
                 response.close()
                 hop = hop.redirected(response.status_code, response.headers.get("Location"))
-                response = self._send(client, hop, timeout)
+                response = self._send(client, hop, travelled, timeout)
             if not stream:
                 sink = io.BytesIO()
                 _receive(response, hop, sink)
@@ -595,9 +616,9 @@ class HTTPConnection:
 
         client = self.get_sync_client()
         try:
-            with deadline(seconds):
+            with deadline(seconds), journey(_current_policy().egress) as travelled:
                 while True:
-                    with self._send(client, hop, seconds) as response:
+                    with self._send(client, hop, travelled, seconds) as response:
                         if not _redirects(hop, response.status_code, allow_redirects):
                             _raise_for_status(response)
                             return _receive(response, hop, sink)
@@ -607,12 +628,14 @@ class HTTPConnection:
                 client.close()
 
     @staticmethod
-    def _send(client: "requests.Session", hop: Hop, timeout: float | None) -> "requests.Response":
+    def _send(
+        client: "requests.Session", hop: Hop, travelled: Journey, timeout: float | None
+    ) -> "requests.Response":
         import requests
 
+        proxy = _depart(hop, travelled)
         prepared = requests.Request("GET", headers=dict(hop.headers), url="http://localhost/").prepare()
         prepared.url = str(hop.url)  # as it was judged, not as requests would rewrite it
-        proxy = environment_proxy(hop.url)
         verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
         return client.send(
             prepared,
@@ -666,11 +689,12 @@ class HTTPConnection:
     ) -> "aiohttp.ClientResponse":
         hop = Hop.first(url, extra_headers)
         client = await self.get_async_client()
-        response = await _async_send(client, hop, timeout, decode=True)
-        while allow_redirects and response.status in REDIRECT_STATUSES:
-            response.close()
-            hop = hop.redirected(response.status, response.headers.get("Location"))
-            response = await _async_send(client, hop, timeout, decode=True)
+        with journey(_current_policy().egress) as travelled:
+            response = await _async_send(client, hop, travelled, timeout, decode=True)
+            while allow_redirects and response.status in REDIRECT_STATUSES:
+                response.close()
+                hop = hop.redirected(response.status, response.headers.get("Location"))
+                response = await _async_send(client, hop, travelled, timeout, decode=True)
         return response
 
     async def async_get_bytes(
@@ -756,13 +780,14 @@ class HTTPConnection:
         try:
             # Waiting for a slot is not the server's fault, so the clock does not run yet.
             async with slots, asyncio.timeout(seconds):
-                while True:
-                    async with await _async_send(client, hop, None) as response:
-                        if not _redirects(hop, response.status, allow_redirects):
-                            _async_raise_for_status(response)
-                            return await _async_receive(response, hop, sink)
-                        response.close()
-                        hop = hop.redirected(response.status, response.headers.get("Location"))
+                with journey(_current_policy().egress) as travelled:
+                    while True:
+                        async with await _async_send(client, hop, travelled, None) as response:
+                            if not _redirects(hop, response.status, allow_redirects):
+                                _async_raise_for_status(response)
+                                return await _async_receive(response, hop, sink)
+                            response.close()
+                            hop = hop.redirected(response.status, response.headers.get("Location"))
         except TimeoutError as error:
             shown = redact_url(str(hop.url))
             raise TimeoutError(
@@ -825,8 +850,13 @@ def _receive(response: "requests.Response", hop: Hop, sink: IO[bytes]) -> None:
 def _new_async_client() -> "aiohttp.ClientSession":
     import aiohttp
 
+    from mmmedia.dialling import JudgedConnector
+
+    class Connector(JudgedConnector, aiohttp.TCPConnector):
+        """Goes only where the egress policy admits."""
+
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=Connector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": USER_AGENT},
     )
@@ -853,6 +883,7 @@ def _close_with_loop(
 async def _async_send(
     client: "aiohttp.ClientSession",
     hop: Hop,
+    travelled: Journey,
     timeout: float | None,  # noqa: ASYNC109  # aiohttp bounds it, body included
     *,
     decode: bool = False,
@@ -860,13 +891,14 @@ async def _async_send(
     import aiohttp
     from yarl import URL
 
+    proxy = _depart(hop, travelled)
     return await client.get(
         URL(str(hop.url), encoded=True),
         headers=hop.headers,
         timeout=aiohttp.ClientTimeout(total=timeout),
         allow_redirects=False,
         auto_decompress=decode,
-        proxy=environment_proxy(hop.url),
+        proxy=proxy,
     )
 
 

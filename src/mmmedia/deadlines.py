@@ -19,6 +19,8 @@ import urllib3
 import urllib3.connection
 import urllib3.util.ssl_
 
+from mmmedia.dialling import JudgedDial, JudgedPool
+
 MAX_INTERIM_RESPONSES = 16
 
 _local = threading.local()
@@ -119,10 +121,8 @@ class FinalResponse(HTTPResponse):
         raise HTTPException(f"more than {MAX_INTERIM_RESPONSES} interim responses")
 
 
-class TimedHTTPConnection(urllib3.connection.HTTPConnection):
-    """One connection, timed."""
-
-    response_class = FinalResponse
+class _TimedDial(JudgedDial):
+    """Dials within what is left of the deadline, to where the egress policy admits."""
 
     def _new_conn(self) -> socket.socket:
         if (left := time_left()) is not None:
@@ -130,36 +130,44 @@ class TimedHTTPConnection(urllib3.connection.HTTPConnection):
         return timed(super()._new_conn())
 
 
-class TimedHTTPSConnection(urllib3.connection.HTTPSConnection):
-    """One connection under TLS, timed."""
+class TimedHTTPConnection(_TimedDial, urllib3.connection.HTTPConnection):
+    """One connection, timed and judged."""
 
     response_class = FinalResponse
 
-    def _new_conn(self) -> socket.socket:
-        if (left := time_left()) is not None:
-            self.timeout = left
+
+class TimedHTTPSConnection(_TimedDial, urllib3.connection.HTTPSConnection):
+    """One connection under TLS, timed and judged."""
+
+    response_class = FinalResponse
+
+    def connect(self) -> None:
+        """Connect, with sockets that are timed also above TLS."""
         if self.ssl_context is None:
             self.ssl_context = timed_ssl_context()
-        return timed(super()._new_conn())
+        super().connect()
 
 
-class _TimedHTTPPool(urllib3.HTTPConnectionPool):
+class _TimedHTTPPool(JudgedPool, urllib3.HTTPConnectionPool):
     ConnectionCls = TimedHTTPConnection
 
 
-class _TimedHTTPSPool(urllib3.HTTPSConnectionPool):
+class _TimedHTTPSPool(JudgedPool, urllib3.HTTPSConnectionPool):
     ConnectionCls = TimedHTTPSConnection
 
 
+_POOLS = {"http": _TimedHTTPPool, "https": _TimedHTTPSPool}
+
+
 class TimedAdapter(requests.adapters.HTTPAdapter):
-    """What requests sends through, on timed connections."""
+    """What requests sends through, on timed and judged connections."""
 
     # Both as the base class calls them, with one thing added.
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: D102
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _TimedHTTPPool, "https": _TimedHTTPSPool}
+        self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
         manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = {"http": _TimedHTTPPool, "https": _TimedHTTPSPool}
+        manager.pool_classes_by_scheme = _POOLS
         return manager

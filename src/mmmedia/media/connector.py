@@ -24,10 +24,12 @@ from mmmedia.connections import (
     HTTPConnection,
     RetryPlan,
     async_error,
+    environment_proxy,
     fetch_policy,
     global_http_connection,
     sync_error,
 )
+from mmmedia.egress import EgressPolicy, literal_address
 from mmmedia.errors import (
     InvalidArgumentError,
     InvalidURLError,
@@ -302,7 +304,7 @@ class MediaConnector:
     def _fetching(self, url: str) -> Iterator[None]:
         """Hold what happens inside to the policy of this connector."""
         self._assert_url_in_allowed_media_domains(url)
-        with fetch_policy(FetchPolicy(self._domains)):
+        with fetch_policy(FetchPolicy.of(self._domains)):
             yield
 
     def _assert_url_in_allowed_media_domains(self, url_spec: "str | Url") -> None:
@@ -313,7 +315,7 @@ class MediaConnector:
         """Read from the cache and decode; the first item says whether there was anything to decode."""
         data = self._get_cached_bytes(url) if self._media_cache_dir else None
         missing: Any = None
-        if data is None:
+        if data is None or not self._may_still_be_served(url):
             return False, missing
         self._check_download_limit(url, len(data))
         try:
@@ -327,6 +329,32 @@ class MediaConnector:
                 cache.discard(url)
             return False, missing
 
+    def _may_still_be_served(self, url: str) -> bool:
+        """Say whether the policy of now admits cached bytes; false where that takes a new download.
+
+        The host that they came from may have been admitted by another policy. Addresses are judged; names
+        too, by what they resolve to, where private addresses are blocked.
+
+        Raises:
+            RefusedURLError: (a `ValueError`) it does not.
+        """
+        from mmmedia.dialling import resolve
+
+        policy = EgressPolicy.from_env(self._domains)
+        parsed = parse_http_url(url)
+        policy.check_port(parsed.host, parsed.port)
+        address = literal_address(parsed.host)
+        if address is not None:
+            policy.check(parsed.host, address)
+        elif policy.block_private and environment_proxy(parsed) is None:
+            try:
+                answers = resolve(parsed.host, parsed.port, timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT)
+            except OSError:
+                return False
+            for answer in answers:
+                policy.check(parsed.host, answer.address)
+        return True
+
     @staticmethod
     def _check_download_limit(url: str, size: int) -> None:
         megabytes = envs.VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB
@@ -339,7 +367,8 @@ class MediaConnector:
     def _flight_key(self, url: str) -> tuple[Hashable, bool]:
         """Return what must be equal to share a download, and whether redirects are followed."""
         allow_redirects = envs.VLLM_MEDIA_URL_ALLOW_REDIRECTS
-        return (url, id(self.connection), self._domains, allow_redirects), allow_redirects
+        policy = FetchPolicy.of(self._domains)
+        return (url, id(self.connection), policy, allow_redirects), allow_redirects
 
     def _load_fetched(self, url: str, flight: Flight[bytes], media_io: MediaIO[T]) -> T:
         """Decode what was fetched, and store it if it decodes."""
