@@ -146,6 +146,8 @@ class LogMelExtractor:
             )
         if not (math.isfinite(sample_rate) and sample_rate > 0):
             raise InvalidArgumentError(f"A sample rate must be a positive number of Hz, not {sample_rate!r}.")
+        if self.chunk_length is not None:  # the rest is cut off; the filter looks ahead a little
+            samples = samples[: math.ceil((self.chunk_length + 1) * sample_rate) + 1024]
         samples = samples.astype(np.float32, copy=False)
         if not np.isfinite(samples).all():
             raise InvalidMediaError(f"NaN or infinite samples in a waveform of {len(samples)}.")
