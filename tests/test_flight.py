@@ -1,0 +1,304 @@
+"""Single flight: who asks at the same time shares one download."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import aiohttp
+import pytest
+import requests
+
+from mmmedia.errors import RefusedURLError
+from mmmedia.flight import SingleFlight
+from mmmedia.media import connector as connector_module
+from mmmedia.media.base import MediaIO
+from mmmedia.media.connector import MediaConnector
+from support.server import Behaviour, Request, Server, reply
+
+BODY = bytes(range(256)) * 20_000  # 5 MB
+
+
+class Plain(MediaIO[bytes]):
+    """Loads to the bytes themselves."""
+
+    def load_bytes(self, data: bytes) -> bytes:
+        return data
+
+    def load_base64(self, media_type: str, data: str) -> bytes:
+        raise AssertionError
+
+    def load_file(self, filepath: Path) -> bytes:
+        raise AssertionError
+
+
+class Gate:
+    """A behaviour that waits until the test opens it."""
+
+    def __init__(self, then: Behaviour) -> None:
+        self.then = then
+        self.open = threading.Event()
+
+    def __call__(self, request: Request) -> None:
+        while not self.open.is_set() and not request.server.stopping.is_set():
+            self.open.wait(0.01)
+        self.then(request)
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_in_the_air() -> Iterator[None]:
+    yield
+    assert len(connector_module._flights) == 0
+
+
+def _waiting() -> int:
+    """How many wait for flights now, besides a leading thread."""
+    return sum(flight.waiting for flight in list(connector_module._flights._flights.values()))
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def test_200_at_once_share_one_download_and_100_cancellations_change_nothing(server: Server) -> None:
+    gate = Gate(reply(BODY))
+    url = server.route("/a", gate)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(MediaConnector().load_from_url_async(url, Plain())) for _ in range(200)]
+        await _until(lambda: _waiting() == 200)
+        for task in tasks[:100]:  # with them the one who leads
+            task.cancel()
+        await _until(lambda: _waiting() == 100)
+        gate.open.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(result, asyncio.CancelledError) for result in results[:100])
+        assert all(result == BODY for result in results[100:])
+
+    asyncio.run(main())
+    assert server.count() == 1
+
+
+def test_threads_and_loops_share_one_download(server: Server) -> None:
+    gate = Gate(reply(BODY))
+    url = server.route("/a", gate)
+
+    def blocking() -> bytes:
+        return MediaConnector().load_from_url(url, Plain())
+
+    def looping() -> bytes:
+        return asyncio.run(MediaConnector().load_from_url_async(url, Plain()))
+
+    for first in (blocking, looping):
+        gate.open.clear()
+        before = server.count()
+        with ThreadPoolExecutor(8) as pool:
+            results = [pool.submit(first)]
+            server.wait_for(before + 1)
+            results += [pool.submit(blocking) for _ in range(3)] + [pool.submit(looping) for _ in range(3)]
+            leading = 0 if first is blocking else 1
+            asyncio.run(_until(lambda leading=leading: _waiting() == 6 + leading))
+            gate.open.set()
+            assert all(result.result(20) == BODY for result in results)
+        assert server.count() == before + 1
+
+
+def test_an_error_reaches_all_in_their_own_terms_and_is_not_remembered(server: Server) -> None:
+    gate = Gate(reply(status=404))
+    url = server.route("/a", gate)
+
+    def blocking() -> bytes:
+        with pytest.raises(requests.HTTPError, match="404") as caught:
+            MediaConnector().load_from_url(url, Plain())
+        assert caught.value.response.status_code == 404
+        return b""
+
+    def looping() -> bytes:
+        with pytest.raises(aiohttp.ClientResponseError, match="404") as caught:
+            asyncio.run(MediaConnector().load_from_url_async(url, Plain()))
+        assert caught.value.status == 404
+        return b""
+
+    for first, second in ((blocking, looping), (looping, blocking)):
+        gate.open.clear()
+        before = server.count()
+        with ThreadPoolExecutor(4) as pool:
+            results = [pool.submit(first)]
+            server.wait_for(before + 1)
+            results += [pool.submit(second), pool.submit(first)]
+            leading = 0 if first is blocking else 1
+            asyncio.run(_until(lambda leading=leading: _waiting() == 2 + leading))
+            gate.open.set()
+            for result in results:
+                result.result(20)
+        assert server.count() == before + 1
+    server.route("/a", reply(b"healed"))
+    assert MediaConnector().load_from_url(url, Plain()) == b"healed"
+
+
+def test_when_all_have_gone_the_transfer_stops(server: Server) -> None:
+    gate = Gate(reply(BODY))
+    url = server.route("/a", gate)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(MediaConnector().load_from_url_async(url, Plain())) for _ in range(3)]
+        await asyncio.to_thread(server.wait_for, 1)
+        (flight,) = connector_module._flights._flights.values()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await _until(flight.task.done)
+        assert flight.task.cancelled()
+
+    asyncio.run(main())
+
+
+def test_a_loop_that_ends_leaves_its_flight_to_who_still_waits(server: Server) -> None:
+    gate = Gate(reply(b"content"))
+    url = server.route("/a", gate)
+
+    async def lead_and_leave() -> None:
+        task = asyncio.create_task(MediaConnector().load_from_url_async(url, Plain()))
+        await _until(lambda: _waiting() == 3)
+        task.cancel()  # the loop ends now, and its download with it
+
+    with ThreadPoolExecutor(3) as pool:
+        leader = pool.submit(asyncio.run, lead_and_leave())
+        server.wait_for(1)
+        waiters = [
+            pool.submit(MediaConnector().load_from_url, url, Plain()),
+            pool.submit(lambda: asyncio.run(MediaConnector().load_from_url_async(url, Plain()))),
+        ]
+        leader.result(20)
+        gate.open.set()
+        assert [waiter.result(20) for waiter in waiters] == [b"content"] * 2
+    assert server.count() == 2
+
+
+def test_ones_impatience_is_not_the_others(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_MEDIA_FETCH_MAX_RETRIES", "1")
+    gate = Gate(reply(b"content"))
+    url = server.route("/a", gate)
+
+    async def main() -> None:
+        load = MediaConnector().load_from_url_async
+        hasty = asyncio.create_task(load(url, Plain(), fetch_timeout=0.2))
+        patient = asyncio.create_task(load(url, Plain(), fetch_timeout=20))
+        with pytest.raises(TimeoutError):
+            await hasty
+        # The patient one leads by now; who is hasty waits no longer than before.
+        with pytest.raises(TimeoutError):
+            await load(url, Plain(), fetch_timeout=0.1)
+        with pytest.raises(requests.Timeout):
+            await asyncio.to_thread(MediaConnector().load_from_url, url, Plain(), fetch_timeout=0.1)
+        gate.open.set()
+        assert await patient == b"content"
+
+    asyncio.run(main())
+    assert server.count() == 2
+
+
+def test_a_blocking_fetch_on_a_loops_own_thread_does_not_wait_for_that_loop(server: Server) -> None:
+    def answer_the_second(request: Request) -> None:
+        request.server.wait_for(2)
+        reply(b"content")(request)
+
+    url = server.route("/a", answer_the_second)
+
+    async def main() -> None:
+        task = asyncio.create_task(MediaConnector().load_from_url_async(url, Plain()))
+        await asyncio.to_thread(server.wait_for, 1)
+        assert MediaConnector().load_from_url(url, Plain(), fetch_timeout=20) == b"content"
+        assert await task == b"content"
+
+    asyncio.run(main())
+    assert server.count() == 2
+
+
+def test_other_policies_have_flights_of_their_own(server: Server) -> None:
+    gate = Gate(reply(b"content"))
+    url = server.route("/a", gate)
+
+    async def main() -> None:
+        open_to_all = asyncio.create_task(MediaConnector().load_from_url_async(url, Plain()))
+        await asyncio.to_thread(server.wait_for, 1)
+        with pytest.raises(RefusedURLError):
+            await MediaConnector(allowed_media_domains=["example.org"]).load_from_url_async(url, Plain())
+        listed = MediaConnector(allowed_media_domains=["127.0.0.1"])
+        second = asyncio.create_task(listed.load_from_url_async(url, Plain()))
+        await asyncio.to_thread(server.wait_for, 2)
+        gate.open.set()
+        assert await open_to_all == await second == b"content"
+
+    asyncio.run(main())
+
+
+def test_one_of_those_who_share_stores(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_MEDIA_CACHE", str(tmp_path))
+    gate = Gate(reply(b"content"))
+    url = server.route("/a", gate)
+    stored: list[bytes] = []
+    store = MediaConnector._put_cached_bytes
+    monkeypatch.setattr(
+        MediaConnector,
+        "_put_cached_bytes",
+        lambda self, url, data: (stored.append(data), store(self, url, data)),
+    )
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(MediaConnector().load_from_url_async(url, Plain())) for _ in range(20)]
+        await _until(lambda: _waiting() == 20)
+        gate.open.set()
+        assert set(await asyncio.gather(*tasks)) == {b"content"}
+        assert await MediaConnector().load_from_url_async(url, Plain()) == b"content"
+
+    asyncio.run(main())
+    assert stored == [b"content"]
+    assert server.count() == 1
+
+
+def test_a_leader_that_is_interrupted_leaves_the_flight_to_who_waits() -> None:
+    flights: SingleFlight[int] = SingleFlight()
+    leading, waiting = threading.Event(), threading.Event()
+
+    def interrupted() -> int:
+        leading.set()
+        waiting.wait(20)
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(2) as pool:
+        leader = pool.submit(flights.fly, "key", interrupted, patience=None, bound=20)
+        leading.wait(20)
+        (flight,) = flights._flights.values()
+        follower = pool.submit(flights.fly, "key", lambda: 7, patience=None, bound=20)
+        asyncio.run(_until(lambda: flight.waiting == 1))
+        waiting.set()
+        with pytest.raises(KeyboardInterrupt):
+            leader.result(20)
+        assert follower.result(20).result == 7
+    assert len(flights) == 0
+
+
+def test_an_interrupted_download_task_fails_over_too() -> None:
+    flights: SingleFlight[int] = SingleFlight()
+
+    async def fail() -> int:
+        raise KeyError("once")
+
+    async def main() -> None:
+        results = await asyncio.gather(
+            *(flights.fly_async("key", fail, patience=None, bound=20) for _ in range(3)),
+            return_exceptions=True,
+        )
+        assert [type(result) for result in results] == [KeyError] * 3
+
+    asyncio.run(main())
+    with contextlib.suppress(KeyError):
+        flights.fly("key", lambda: {}["x"], patience=None, bound=1)
+    assert len(flights) == 0
