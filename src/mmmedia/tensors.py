@@ -7,7 +7,6 @@ is a few hundred bytes, is followed without building anything, and only what des
 whose storages are as long as the bytes sent for them, reaches `torch.load`.
 """
 
-import contextlib
 import io
 import math
 import pickletools
@@ -228,52 +227,39 @@ def _load_torch(data: bytes) -> "torch.Tensor":
     else:
         declared = _rehearse_legacy(data, storages)
     _check_dense_bytes(declared.shape, declared.item_bytes)
-    with _exclusive_if_validating(), quiet():  # a first sparse CSR tensor is told of as "beta"
+    with _torch_lock, quiet():  # a first sparse CSR tensor is told of as "beta"
         tensor = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != declared.shape:
-        _refuse("the archive reads differently the second time.")
-    if declared.layout != "torch.strided":
-        tensor = _dense(tensor)
-    return _own_storage(tensor.detach())
+        if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != declared.shape:
+            _refuse("the archive reads differently the second time.")
+        if declared.layout != "torch.strided":
+            tensor = _checked(tensor)
+    return _own_storage(tensor.detach().to_dense())
 
 
-_load_lock = threading.Lock()
+# Whether sparse tensors are checked is one flag for the process, which torch sets and restores whenever it
+# makes one, and those that it loads wait for their check in one list. Two loads at once would switch the
+# checks off for each other, or fail for each other's faults; they take turns instead, which costs little,
+# as most of a load is one copy.
+_torch_lock = threading.Lock()
 
 
-def _exclusive_if_validating() -> contextlib.AbstractContextManager[Any]:
-    """Return a lock while torch validates what it loads, for it does so from a list shared by all threads.
-
-    Without it, one sender's bad tensor could fail another sender's load.
-    """
-    import torch
-
-    flag: Any = torch.sparse.check_sparse_tensor_invariants
-    return _load_lock if flag.is_enabled() else contextlib.nullcontext()
-
-
-def _dense(sparse: "torch.Tensor") -> "torch.Tensor":
-    """Return a sparse tensor as a dense one, its invariants checked.
-
-    They are checked by argument: the flag that torch has for it is one for the whole process, and two
-    loads at once would switch it off for each other.
-    """
+def _checked(sparse: "torch.Tensor") -> "torch.Tensor":
+    """Return the same sparse tensor made anew, from the same parts, its indices checked."""
     import torch
 
     if sparse.layout == torch.sparse_coo:
-        sparse = torch.sparse_coo_tensor(
+        return torch.sparse_coo_tensor(
             sparse._indices(), sparse._values(), sparse.shape, check_invariants=True
         )
-    else:
-        by_row = sparse.layout in (torch.sparse_csr, torch.sparse_bsr)
-        sparse = torch.sparse_compressed_tensor(
-            sparse.crow_indices() if by_row else sparse.ccol_indices(),
-            sparse.col_indices() if by_row else sparse.row_indices(),
-            sparse.values(),
-            sparse.shape,
-            layout=sparse.layout,
-            check_invariants=True,
-        )
-    return sparse.to_dense()
+    by_row = sparse.layout in (torch.sparse_csr, torch.sparse_bsr)
+    return torch.sparse_compressed_tensor(
+        sparse.crow_indices() if by_row else sparse.ccol_indices(),
+        sparse.col_indices() if by_row else sparse.row_indices(),
+        sparse.values(),
+        sparse.shape,
+        layout=sparse.layout,
+        check_invariants=True,
+    )
 
 
 class _Preamble(io.BytesIO):
@@ -290,8 +276,8 @@ def _rehearse_archive(data: bytes, storages: dict[str, _Storage]) -> _Declared:
     with zipfile.ZipFile(_Preamble(data)) as archive:
         records = {record.filename: record for record in archive.infolist()}
         # One parser must not see another archive than the next: nothing before, between or behind.
-        if len(records) != len(archive.infolist()) or archive.comment:
-            _refuse("the zip archive names a record twice, or has a comment.")
+        if len(records) != len(archive.infolist()) or data[-22:-18] != b"PK\5\6":
+            _refuse("the zip archive names a record twice, or something stands behind its directory.")
         if any(record.compress_type or record.flag_bits & 1 for record in records.values()):
             _refuse("the zip archive is compressed or encrypted, which those of torch.save are not.")
         first = min(records.values(), key=lambda record: record.header_offset)
@@ -372,10 +358,10 @@ def _rehearse(file: io.BytesIO, storages: dict[str, _Storage]) -> Any:
                 _of_type(stacks[-1][-1], list)
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
-                _of_type(stack[-1], dict)[_of_type(key, str)] = value
+                _dict(stack[-1])[_of_type(key, str)] = value
             case "SETITEMS":
                 stacks.pop()
-                target = _of_type(stacks[-1][-1], dict)
+                target = _dict(stacks[-1][-1])
                 target.update(zip((_of_type(key, str) for key in stack[::2]), stack[1::2], strict=True))
             case "BINPUT" | "LONG_BINPUT":
                 memo[_of_type(argument, int)] = stack[-1]
@@ -402,6 +388,13 @@ def _of_type(value: Any, kind: Any) -> Any:
     if type(value) is not kind:
         _refuse(f"the pickle has a {type(value).__name__} where a {kind.__name__} belongs.")
     return value
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    if value == _NO_HOOKS:
+        _refuse("an OrderedDict, perhaps the state of a model, not a tensor.")
+    mapping: dict[str, Any] = _of_type(value, dict)
+    return mapping
 
 
 def _global(argument: str) -> _Global:
