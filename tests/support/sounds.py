@@ -2,6 +2,7 @@
 
 import io
 import struct
+from pathlib import Path
 
 import av
 import numpy as np
@@ -63,14 +64,17 @@ def encode_av(
     video: bool = False,
     audio: bool = True,
     options: dict[str, str] | None = None,
+    path: Path | None = None,
 ) -> bytes:
     """Encode `(samples,)` or `(samples, channels)` by FFmpeg; with `video`, beside grey pictures."""
-    file = io.BytesIO()
+    file = io.BytesIO() if path is None else path  # to move its index to the front, FFmpeg needs a path
     samples = np.ascontiguousarray(np.atleast_2d(wave.T), dtype=np.float32)
     layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(samples)]
     with av.open(file, "w", format=container, options=options or {}) as output:
         pictures = output.add_stream("libx264", rate=10) if video else None
         sound = output.add_stream(codec, rate=rate) if audio else None
+        if sound is not None:
+            sound.layout = layout
         if pictures is not None:
             pictures.width = pictures.height = 32
             for shade in range(8):
@@ -80,14 +84,13 @@ def encode_av(
                 output.mux(pictures.encode(picture))
             output.mux(pictures.encode(None))
         if sound is not None:
-            sound.layout = layout
             frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout=layout)
             frame.sample_rate, frame.pts = rate, 0
             converter = av.AudioResampler(format=sound.format, layout=layout, rate=rate)
             for part in [*converter.resample(frame), *converter.resample(None)]:
                 output.mux(sound.encode(part))
             output.mux(sound.encode(None))
-    return file.getvalue()
+    return file.getvalue() if path is None else path.read_bytes()
 
 
 def wav_of_unknown_length(wave: np.ndarray, rate: int, length: int = 0xFFFF_FFFF) -> bytes:

@@ -215,6 +215,7 @@ def _average(channels: Waveform) -> Waveform:
         total = channels[0] + channels[1]
         for channel in channels[2:]:
             total += channel
+        total += np.float32(0)  # NumPy's sum of nothing but negative zeros is a positive one
         total /= np.float32(len(channels))
         return cast("Waveform", total)
 
