@@ -51,7 +51,7 @@ TOTAL_SECONDS = 600.0
 """All attempts and waits of one fetch together; a longer `timeout` is granted one attempt."""
 MAX_RETRY_AFTER = 30.0
 """A server that asks for a longer pause than this is not obeyed."""
-MAX_CONNECTIONS = 256
+MAX_CONNECTIONS = 128
 """Concurrent fetches per event loop, and idle connections kept by the blocking half."""
 
 _CHUNK = 64 * 1024
@@ -419,6 +419,10 @@ def async_error(error: Exception, url: str) -> Exception:
 
 def environment_proxy(url: HTTPURL) -> str | None:
     """Return the proxy that the environment names for a URL (`https_proxy`, `no_proxy`, …)."""
+    # `getproxies` of the standard library goes through the whole environment, at every request.
+    names = [f"{url.scheme}_proxy", "all_proxy"]
+    if not any(os.environ.get(name) or os.environ.get(name.upper()) for name in names):
+        return None
     from urllib.request import (  # type: ignore[attr-defined]  # typeshed omits the second
         getproxies_environment,
         proxy_bypass_environment,
