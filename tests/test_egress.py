@@ -50,7 +50,8 @@ ADDRESSES = {
         169.254.255.255 192.0.0.192 224.0.0.0 224.0.0.1 239.255.255.255 240.0.0.0 255.255.255.254
         255.255.255.255
         :: fe80:: fe80::1 febf:ffff::1 fe80::1%eth0 fe80::a9fe:a9fe fd00:ec2::254 fd00:ec2::23 fd20:ce::254
-        fd00:42::42 ff00:: ff02::1 ff0e::1 100::1 100::ffff 200::1 5f00::1 4000:: e000:: fe00::1 1::1 64:ff9b:1::
+        fd00:42::42 ff00:: ff02::1 ff0e::1 100::1 100::ffff 200::1 5f00::1 4000:: e000:: fe00::1 1::1
+        64:ff9b:1::
         ::169.254.169.254 ::0.0.0.2 ::ffff:169.254.169.254 ::ffff:a9fe:a9fe ::ffff:0.0.0.0 ::ffff:0:a9fe:a9fe
         ::ffff:255.255.255.255 64:ff9b::169.254.169.254 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe::
         2001:0:4136:e378:8000:63bf:5601:5601 2606:4700::5efe:169.254.169.254 fe80::5efe:8.8.8.8
@@ -95,7 +96,7 @@ V4 = st.integers(0, 2**32 - 1).map(IPv4Address)
 V6 = st.integers(0, 2**128 - 1).map(IPv6Address)
 
 
-@given(V4 | V6 | st.sampled_from(sorted(BLOCKED_PORTS)).map(lambda number: IPv6Address(number << 96)))
+@given(V4 | V6 | st.integers(0x20010000 << 96, 0x20020000 << 96).map(IPv6Address))
 def test_what_python_calls_private_is_never_public_here(address: IPv4Address | IPv6Address) -> None:
     """`ipaddress` misses much, but what it finds we find: an IPv4 inside an IPv6 aside."""
     bad = not address.is_global or address.is_multicast or address.is_reserved or address.is_link_local
@@ -107,7 +108,8 @@ def test_what_python_calls_private_is_never_public_here(address: IPv4Address | I
 def test_what_python_calls_link_local_multicast_or_reserved_is_never_reached(
     address: IPv4Address | IPv6Address,
 ) -> None:
-    if address.is_link_local or address.is_multicast or address.is_reserved or address.is_unspecified:
+    bad = address.is_link_local or address.is_multicast or address.is_reserved or address.is_unspecified
+    if bad and not address.is_loopback:  # it counts ::1 as reserved
         embedded = isinstance(address, IPv6Address) and embedded_ipv4(address)
         assert judge(address).reach is NEVER or embedded
 

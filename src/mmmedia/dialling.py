@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor, TimeoutError as FutureTimeoutError
 from contextvars import ContextVar
 from ipaddress import IPv4Address, ip_address
@@ -208,6 +209,11 @@ _by_proxy: ContextVar[bool] = ContextVar("mmmedia_by_proxy", default=False)
 class JudgedConnector(_TCPConnector):
     """Mixed into the TCP connector of aiohttp: dials judged addresses, reuses what is still admitted."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._admitted: weakref.WeakSet[Any] = weakref.WeakSet()
+        """The connections that a request had before."""
+
     async def connect(
         self,
         req: Any,
@@ -224,16 +230,17 @@ class JudgedConnector(_TCPConnector):
         host = req.url.raw_host or ""
         with current_journey() as journey:
             while True:
-                dials = journey.dials
                 connection = await super().connect(req, traces, timeout)
                 peer = connection.transport and connection.transport.get_extra_info("peername")
                 try:
                     journey.arrive(host, ip_address(peer[0]) if peer else None)
-                except BaseException as error:
+                except RefusedURLError:
+                    is_new = connection.protocol not in self._admitted
                     connection.close()
-                    if not isinstance(error, RefusedURLError) or journey.dials > dials:
+                    if is_new:
                         raise
                 else:
+                    self._admitted.add(connection.protocol)
                     return connection
 
     async def _resolve_host(

@@ -271,8 +271,6 @@ class Journey:
 
     def __init__(self, policy: EgressPolicy) -> None:
         self.policy = policy
-        self.dials = 0
-        """How many names and addresses were judged to be dialled, rather than found connected."""
         self._from_public = False
         self._reached: Reach | None = None
 
@@ -287,7 +285,6 @@ class Journey:
         Raises:
             RefusedURLError: (a `ValueError`) the port or an address may not be reached.
         """
-        self.dials += 1
         self.policy.check_port(host, port)
         for address in addresses:
             self.policy.check(host, address, after_public=self._from_public)
