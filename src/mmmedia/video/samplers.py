@@ -6,12 +6,13 @@ recorded from it is among the tests.
 """
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from mmmedia.errors import InvalidArgumentError, InvalidMediaError, UnsupportedMediaError
+from mmmedia.errors import InvalidArgumentError, InvalidMediaError, MediaError, UnsupportedMediaError
 
 
 class VideoSourceMetadata(NamedTuple):
@@ -65,8 +66,10 @@ def sample_uniform(total: int, duration: float, num_frames: int = -1, fps: float
     count = total
     if num_frames > 0:
         count = min(num_frames, count)
+    _check_finite(InvalidArgumentError, fps=fps)
     if fps > 0:
-        count = min(count, math.floor(duration * fps))
+        _check_finite(InvalidMediaError, duration=duration)
+        count = min(count, _floor(duration * fps))
     count = max(1, count)
     return list(range(total)) if count == total else evenly_spaced(total, count)
 
@@ -91,16 +94,31 @@ def sample_dynamic(
     >>> sample_dynamic(600, 1.0, 600.0, fps=1, max_duration=4)
     [0, 200, 400, 599]
     """
+    _check_finite(InvalidMediaError, fps0=fps0, duration=duration)
+    _check_finite(InvalidArgumentError, fps=fps, max_duration=max_duration)
     if total <= 0 or fps0 <= 0 or fps <= 0:
         return []
     last = total - 1
-    duration = duration or round(last / fps0) + 1
+    duration = duration or round(min(last / fps0, sys.maxsize)) + 1
     if duration <= max_duration:
-        return _ascending(min(last, math.ceil(i * fps0 / fps)) for i in range(math.floor(duration * fps)))
-    count = max(0, math.floor(max_duration * fps))
+        return _at_rate(total, fps0, duration, fps)
+    count = max(0, _floor(max_duration * fps))
     if count >= total:
         return list(range(total))
-    return _ascending(min(last, math.ceil(time * fps0)) for time in np.linspace(0, duration, count).tolist())
+    return _ascending(math.ceil(min(last, time * fps0)) for time in np.linspace(0, duration, count).tolist())
+
+
+def _at_rate(total: int, fps0: float, duration: float, fps: float) -> list[int]:
+    """The frames ceil(i x fps0 / fps) of floor(duration x fps) samples, no later than the last frame.
+
+    Work is bounded by the frames of the source, not by the samples, which a request may ask for by billions.
+    """
+    last = total - 1
+    samples = _floor(duration * fps)
+    if fps > 2 * fps0:  # no frame is passed over
+        return list(range(math.ceil(min(last, (samples - 1) * fps0 / fps)) + 1)) if samples > 0 else []
+    samples = min(samples, math.ceil(last * (fps / fps0)) + 2)
+    return _ascending(math.ceil(min(last, i * fps0 / fps)) for i in range(samples))
 
 
 def sample_molmo2(
@@ -153,16 +171,21 @@ def _uniform_last_frame(
         return evenly_spaced(total, min(num_frames, total))
     if total <= 2:
         return list(range(total))
+    _check_finite(InvalidMediaError, fps0=fps0, duration=duration)
+    _check_finite(InvalidArgumentError, max_fps=max_fps)
     if max_fps <= 0:
         raise InvalidArgumentError(f"max_fps={max_fps!r}: expected a positive number or None.")
     if duration > (num_frames - 1) / max_fps:
         return evenly_spaced(total, min(num_frames, total))
     if fps0 <= 0:
         raise InvalidMediaError(f"Can't sample by time: the video's frame rate is {fps0}.")
-    indices = np.arange(0, total - 1, fps0 / max_fps).round().astype(int)
+    step = fps0 / max_fps
+    # Judged before an array is made of it, and again with the last frame.
+    fits = 0 < step < math.inf and (total - 1) / step <= num_frames
+    indices = np.arange(0, total - 1, step).round().astype(int) if fits else np.empty(0, int)
     if len(indices) and indices[-1] < total - 1:
         indices = np.append(indices, total - 1)
-    if len(indices) > num_frames:
+    if not fits or len(indices) > num_frames:
         raise InvalidMediaError(f"A duration of {duration} s does not fit {total} frames at {fps0} a second.")
     result: list[int] = indices.tolist()
     return result
@@ -177,6 +200,8 @@ def candidate_rates(fps0: float, sampling_fps: float, max_fps: float = 8.0) -> l
     >>> candidate_rates(30.0, 2)
     [2.0, 6.0]
     """
+    _check_finite(InvalidMediaError, fps0=fps0)
+    _check_finite(InvalidArgumentError, sampling_fps=sampling_fps, max_fps=max_fps)
     whole, base = int(fps0), int(sampling_fps)
     if whole <= 0 or base <= 0:
         raise InvalidArgumentError(
@@ -250,25 +275,44 @@ def sample_times(
     [0.0, 1.0]
     """
     times: list[float]
+    _check_finite(InvalidMediaError, duration=duration)
+    _check_finite(InvalidArgumentError, max_fps=0 if max_fps is None else max_fps)
     if frame_sample_mode == "uniform_last_frame":
+        if max_fps is not None and max_fps <= 0:
+            raise InvalidArgumentError(f"max_fps={max_fps!r}: expected a positive number or None.")
         if max_fps is None or duration > (max_frames - 1) / max_fps:
             times = np.linspace(0, duration, max(0, max_frames)).tolist()
             return times
-        times = np.arange(0.0, duration, 1 / max_fps).tolist()
+        times = np.arange(0.0, max(0.0, duration), 1 / max_fps).tolist()
         return [*times, duration]
     if frame_sample_mode == "fps":
         if not rates:
             raise InvalidArgumentError("The mode 'fps' needs candidate_target_fps, at least one rate.")
-        rate = next((r for r in reversed(rates) if math.floor(duration * r) <= max_frames), rates[0])
-        times = np.arange(0.0, duration, 1 / rate).tolist()
+        if not all(0 < rate < math.inf for rate in rates):
+            raise InvalidArgumentError(f"candidate_target_fps={list(rates)}: rates must be positive.")
+        rate = next((r for r in reversed(rates) if _floor(duration * r) <= max_frames), rates[0])
+        end = min(duration, (max_frames + 1) / rate) if max_frames >= 0 else duration
+        times = np.arange(0.0, max(0.0, end), 1 / rate).tolist()
         return times[:max_frames]
     raise _unknown_mode(frame_sample_mode)
 
 
 def _step(fps0: float, rate: float) -> int:
-    if rate <= 0:
+    if not 0 < rate < math.inf:
         raise InvalidArgumentError(f"A sampling rate must be positive, not {rate!r}.")
-    return max(int(fps0 / rate), 1)
+    _check_finite(InvalidMediaError, fps0=fps0)
+    return max(_floor(fps0 / rate), 1)
+
+
+def _floor(number: float) -> int:
+    """Products of what sources and requests claim may be beyond all numbers."""
+    return math.floor(max(-sys.maxsize, min(number, sys.maxsize)))
+
+
+def _check_finite(error: type[MediaError], **numbers: float) -> None:
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise error(f"{name}={number!r}: expected a finite number.")
 
 
 def _ascending(indices: Iterable[int]) -> list[int]:
