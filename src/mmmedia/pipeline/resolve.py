@@ -1,6 +1,7 @@
 """Content parts to decoded media: everything at once, in part order, the first failure ends the rest."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -76,8 +77,9 @@ def resolve_parts(
     media: list[Any] = [_media_at_hand(part) for part in parts]
     if calls:
         pool = ThreadPoolExecutor(min(workers, len(calls)), thread_name_prefix="mmmedia-resolve")
+        failed = threading.Event()
         try:
-            futures = {pool.submit(_fetch, parts[index], call): index for index, call in calls}
+            futures = {pool.submit(_fetch, parts[index], call, failed): index for index, call in calls}
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in sorted(done, key=lambda future: (future.exception() is None, futures[future])):
                 media[futures[future]] = future.result()  # the failures come first
@@ -97,12 +99,16 @@ async def resolve_parts_async(
     The first failure, and cancelling this call, cancels all transfers that are still on their way.
     """
     slots, connector = asyncio.Semaphore(_limit(max_concurrency)), connector or _new_connector()
+    failed = asyncio.Event()
 
     async def fetch(part: ContentPart, call: Callable[[], Awaitable[Any]]) -> Any:
         async with slots:
+            if failed.is_set():  # the slot of the one that failed is free before the others are cancelled
+                return None
             try:
                 return await call()
             except Exception as error:
+                failed.set()
                 raise part.error(error) from error
 
     calls = [
@@ -165,8 +171,11 @@ def _fetch_call(part: ContentPart, connector: "MediaConnector", suffix: str) -> 
     return lambda: method(content)
 
 
-def _fetch(part: ContentPart, call: Callable[[], Any]) -> Any:
+def _fetch(part: ContentPart, call: Callable[[], Any], failed: threading.Event) -> Any:
+    if failed.is_set():
+        return None
     try:
         return call()
     except Exception as error:
+        failed.set()
         raise part.error(error) from error
