@@ -3,6 +3,7 @@
 import base64
 import copy
 import io
+import math
 import pickle
 import struct
 import subprocess
@@ -93,6 +94,15 @@ class TestLoading:
         assert loaded.tobytes() == pillow(data, "RGB").tobytes()
         kept = ImageMediaIO(image_mode=None).load_bytes(data)
         assert (kept.mode, kept.tobytes()) == (pillow(data).mode, pillow(data).tobytes())
+
+    def test_ycck_jpeg(self) -> None:
+        """Four-band JPEGs in luma and chroma, as printers' programs write them."""
+        data = bytearray(encode(picture("CMYK"), "JPEG"))
+        position = data.index(b"Adobe") + 11
+        assert data[position] == 0
+        data[position] = 2
+        loaded = ImageMediaIO().load_bytes(bytes(data))
+        assert loaded.tobytes() == pillow(bytes(data), "RGB").tobytes()
 
     def test_right_mode_is_not_copied(self) -> None:
         """A picture that has its mode already is the very object that was decoded."""
@@ -290,19 +300,28 @@ class TestExif:
             b"Exif\0\0II*\0\xff\xff\xff\xff",
         ],
     )
+    @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
     @pytest.mark.parametrize("exif_transpose", [False, True])
-    def test_broken_exif_costs_nothing(self, exif: bytes, exif_transpose: bool) -> None:
+    def test_broken_exif_costs_nothing(self, exif: bytes, image_format: str, exif_transpose: bool) -> None:
         """EXIF data that can't be read neither fails nor turns the picture, and warns of nothing."""
-        data = encode(picture(), "JPEG", exif=exif)
-        loaded = ImageMediaIO(exif_transpose=exif_transpose).load_bytes(data)
-        assert loaded.tobytes() == ImageMediaIO().load_bytes(encode(picture(), "JPEG")).tobytes()
+        data = bytearray(
+            encode(picture(), image_format, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0".ljust(60))
+        )
+        start = data.index(b"MM\0*")
+        data[start : start + len(exif) - 6] = exif[6:]
+        if image_format == "PNG":
+            chunk = data[start - 4 : start + struct.unpack_from(">I", data, start - 8)[0]]
+            struct.pack_into(">I", data, start - 4 + len(chunk), zlib.crc32(chunk))
+        loaded = ImageMediaIO(exif_transpose=exif_transpose).load_bytes(bytes(data))
+        assert loaded.tobytes() == ImageMediaIO().load_bytes(encode(picture(), image_format)).tobytes()
 
     def test_orientation_in_exif_that_can_not_be_rewritten(self) -> None:
         """A readable orientation turns the picture although the rest of the EXIF data is broken."""
-        entries = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack("<HHII", 0x8769, 4, 1, 9999)
+        entries = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack("<HHIf", 0x011A, 11, 1, math.nan)
         exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + entries + b"\0\0\0\0"
         turned = ImageMediaIO(exif_transpose=True).load_bytes(encode(picture(), "JPEG", exif=exif))
         assert turned.size == (32, 48)
+        assert "exif" not in turned.info
 
 
 class TestMaxPixels:

@@ -34,7 +34,7 @@ _REFUSED_FORMATS: Final = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG
 _ORIENTATION_TAG: Final = 0x0112
 _PNG_SIZE: Final = re.compile(rb"\x89PNG\r\n\x1a\n.{4}IHDR(.{4})(.{4})", re.DOTALL)
 _JPEG2000_SIZE: Final = re.compile(rb"\xff\x4f\xff\x51.{4}(.{4})(.{4})(.{4})(.{4})", re.DOTALL)
-_TURNS: Final = {
+_TURNS: Final[dict[Any, Image.Transpose]] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -242,10 +242,9 @@ def _check_icon_pixels(format_name: str, data: bytes) -> None:
 def _turned(image: Image.Image) -> Image.Image:
     """Return the image turned as its EXIF orientation says; EXIF data that can't be read says nothing."""
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG)
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG))
     except Exception:  # noqa: BLE001 broken EXIF data must not cost the picture
         return image
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
     if turn is None:
         return image
     try:
