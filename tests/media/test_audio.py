@@ -226,6 +226,12 @@ def test_base64_round_trip(audio_format):
     assert np.abs(waveform - SPEECH.mean(axis=1)).mean() < 0.01
 
 
+def test_minutes_of_sound_are_encoded_to_ogg():
+    minutes = np.zeros((44_100 * 90, 2), np.float32)
+    encoded = AudioMediaIO().encode_base64((minutes, 44_100), audio_format="OGG")
+    assert AudioMediaIO().load_base64("audio/ogg", encoded)[0].shape == (len(minutes),)
+
+
 def test_base64_with_a_bad_character():
     encoded = AudioMediaIO().encode_base64((SPEECH, RATE))
     with pytest.raises(ValueError, match="Invalid base64"):
@@ -272,6 +278,8 @@ INVALID = {
     "one byte": b"R",
     "text": b"hello, this is no sound at all\n" * 50,
     "zeros": bytes(5_000),
+    "sampler dump": encode(SPEECH[:, 0], RATE, "SDS"),
+    "MATLAB": encode(SPEECH, RATE, "MAT5"),
     "picture": b"\x89PNG\r\n\x1a\n" + bytes(500),
     "ffconcat": b"ffconcat version 1.0\nfile /etc/hostname\n",
     "sdp": b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 9 RTP/AVP 0\n",
@@ -290,6 +298,9 @@ INVALID = {
     "NaN": encode(np.float32([0, math.nan, 0]), RATE, "WAV", "FLOAT"),
     "infinite": encode(np.float32([[0, 0], [math.inf, -math.inf]]), RATE, "WAV", "FLOAT"),
     "too large for float32": encode(np.array([1e300]), RATE, "WAV", "DOUBLE"),
+    "too large for float32, Matroska": in_ffmpeg(
+        "matroska", "pcm_f64le", np.float32([1e38] * 9), RATE
+    ).replace(np.float64(np.float32(1e38)).tobytes(), np.float64(1e300).tobytes()),
     "NaN in Matroska": in_ffmpeg("matroska", "pcm_f32le", np.float32([math.nan] * 100), RATE),
     "ID3 tag of 100 MB and nothing": ID3_100_MB,
 }

@@ -51,7 +51,10 @@ def _spread(wave: np.ndarray, channels: int) -> np.ndarray:
 def encode(wave: np.ndarray, rate: int, container: str = "WAV", codec: str | None = None) -> bytes:
     """Encode by soundfile."""
     file = io.BytesIO()
-    soundfile.write(file, wave, rate, format=container, subtype=codec)
+    channels = 1 if wave.ndim == 1 else wave.shape[1]
+    with soundfile.SoundFile(file, "w", rate, channels, codec, format=container) as output:
+        for start in range(0, len(wave), 1 << 14):  # libvorbis overflows its stack on minutes at once
+            output.write(wave[start : start + (1 << 14)])
     return file.getvalue()
 
 

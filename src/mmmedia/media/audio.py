@@ -32,8 +32,16 @@ AudioSource = str | os.PathLike[str] | BinaryIO
 
 # MPEG audio may end a frame before what its header counts: encoders disagree on whether the tag is a frame.
 _MP3_FRAME = 1152
+# What libsndfile may see, by first bytes. Its readers of sampler dumps, MATLAB and the like are old code that
+# no one sends speech in; one of them prints to the standard output what is wrong with a file.
+_SOUNDFILE_MAGIC = (
+    b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"caff", b"fLaC", b"OggS", b"ID3",
+    b"NIST_1A", b"Creative Voice File",
+)  # fmt: skip
 # libsndfile's count of frames where the header leaves it open.
 _UNKNOWN_FRAMES = (1 << 63) - 1
+# Frames written at a time.
+_WRITE_SAMPLES = 1 << 14
 # FFmpeg's frames hold about a thousand samples; so many are converted at once.
 _BATCH_SAMPLES = 1 << 17
 
@@ -92,13 +100,17 @@ class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
         """
         import soundfile
 
-        waveform, rate = media
+        waveform, rate = np.asarray(media[0]), media[1]
+        channels = waveform.shape[1] if waveform.ndim == 2 else 1
         buffer = io.BytesIO()
         try:
-            soundfile.write(buffer, waveform, int(rate), format=audio_format)
-        except (soundfile.SoundFileError, ValueError, TypeError, IndexError) as error:
+            with soundfile.SoundFile(buffer, "w", int(rate), channels, format=audio_format) as file:
+                for start in range(0, len(waveform), _WRITE_SAMPLES):  # libvorbis overflows its stack on more
+                    file.write(waveform[start : start + _WRITE_SAMPLES])
+        except (soundfile.SoundFileError, ValueError, TypeError) as error:
             raise InvalidArgumentError(
-                f"Can't write audio of shape {np.shape(waveform)} at {rate} Hz as {audio_format!r}: {error}"
+                f"Can't write audio of shape {waveform.shape} at {rate} Hz as {audio_format!r}: "
+                f"{_words(error)}"
             ) from error
         return encode_base64(buffer.getvalue())
 
@@ -226,6 +238,11 @@ def _average(channels: Waveform) -> Waveform:
 def _load_soundfile(file: BinaryIO, sr: float | None, mono: bool) -> tuple[Waveform, float]:
     import soundfile
 
+    head = file.read(20)
+    if not head.startswith(_SOUNDFILE_MAGIC) and head[:1] != b"\xff":  # the last: frames of MPEG audio
+        raise _UnknownFormatError(
+            "Invalid or unsupported audio file. By its first bytes, none of libsndfile's."
+        )
     try:
         sound = soundfile.SoundFile(_Seekable(file))
     except (soundfile.SoundFileError, TypeError) as error:
@@ -360,7 +377,8 @@ def _as_float(frames: "list[av.AudioFrame]", mono: bool) -> Waveform:
     raw = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
     if not frames[0].format.is_planar:
         raw = raw.reshape(-1, channels).T
-    samples: Waveform = raw.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # of doubles; what is not finite is refused later
+        samples: Waveform = raw.astype(np.float32, copy=False)
     if raw.dtype == np.uint8:
         samples -= np.float32(128)
     if raw.dtype.kind in "iu":
