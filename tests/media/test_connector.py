@@ -129,6 +129,20 @@ def test_percent_encoded_base64_is_understood(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
+    "quote", [lambda text: text, lambda text: text.replace("+", "%2B").replace("=", "%3d")]
+)
+def test_our_own_media_ios_read_the_same_from_a_data_url(load: Load, quote: Callable[[str], str]) -> None:
+    from mmmedia.media.image import ImageMediaIO
+
+    image = load(MediaConnector(), quote(DATA_URL), ImageMediaIO())
+    assert (image.original_bytes, image.size) == (PNG, (5, 4))
+    with pytest.raises(ValueError, match="base64"):
+        load(MediaConnector(), quote(DATA_URL) + "ü", ImageMediaIO())
+    with pytest.raises(ValueError, match="base64"):
+        load(MediaConnector(), quote(DATA_URL)[:-9] + "*", ImageMediaIO())
+
+
+@pytest.mark.parametrize(
     ("url", "error", "message"),
     [
         ("data:image/png;base64", InvalidURLError, "missing ','"),
