@@ -163,7 +163,9 @@ class TestKeywords:
         """What is transparent takes the background's colour; what is opaque keeps its own."""
         image = Image.new("RGBA", (2, 1), (10, 20, 30, 0))
         image.putpixel((1, 0), (10, 20, 30, 255))
-        loaded = ImageMediaIO(rgba_background_color=color).load_bytes(encode(image, "PNG"))
+        media_io = ImageMediaIO(rgba_background_color=color)
+        loaded = media_io.load_bytes(encode(image, "PNG"))
+        assert media_io.rgba_background_color == color
         assert loaded.getpixel((0, 0)) == tuple(color)
         assert loaded.getpixel((1, 0)) == (10, 20, 30)
 

@@ -3,6 +3,7 @@
 import io
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -18,6 +19,7 @@ from mmmedia.errors import (
     UnsupportedMediaError,
 )
 from mmmedia.image import (
+    WHITE,
     convert_image_mode,
     flatten_alpha,
     has_alpha_channel,
@@ -255,9 +257,9 @@ def _turned(image: Image.Image) -> Image.Image:
         return turned
 
 
-def _color(value: object) -> tuple[int, int, int]:
+def _color(value: object) -> Sequence[int]:
     if value is None:
-        return (255, 255, 255)
+        return WHITE
     if (
         not isinstance(value, list | tuple)
         or len(value) != 3
@@ -268,8 +270,7 @@ def _color(value: object) -> tuple[int, int, int]:
         raise InvalidArgumentError(
             f"rgba_background_color must be a list or tuple of 3 integers 0..255, got {value!r:.64}."
         )
-    red, green, blue = value
-    return red, green, blue
+    return value
 
 
 def _switch(name: str, value: object) -> bool:
