@@ -110,13 +110,17 @@ def identify(data: Buffer) -> str:
     head = bytes(data[:_HEAD])
     if not head:
         raise InvalidMediaError("Empty data is no media file.")
-    name = _by_magic(head) or _by_structure(head, data)
+    name = _by_magic(head)
     if name is not None:
         return name
+    # Before the structure is looked at: the byte order mark of UTF-16 could begin a frame of MPEG audio.
     text = head.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\0").replace(b"\0", b"")
     for pattern, what in _SCRIPTS:
         if pattern.match(text):
             raise InvalidMediaError(f"{what} is not media: it names other files to open; refused.")
+    name = _by_structure(head, data)
+    if name is not None:
+        return name
     raise InvalidMediaError("By its first bytes, not a media container that is known and allowed; refused.")
 
 
