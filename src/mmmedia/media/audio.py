@@ -377,7 +377,7 @@ def _as_float(frames: "list[av.AudioFrame]", mono: bool) -> Waveform:
     raw = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
     if not frames[0].format.is_planar:
         raw = raw.reshape(-1, channels).T
-    with np.errstate(over="ignore"):  # of doubles; what is not finite is refused later
+    with np.errstate(over="ignore", invalid="ignore"):  # of doubles; what is not finite is refused later
         samples: Waveform = raw.astype(np.float32, copy=False)
     if raw.dtype == np.uint8:
         samples -= np.float32(128)
