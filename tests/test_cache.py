@@ -358,6 +358,26 @@ def test_a_damaged_entry_is_a_miss_and_gone(
     assert (cache.stats.misses, cache.stats.corruptions, cache.stats.entries) == (1, 1, 0)
 
 
+def test_a_damaged_entry_that_was_replaced_meanwhile_is_left_alone(
+    cache: MediaCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is dropped is the file that was read, not the one that another process just put in its place."""
+    cache.put(URL, b"a photo")
+    cache.path(URL).write_bytes(b"A photo")
+    plain_read = os.read
+
+    def read_late(file: int, size: int) -> bytes:
+        monkeypatch.setattr(os, "read", plain_read)
+        data = plain_read(file, size)
+        MediaCache(cache.directory, max_bytes=BLOCK, ttl_secs=100, clock=cache._clock).put(URL, b"fresh")
+        return data
+
+    os.utime(cache.path(URL), (cache._clock(), cache._clock()))
+    monkeypatch.setattr(os, "read", read_late)
+    assert cache.get(URL) is None
+    assert cache.get(URL) == b"fresh"
+
+
 @pytest.mark.parametrize("label", [b"", b"[]", b"{}", b"[1, 2]", b"\xff", b"null"])
 def test_a_label_of_another_make_is_as_good_as_none(cache: MediaCache, label: bytes) -> None:
     cache.put(URL, b"a photo")

@@ -83,6 +83,8 @@ def fork(directory: str) -> None:
             signal.alarm(20)  # a child that hangs on a lock dies of it
             os._exit(0 if cache.put(url(number), body(number)) and cache.stats.entries else 1)
         failures += os.waitpid(child, 0)[1] != 0
+        if failures:
+            break
     stop.set()
     for thread in threads:
         thread.join()
