@@ -5,6 +5,7 @@ Each is a `MediaError`, and each is also of the built-in type that callers alrea
     MediaError
     ├── InvalidMediaError      ValueError            bytes that are not what they should be
     ├── UnsupportedMediaError  NotImplementedError   a form of input or output this library does not have
+    ├── NotSeekableError       ValueError            a video that decode="seek" can't prove exact
     ├── InvalidArgumentError   ValueError            an argument the caller got wrong
     ├── InvalidSettingError    ValueError            an environment variable that can't be read
     ├── InvalidURLError        ValueError            a URL of no known kind or shape
@@ -31,6 +32,10 @@ class InvalidMediaError(MediaError, ValueError):
 
 class UnsupportedMediaError(MediaError, NotImplementedError):
     """A form of input or output that this library does not have."""
+
+
+class NotSeekableError(MediaError, ValueError):
+    """A video that was to be decoded by seeking only, and for which that can't be proven exact."""
 
 
 class InvalidArgumentError(MediaError, ValueError):

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from av.packet import Packet
+    from av.stream import Stream
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
 
@@ -67,13 +68,15 @@ class PacketIndex:
     def __len__(self) -> int:
         return len(self.pts)
 
-    def packet(self, position: int) -> "Packet[VideoStream]":
+    def packet(self, position: int) -> "Packet[Stream]":
         """Return a packet to decode."""
         import av
 
-        start = int(self.offset[position])
-        packet = av.Packet(self.data[start : start + int(self.size[position])])
-        packet.pts, packet.dts = int(self.pts[position]), int(self.dts[position])
+        start, size = int(self.offset[position]), int(self.size[position])
+        # Filled after it is made: a packet made of bytes lacks the zeros that decoders read past the end.
+        packet = av.Packet(size)
+        packet.update(self.data[start : start + size])
+        packet.pts = int(self.pts[position])
         packet.time_base = self.time_base
         packet.is_keyframe = bool(self.key[position])
         return packet
@@ -136,7 +139,7 @@ def build(data: bytes) -> PacketIndex:
         )
 
 
-def _locate(data: bytes, packet: "Packet[VideoStream]") -> int:
+def _locate(data: bytes, packet: "Packet[Stream]") -> int:
     """Where the payload stands in the encoded bytes, so that no second copy need be kept."""
     position = packet.pos
     if position is None or position < 0:
@@ -153,9 +156,7 @@ def _rate(stream: "VideoStream") -> Fraction:
     return stream.guessed_rate or stream.average_rate or 1 / (stream.time_base or Fraction(1))
 
 
-def demux(
-    packets: "Iterator[Packet[VideoStream]]", *, flush: bool = False
-) -> "Iterator[Packet[VideoStream]]":
+def demux(packets: "Iterator[Packet[Any]]", *, flush: bool = False) -> "Iterator[Packet[Any]]":
     """Packets with a payload; a demuxer that fails midway ends the stream, as it does for OpenCV.
 
     Args:

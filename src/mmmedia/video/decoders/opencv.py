@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from mmmedia import containers
 from mmmedia.errors import InvalidMediaError, LimitExceededError, MediaError
+from mmmedia.video.decoders.eligible import Reference
 from mmmedia.video.decoders.limits import Deadline, check_size
 from mmmedia.video.samplers import VideoSourceMetadata
 
@@ -155,6 +156,25 @@ def source_metadata(capture: Capture, encoded_bytes: int = 0) -> VideoSourceMeta
     return VideoSourceMetadata(total, fps, total / fps if fps > 0 else 0.0)
 
 
+def reference(capture: Capture, source: VideoSourceMetadata) -> Reference:
+    """Return what the fast path has to agree with."""
+    import cv2
+
+    return Reference(
+        total=source.total_frames_num,
+        width=int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+        height=int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+        rotation=int(capture.get(cv2.CAP_PROP_ORIENTATION_META)),
+    )
+
+
+def check_request(capture: Capture, count: int) -> None:
+    """Judge `count` frames of a capture by the limits, before any is decoded."""
+    import cv2
+
+    check_size(int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), count)
+
+
 def allocate(capture: Capture, count: int) -> Frames:
     """Return an uninitialised array for `count` frames of a capture, uint8 (count, height, width, 3).
 
@@ -190,10 +210,7 @@ def read_frames(
     for index in _grabs(capture, last + 1):
         if index in wanted and len(valid) < count and rows.retrieve_into(len(valid)):
             valid.append(index)
-    missing = sorted(set(wanted).difference(valid))
-    if missing:
-        logger.warning("Left out %d of %d wanted frames that could not be read, the first at index %d.",
-                       len(missing), len(wanted), missing[0])  # fmt: skip
+    log_missing(wanted, valid)
     return frames[: len(valid)], len(valid), valid
 
 
@@ -246,10 +263,20 @@ def read_frames_with_recovery(
         logger.warning(
             "Replaced %d frames that could not be read by later ones: %s.", len(recovered), recovered
         )
-    if len(valid) < len(targets):
-        logger.warning("Left out %d of %d wanted frames that could not be read.",
-                       len(targets) - len(valid), len(targets))  # fmt: skip
+    log_missing(set(targets).difference(recovered), valid)
     return frames[: len(valid)], valid, recovered
+
+
+def log_missing(wanted: Collection[int], valid: Collection[int]) -> None:
+    """Say which of the wanted frames are left out, if any."""
+    missing = sorted(set(wanted).difference(valid))
+    if missing:
+        logger.warning(
+            "Left out %d of %d wanted frames that could not be read, the first at index %d.",
+            len(missing),
+            len(wanted),
+            missing[0],
+        )
 
 
 def can_use_for_recovery(

@@ -7,6 +7,12 @@ everything displayed at or after it comes out as in one pass from the beginning.
 import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+Flags = Sequence[bool] | npt.NDArray[Any]
+Times = Sequence[int] | npt.NDArray[Any]
 
 # Costs in units of decoding one frame.
 CONVERT = 0.8  # to RGB, into the array
@@ -24,7 +30,7 @@ class Span:
     stop: int
     wanted: tuple[int, ...]
 
-    def cost(self, disposable: Sequence[bool]) -> float:
+    def cost(self, disposable: Flags) -> float:
         """What decoding the span costs, in frames; `disposable` frames count only where wanted."""
         kept = sum(not disposable[position] for position in range(self.start, self.stop))
         passed = self.stop - self.start - kept
@@ -32,7 +38,20 @@ class Span:
         return START + kept + shown + SKIP * passed + CONVERT * len(self.wanted)
 
 
-def plan_spans(wanted: Iterable[int], pts: Sequence[int], access_points: Sequence[int]) -> list[Span]:
+# Decoding this many pixels in one pass takes less time than finding out whether to do otherwise.
+_SMALL = 20_000_000
+
+
+def may_pay(wanted: Sequence[int], last: int, pixels: int) -> bool:
+    """Whether it is worth an index to find out: the pass is long, and most of it is not asked for.
+
+    >>> may_pay(range(30), last=29, pixels=854 * 480), may_pay([0, 5999], last=5999, pixels=854 * 480)
+    (False, True)
+    """
+    return (last + 1) * pixels > _SMALL and len(wanted) < 0.6 * (last + 1)
+
+
+def plan_spans(wanted: Iterable[int], pts: Times, access_points: Sequence[int]) -> list[Span]:
     """Group wanted frames by the access point that they need.
 
     Args:
@@ -76,7 +95,7 @@ def sequential_cost(last: int, wanted: int) -> float:
 
 
 def seeking_pays(
-    spans: Sequence[Span], disposable: Sequence[bool], last: int, workers: int, index_cost: float = 0.0
+    spans: Sequence[Span], disposable: Flags, last: int, workers: int, index_cost: float = 0.0
 ) -> bool:
     """Whether decoding the spans takes less work than one pass, and no more time.
 

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mmmedia import envs
-from mmmedia.errors import InvalidArgumentError, InvalidMediaError
-from mmmedia.video.decoders import opencv, pyav, stats
+from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSeekableError
+from mmmedia.video.decoders import eligible, index, opencv, plan, pyav, seek, stats
+from mmmedia.video.decoders.bitstreams import CannotSeekError
+from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.samplers import VideoSourceMetadata
 
 logger = logging.getLogger(__name__)
@@ -75,26 +77,61 @@ def read_video(
     if backend == "pyav":
         if recovery:
             raise InvalidArgumentError('frame_recovery needs backend="opencv".')
-        return _read_pyav(data, choose)
-    return _read_opencv(data, choose, reader, recovery)
-
-
-def _read_opencv(
-    data: bytes, choose: Callable[[VideoSourceMetadata], list[int]], reader: Reader, recovery: bool
-) -> Decoded:
+        return _read_pyav(data, choose, mode)
+    if not may_seek or opencv.is_replaced():
+        if mode == "seek":
+            raise InvalidArgumentError('decode="seek": this loader reads in a way of its own.')
+        mode = "sequential"
     capture = opencv.open_capture(data)
     source = opencv.source_metadata(capture, len(data))
     wanted = _chosen(choose, source)
+    opencv.check_request(capture, len(wanted))
+    reason = "by request"
+    if mode != "sequential":
+        try:
+            return _seek(data, capture, source, wanted, forced=mode == "seek")
+        except CannotSeekError as refusal:
+            reason = str(refusal)
+            if mode == "seek":
+                raise NotSeekableError(f'decode="seek": not provably exact here: {reason}.') from None
+    stats.count("sequential", reason)
+    logger.debug("Decoding sequentially (%s): %d of %d frames.", reason, len(wanted), source.total_frames_num)
     if recovery:
         frames, valid, _ = reader._read_frames_with_recovery(capture, wanted, source.total_frames_num)
     else:
         frames, count, valid = reader._read_frames(capture, set(wanted), len(wanted), max(wanted))
         frames = frames[:count]
-    stats.count("sequential")
     if valid:
         return Decoded(frames, valid, source)
     del capture
     return _rescue(data, wanted, source)
+
+
+def _seek(
+    data: bytes, capture: opencv.Capture, source: VideoSourceMetadata, wanted: list[int], *, forced: bool
+) -> Decoded:
+    """The fast path; raises CannotSeekError where it does not pay or can't be proven."""
+    reference = opencv.reference(capture, source)
+    last = max(wanted)
+    if not forced and not plan.may_pay(wanted, last, reference.width * reference.height):
+        raise CannotSeekError("does not pay")
+    packets = index.build(data)
+    structure = eligible.judge(packets, reference)
+    # An index past the end fails in the reference too, and is left out.
+    present = sorted({number for number in wanted if 0 <= number < len(packets)})
+    if not present:
+        raise CannotSeekError("no such frames")
+    seek_plan = seek.make_plan(packets, structure, present)
+    if not forced and not seek_plan.pays(last=present[-1]):
+        raise CannotSeekError("does not pay")
+    frames = np.empty((len(present), reference.height, reference.width, 3), np.uint8)
+    decoded = seek.execute(seek_plan, frames)
+    opencv.log_missing(wanted, present)
+    stats.count("seek", wanted=len(present), decoded=decoded)
+    logger.debug(
+        "Decoded by seeking: %d frames for %d of %d.", decoded, len(present), source.total_frames_num
+    )
+    return Decoded(frames, present, source)
 
 
 def _rescue(data: bytes, wanted: list[int], source: VideoSourceMetadata) -> Decoded:
@@ -113,11 +150,25 @@ def _rescue(data: bytes, wanted: list[int], source: VideoSourceMetadata) -> Deco
     )
 
 
-def _read_pyav(data: bytes, choose: Callable[[VideoSourceMetadata], list[int]]) -> Decoded:
-    from mmmedia.video.decoders import index
-
-    source = pyav.source_metadata(index.build(data))
+def _read_pyav(data: bytes, choose: Callable[[VideoSourceMetadata], list[int]], mode: str) -> Decoded:
+    packets = index.build(data)
+    source = pyav.source_metadata(packets)
     wanted = _chosen(choose, source)
+    if mode != "sequential":
+        try:
+            structure = eligible.judge(packets, None)
+            present = sorted({number for number in wanted if 0 <= number < len(packets)})
+            check_size(packets.height, packets.width, len(present))
+            frames = np.empty((len(present), packets.height, packets.width, 3), np.uint8)
+            seek_plan = seek.make_plan(packets, structure, present)
+            decoded = seek.execute(seek_plan, frames)
+        except CannotSeekError as refusal:
+            if mode == "seek":
+                raise NotSeekableError(f'decode="seek": {refusal}.') from None
+            stats.count("sequential", str(refusal))
+        else:
+            stats.count("seek", wanted=len(present), decoded=decoded)
+            return Decoded(frames, present, source)
     frames, valid = pyav.read_frames(data, wanted)
     if not valid:
         raise InvalidMediaError("No frame could be decoded from the video.")

@@ -1,0 +1,146 @@
+"""The fast path: decode only the spans that hold wanted frames, on several workers, and prove the result.
+
+Whatever is not as expected raises `CannotSeekError`, and the sequential reference answers instead, for the
+whole request.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from mmmedia.video.decoders import plan
+from mmmedia.video.decoders.bitstreams import CannotSeekError, Structure
+from mmmedia.video.decoders.convert import Converter
+from mmmedia.video.decoders.index import PacketIndex
+from mmmedia.video.decoders.limits import Deadline
+from mmmedia.video.decoders.plan import Span
+from mmmedia.video.decoders.pool import decode_pool, worker_count
+
+if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.frame import VideoFrame
+
+Frames = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class SeekPlan:
+    """How to get wanted frames: the spans, and the row of the frames array for each decode position."""
+
+    index: PacketIndex
+    structure: Structure
+    spans: list[Span]
+    rows: dict[int, int]
+
+    def pays(self, last: int) -> bool:
+        """Whether this is cheaper than one pass by OpenCV up to the frame with the index `last`."""
+        return plan.seeking_pays(self.spans, self.structure.disposable, last, worker_count())
+
+
+def make_plan(index: PacketIndex, structure: Structure, wanted: Sequence[int]) -> SeekPlan:
+    """Plan for source indices, ascending and within the stream; their rows are in the same order."""
+    positions = index.display_order[list(wanted)].tolist()
+    access_points = np.flatnonzero(structure.access_points).tolist()
+    spans = plan.plan_spans(positions, index.pts, access_points)
+    return SeekPlan(index, structure, spans, {position: row for row, position in enumerate(positions)})
+
+
+def execute(seek: SeekPlan, frames: Frames) -> int:
+    """Fill `frames`, uint8 RGB (n, height, width, 3), and return how many frames were decoded for it.
+
+    Raises:
+        CannotSeekError: something was not as expected; the array holds rubbish then.
+        LimitExceededError: (a `ValueError`) the wall-clock limit.
+    """
+    work = _Work(seek, frames)
+    longest_first = sorted(seek.spans, key=lambda span: span.start - span.stop)
+    decode_pool.run([work.job(span) for span in longest_first])
+    return work.decoded
+
+
+class _Work:
+    """One request's spans, being decoded on the pool's threads."""
+
+    def __init__(self, seek: SeekPlan, frames: Frames) -> None:
+        self._seek = seek
+        self._frames = frames
+        self._deadline = Deadline()
+        self._lock = threading.Lock()
+        self._idle: list[tuple[VideoCodecContext, Converter]] = []
+        self._stopped = False
+        self.decoded = 0
+
+    def job(self, span: Span) -> Callable[[], None]:
+        def run() -> None:
+            if self._stopped:
+                return
+            try:
+                self._decode(span)
+            except BaseException:
+                # Spans under way on other threads stop at their next packet.
+                self._stopped = True
+                raise
+
+        return run
+
+    def _decode(self, span: Span) -> None:
+        import av
+
+        pts = self._seek.index.pts
+        missing = {int(pts[position]): self._seek.rows[position] for position in span.wanted}
+        newest = -(1 << 63)
+        with self._decoder() as (decoder, convert):
+            try:
+                for frame in self._frames_of(decoder, span):
+                    if frame.pts is None or frame.pts <= newest or frame.is_corrupt:
+                        raise CannotSeekError("decoded otherwise than expected")
+                    newest = frame.pts
+                    row = missing.pop(frame.pts, None)
+                    if row is not None:
+                        self._fill(row, frame, convert)
+                        if not missing:
+                            return
+            except av.FFmpegError:
+                raise CannotSeekError("decoder error") from None
+        if missing and not self._stopped:
+            raise CannotSeekError("frame missing")
+
+    def _frames_of(self, decoder: "VideoCodecContext", span: Span) -> "Iterator[VideoFrame]":
+        index, disposable = self._seek.index, self._seek.structure.disposable
+        wanted = set(span.wanted)
+        count = 0
+        for position in range(span.start, span.stop):
+            if disposable[position] and position not in wanted:
+                continue
+            self._deadline.check()
+            if self._stopped:
+                return
+            count += 1
+            yield from decoder.decode(index.packet(position))
+        with self._lock:
+            self.decoded += count
+        yield from decoder.decode(None)
+
+    def _fill(self, row: int, frame: "VideoFrame", convert: Converter) -> None:
+        target = self._frames[row]
+        if (frame.height, frame.width) != target.shape[:2] or frame.format.name != self._seek.index.pix_fmt:
+            raise CannotSeekError("frames change midway")
+        if frame.interlaced_frame:
+            raise CannotSeekError("interlaced")
+        convert(frame, target)
+
+    @contextmanager
+    def _decoder(self) -> "Iterator[tuple[VideoCodecContext, Converter]]":
+        """A decoder that nobody else is using; one that did its span without an error serves the next."""
+        with self._lock:
+            pair = self._idle.pop() if self._idle else None
+        decoder, convert = pair or (self._seek.index.decoder(), Converter())
+        yield decoder, convert
+        decoder.flush_buffers()
+        with self._lock:
+            self._idle.append((decoder, convert))
