@@ -1,6 +1,9 @@
 """The cost of the byte cache: a put into a large directory against one into a small one, and a get.
 
 python benchmarks/cache.py [--entries 100000] [--puts 2000] [--directory DIRECTORY]
+
+On ext4 wait five minutes between two runs, or name a directory on another file system: it keeps clear of
+inodes deleted lately, and after a run has deleted 100 000 of them it looks half a millisecond for a free one.
 """
 
 import argparse
