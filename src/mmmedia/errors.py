@@ -23,19 +23,33 @@ Network failures are the exception: requests' and aiohttp's own errors reach the
 
 
 class MediaError(Exception):
-    """The root of all errors of this library."""
+    """The root of all errors of this library.
+
+    Attributes:
+        http_status: what an engine may answer its client with: 400 for a request that can't be served as it
+            is, 422 for media that can't be read or are too large, 500 for a mistake of the operator.
+            `mmmedia.connections.http_status` tells it for the errors of requests and aiohttp as well.
+    """
+
+    http_status: int = 400
 
 
 class InvalidMediaError(MediaError, ValueError):
     """Bytes that can't be decoded as what they were said to be."""
 
+    http_status = 422
+
 
 class UnsupportedMediaError(MediaError, NotImplementedError):
     """A form of input or output that this library does not have."""
 
+    http_status = 422
+
 
 class NotSeekableError(MediaError, ValueError):
     """A video that was to be decoded by seeking only, and for which that can't be proven exact."""
+
+    http_status = 422
 
 
 class InvalidArgumentError(MediaError, ValueError):
@@ -44,6 +58,8 @@ class InvalidArgumentError(MediaError, ValueError):
 
 class InvalidSettingError(MediaError, ValueError):
     """An environment variable whose value can't be read."""
+
+    http_status = 500
 
 
 class InvalidURLError(MediaError, ValueError):
@@ -56,6 +72,8 @@ class RefusedURLError(MediaError, ValueError):
 
 class LimitExceededError(MediaError, ValueError):
     """More bytes, pixels or seconds than a limit admits."""
+
+    http_status = 422
 
 
 class MissingRateError(MediaError, RuntimeError, ValueError):
@@ -98,6 +116,9 @@ class PartError(MediaError):
     message_index: int
     part_index: int
 
+    def __init__(self, text: str) -> None:
+        Exception.__init__(self, text)  # not that of the failure, which may ask for more
+
     @classmethod
     def around(cls, error: Exception, message_index: int, part_index: int, part_type: str) -> "PartError":
         """Return the error to raise for `error` in that part."""
@@ -106,11 +127,10 @@ class PartError(MediaError):
         )
         kind = _part_error_kind(type(error))
         try:
-            part_error = kind.__new__(kind, text)
+            part_error = kind(text)
         except TypeError:  # a type that can't be made from a text
-            part_error = cls.__new__(cls, text)
+            part_error = cls(text)
         part_error.__dict__.update(error.__dict__)
-        part_error.args = (text,)
         part_error.message_index, part_error.part_index = message_index, part_index
         part_error.__cause__ = error
         return part_error

@@ -327,7 +327,8 @@ class FinalError(Exception):
 
 @pytest.mark.parametrize(
     "failure", [ValueError("bad"), KeyError("k"), OSError(2, "missing", "name"),
-                requests.Timeout("late", request=7), UnicodeDecodeError("utf-8", b"x", 0, 1, "bad")],
+                requests.Timeout("late", request=7), MemoryError("m"),
+                UnicodeDecodeError("utf-8", b"x", 0, 1, "bad")],
     ids=lambda failure: type(failure).__name__,
 )  # fmt: skip
 def test_the_error_of_a_part_is_of_the_type_of_the_failure(failure):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mmmedia.errors import InvalidArgumentError, InvalidMediaError
+from mmmedia.errors import InvalidArgumentError, InvalidMediaError, MediaError
 from mmmedia.hashing import content_hash
 from mmmedia.pipeline.encode import Batcher, Encoded, EncoderPath, Job, Projector
 from mmmedia.pipeline.encoder_cache import Abandoned, CacheKey, EncoderCache, Reservation
@@ -200,7 +200,7 @@ class _Request:
                         piece = self._project(part, self.encoded[index].tokens, hidden)
                     else:
                         piece = self._precomputed(part, resolved[index].media, hidden)
-                except InvalidArgumentError as error:
+                except MediaError as error:
                     raise part.error(error) from error
             hidden = hidden or piece.shape[1]
             pieces.append((part.modality, piece))
