@@ -26,6 +26,7 @@ from mmmedia.connections import (
     RetryPlan,
     fetch_policy,
     global_http_connection,
+    http_status,
     is_transient,
     retry_after_seconds,
 )
@@ -690,3 +691,23 @@ def test_nothing_is_logged_about_a_fetch_that_succeeds(
     caplog.set_level(logging.INFO, "mmmedia")
     fetch(server.route("/a", reply(BODY)))
     assert not [record for record in caplog.records if record.name.startswith("mmmedia")]
+
+
+def test_an_engine_can_tell_whose_fault_an_error_is(server: Server, fetch: Callable[..., bytes]) -> None:
+    def answer(url: str, **kwargs: Any) -> int:
+        with pytest.raises(Exception) as caught:
+            fetch(url, **kwargs)
+        return http_status(caught.value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_MEDIA_FETCH_MAX_RETRIES", "1")
+        assert answer(server.url("/missing")) == 422
+        assert answer(server.route("/a", reply(status=500))) == 503
+        assert answer(server.route("/a", reply(status=429))) == 503
+        assert answer(server.route("/a", stall()), timeout=0.1) == 503
+        assert answer(server.route("/a", cut(BODY, 1))) == 503
+        assert answer("http://nobody.invalid/") == 503
+        assert answer("http://a:0/") == answer("http://169.254.169.254/") == 400
+        assert answer(server.route("/a", reply(b"", headers={"Content-Length": 10**12}))) == 422
+    assert http_status(InvalidMediaError("x")) == 422
+    assert http_status(MemoryError()) == 500

@@ -311,6 +311,24 @@ def status_of(error: BaseException) -> int | None:
     return status if isinstance(status, int) else None
 
 
+def http_status(error: BaseException) -> int:
+    """Return what an engine may answer its own client with when fetching or decoding failed.
+
+    Errors of this library know it. Of the others, 503 stands for what may heal (time, connection, DNS, a
+    server's 5xx, 408 or 429), 422 for a URL that another server answers with any other error, 500 for the
+    rest.
+
+    >>> http_status(RefusedURLError("example.org")), http_status(TimeoutError()), http_status(KeyError())
+    (400, 503, 500)
+    """
+    for cause in _chain(error):
+        if isinstance(cause, MediaError):
+            return cause.http_status
+    if is_transient(error):
+        return 503
+    return 500 if status_of(error) is None else 422
+
+
 def _headers_of(error: BaseException) -> Mapping[str, str]:
     headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
     return headers or {}

@@ -15,7 +15,9 @@ name under the prefix `MMMEDIA_` wins over the one under `VLLM_`; an empty varia
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -105,6 +107,19 @@ _EXPECTED: dict[Callable[[str], Value], str] = {
 }
 
 
+_ceilings: ContextVar[Mapping[str, int] | None] = ContextVar("mmmedia_ceilings", default=None)
+
+
+@contextmanager
+def at_most(ceilings: Mapping[str, int]) -> Iterator[None]:
+    """Lower limits inside the block, in this context only: the setting of each name to at most its number."""
+    token = _ceilings.set(ceilings)
+    try:
+        yield
+    finally:
+        _ceilings.reset(token)
+
+
 @dataclass(frozen=True)
 class Setting:
     """One setting: its `VLLM_` name, default, how its text is read, and what it means."""
@@ -130,6 +145,13 @@ class Setting:
         Raises:
             InvalidSettingError: (a `ValueError`) the variable's text can't be read.
         """
+        value = self._read_environment()
+        ceiling = (_ceilings.get() or {}).get(self.name)
+        if ceiling is None or not isinstance(value, int | float):
+            return value
+        return min(value, ceiling) if value > 0 else ceiling
+
+    def _read_environment(self) -> Value:
         for variable in self.variables:
             text = os.environ.get(variable)
             if text is None or not text.strip():

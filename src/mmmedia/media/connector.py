@@ -13,12 +13,13 @@ import sys
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import unquote
 
 from mmmedia import envs
+from mmmedia.budget import MediaBudget
 from mmmedia.cache import MediaCache, get_media_cache
 from mmmedia.connections import (
     FetchPolicy,
@@ -169,6 +170,7 @@ class MediaConnector:
         decoded_budget: an object whose `charge(number_of_bytes)` is told of all decoded bytes, and raises
             when the request has used up its share.
         download_budget: the same for encoded bytes, whichever way they came.
+        budget: both in one, for all connectors of a request.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) a path that is no directory, an entry that is no host.
@@ -191,6 +193,7 @@ class MediaConnector:
         allowed_media_domains: Iterable[str] | None = None,
         decoded_budget: Budget | None = None,
         download_budget: Budget | None = None,
+        budget: MediaBudget | None = None,
     ) -> None:
         self.media_io_kwargs: dict[str, dict[str, Any]] = {
             modality: dict(kwargs or {}) for modality, kwargs in (media_io_kwargs or {}).items()
@@ -199,8 +202,8 @@ class MediaConnector:
         self.allowed_local_media_path = _allowed_directory(allowed_local_media_path)
         self._domains = domain_list(allowed_media_domains)
         self.allowed_media_domains = list(allowed_media_domains or [])
-        self.decoded_budget = decoded_budget
-        self.download_budget = download_budget
+        self.decoded_budget = budget.decoded if decoded_budget is None and budget else decoded_budget
+        self.download_budget = budget.download if download_budget is None and budget else download_budget
         self._media_cache_dir = envs.VLLM_MEDIA_CACHE
         self._media_cache_max_bytes = envs.VLLM_MEDIA_CACHE_MAX_SIZE_MB * 1024 * 1024
         self._media_cache_ttl_secs = envs.VLLM_MEDIA_CACHE_TTL_HOURS * 3600.0
@@ -381,14 +384,21 @@ class MediaConnector:
 
     def _load_bytes(self, data: bytes, media_io: MediaIO[T]) -> T:
         self._charge_download(len(data))
-        return self._charged(media_io.load_bytes(data))
+        return self._decode(media_io.load_bytes, data)
 
     def _charge_download(self, size: int) -> None:
         if self.download_budget is not None:
             self.download_budget.charge(size)
 
-    def _charged(self, media: T) -> T:
-        if self.decoded_budget is not None:
+    def _decode(self, load: Callable[..., T], *args: Any) -> T:
+        """Call what decodes, and charge for the result."""
+        if self.decoded_budget is None:
+            return load(*args)
+        one_at_a_time = getattr(
+            self.decoded_budget, "one_at_a_time", nullcontext
+        )  # other budgets only charge
+        with one_at_a_time():
+            media = load(*args)
             self.decoded_budget.charge(_size_of(media))
         return media
 
@@ -402,7 +412,7 @@ class MediaConnector:
         if not parameters or parameters[-1].strip().lower() != "base64":
             raise UnsupportedMediaError("Only base64 data URLs are supported for now.")
         self._charge_download((len(url) - comma - 1) * 3 // 4)
-        return self._charged(_load_base64(media_io, media_type.strip(), url, comma + 1))
+        return self._decode(_load_base64, media_io, media_type.strip(), url, comma + 1)
 
     def _load_file_url(self, url_spec: "str | Url", media_io: MediaIO[T]) -> T:
         """Load from a file below the allowed path."""
@@ -411,7 +421,7 @@ class MediaConnector:
             raise LocalFilesDisabledError("Cannot load local files without `--allowed-local-media-path`.")
         with _opened_below(self.allowed_local_media_path, file_url_path(url)) as (path, size):
             self._charge_download(size)
-            return self._charged(media_io.load_file(path))
+            return self._decode(media_io.load_file, path)
 
     # The cache.
 
@@ -539,7 +549,7 @@ class MediaConnector:
 
     def _load_embedding(self, media_io: MediaIO[T], data: str) -> T:
         self._charge_download(len(data) * 3 // 4)
-        return self._charged(media_io.load_base64("", data))
+        return self._decode(media_io.load_base64, "", data)
 
     def _image_io(self, image_mode: str | None) -> "ImageMediaIO":
         from mmmedia.media.image import ImageMediaIO
@@ -560,7 +570,7 @@ class MediaConnector:
 def _load_base64(media_io: MediaIO[T], media_type: str, url: str, start: int) -> T:
     """Load what stands in `url` from `start` on; percent-encoding is undone where there is some."""
     load: Any = media_io.load_base64
-    module = getattr(getattr(load, "__func__", None), "__module__", "")
+    module: str = getattr(getattr(load, "__func__", None), "__module__", "")
     if module.startswith("mmmedia.media.") and media_type.lower() != "video/jpeg" and url.isascii():
         # Our own decode any buffer, and refuse a percent sign: no copy of 20 MB, nor a search through them.
         try:
