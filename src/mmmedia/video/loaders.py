@@ -12,7 +12,7 @@ subclass `VideoLoader`, or a built-in loader to change its sampler, and register
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -332,7 +332,7 @@ class Molmo2VideoBackend(VideoLoader):
         def choose(source: VideoSourceMetadata) -> list[int]:
             count = -1 if num_frames is None else num_frames
             target = VideoTargetMetadata(count, sampling_fps, source.duration)
-            return cls.compute_frames_index_to_sample(source, target, **options)
+            return _plain(cls.compute_frames_index_to_sample(source, target, **options))
 
         decoded = read_video(
             data,
@@ -358,6 +358,11 @@ def _target(
     )
 
 
+def _plain(indices: Iterable[int]) -> list[int]:
+    """What a sampler of a third party returns may be NumPy's; metadata hold plain ints."""
+    return [int(index) for index in indices]
+
+
 def _decode(
     loader: type[VideoLoader],
     data: bytes,
@@ -370,7 +375,7 @@ def _decode(
     """The join: the loader's sampler on a decoder."""
     return read_video(
         data,
-        lambda source: loader.compute_frames_index_to_sample(source, target, **options),
+        lambda source: _plain(loader.compute_frames_index_to_sample(source, target, **options)),
         loader,
         recovery=recovery,
         backend=backend,
