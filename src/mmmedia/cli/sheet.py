@@ -1,0 +1,136 @@
+"""Contact sheets: what samplers picked from a clip, a row for each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+Frames = npt.NDArray[np.uint8]
+
+_BACKGROUND, _INK, _DIM, _RAIL = (17, 19, 27), (236, 238, 244), (141, 148, 166), (52, 57, 74)
+_COLORS = ((255, 179, 92), (110, 196, 255), (150, 226, 150), (236, 150, 220))
+_MARGIN, _GAP, _THUMBNAIL_WIDTH = 36, 10, 200
+_MOST_THUMBNAILS = 12
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one sampler picked.
+
+    Attributes:
+        name: of the sampler.
+        note: how it was called.
+        frames: uint8 RGB (n, height, width, 3).
+        indices: the source index of each frame.
+        total: frames of the source.
+        fps: frames a second of the source.
+    """
+
+    name: str
+    note: str
+    frames: Frames
+    indices: Sequence[int]
+    total: int
+    fps: float
+
+
+def contact_sheet(title: str, subtitle: str, rows: Sequence[Row]) -> Image.Image:
+    """Draw a row for each sampler: its frames, under each its index and time, and where they lie in the clip.
+
+    More than twelve frames are drawn as a strip of slices, one from each frame, with the index and time of
+    some.
+
+    >>> row = Row("opencv", "num_frames=2", np.zeros((2, 90, 160, 3), np.uint8), [0, 9], total=10, fps=5.0)
+    >>> contact_sheet("clip", "10 frames", [row]).mode
+    'RGB'
+    """
+    columns = max((len(row.frames) for row in rows if len(row.frames) <= _MOST_THUMBNAILS), default=6)
+    columns = max(columns, 6)
+    height, width = rows[0].frames.shape[1:3]
+    thumbnail = (_THUMBNAIL_WIDTH, max(1, round(_THUMBNAIL_WIDTH * height / width)))
+    inner = columns * (thumbnail[0] + _GAP) - _GAP
+    row_height = 46 + thumbnail[1] + 58
+    sheet = Image.new("RGB", (inner + 2 * _MARGIN, 112 + row_height * len(rows)), _BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, 30), title, _INK, _font(34))
+    draw.text((_MARGIN + inner, 62), subtitle, _DIM, _font(18), "rs")
+    for number, row in enumerate(rows):
+        color = _COLORS[number % len(_COLORS)]
+        top = 104 + number * row_height
+        draw.text((_MARGIN, top + 26), row.name, color, _font(22), "ls")
+        draw.text(
+            (_MARGIN + draw.textlength(row.name, _font(22)) + 14, top + 26), row.note, _DIM, _font(16), "ls"
+        )
+        draw.text(
+            (_MARGIN + inner, top + 26), f"{len(row.frames)} of {row.total} frames", _DIM, _font(16), "rs"
+        )
+        if len(row.frames) <= _MOST_THUMBNAILS:
+            _draw_thumbnails(sheet, row, top + 40, thumbnail)
+        else:
+            _draw_strip(sheet, row, top + 40, (inner, thumbnail[1]))
+        _draw_timeline(sheet, row, top + 40 + thumbnail[1] + 40, inner, color)
+    return sheet
+
+
+def _draw_thumbnails(sheet: Image.Image, row: Row, top: int, size: tuple[int, int]) -> None:
+    for column, (frame, index) in enumerate(zip(row.frames, row.indices, strict=True)):
+        left = _MARGIN + column * (size[0] + _GAP)
+        sheet.paste(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS), (left, top))
+        _draw_caption(sheet, row, index, (left + size[0] // 2, top + size[1] + 20), "ms")
+
+
+def _draw_strip(sheet: Image.Image, row: Row, top: int, size: tuple[int, int]) -> None:
+    """Draw the slice of each frame that lies where the frame itself does in time."""
+    width = row.frames.shape[2]
+    edges = np.linspace(0, size[0], len(row.frames) + 1).round().astype(int)
+    for number, frame in enumerate(row.frames):
+        slice_width = int(edges[number + 1] - edges[number])
+        if not slice_width:
+            continue
+        where = (number + 0.5) / len(row.frames) * width
+        half = slice_width * frame.shape[0] / size[1] / 2
+        first = min(max(0.0, where - half), width - 2 * half) if 2 * half < width else 0.0
+        box = (first, 0, min(width, first + 2 * half), frame.shape[0])
+        part = Image.fromarray(frame).resize((slice_width, size[1]), Image.Resampling.BICUBIC, box)
+        sheet.paste(part, (_MARGIN + int(edges[number]), top))
+    for step in range(5):
+        number = round(step / 4 * (len(row.frames) - 1))
+        x = _MARGIN + round(step / 4 * size[0])
+        anchor = "ls" if step == 0 else "rs" if step == 4 else "ms"
+        _draw_caption(sheet, row, row.indices[number], (x, top + size[1] + 20), anchor)
+
+
+def _draw_caption(sheet: Image.Image, row: Row, index: int, at: tuple[int, int], anchor: str) -> None:
+    """Write index and time, the index brighter, as one text that is anchored as a whole."""
+    draw = ImageDraw.Draw(sheet)
+    number, time = f"#{index}", f"  {index / row.fps:.2f} s" if row.fps > 0 else ""
+    widths = [draw.textlength(text, _font(15)) for text in (number, time)]
+    left = at[0] - sum(widths) * {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]]
+    draw.text((left, at[1]), number, _INK, _font(15), "ls")
+    draw.text((left + widths[0], at[1]), time, _DIM, _font(15), "ls")
+
+
+def _draw_timeline(sheet: Image.Image, row: Row, y: int, width: int, color: tuple[int, int, int]) -> None:
+    """Draw the clip as a line from first frame to last, with a mark for each frame that was picked."""
+    scale, half = 4, 6  # drawn large, then scaled down, for soft edges
+    band = Image.new("RGB", ((width + 2 * half) * scale, 2 * half * scale), _BACKGROUND)
+    draw = ImageDraw.Draw(band)
+    middle = half * scale
+    draw.line((middle, middle, (half + width) * scale, middle), _RAIL, 2 * scale)
+    few = len(row.indices) <= _MOST_THUMBNAILS
+    for index in row.indices:
+        x = (half + index / max(1, row.total - 1) * width) * scale
+        reach_x, reach_y = (4.5 * scale, 4.5 * scale) if few else (0.7 * scale, 3.5 * scale)
+        mark = (x - reach_x, middle - reach_y, x + reach_x, middle + reach_y)
+        draw.ellipse(mark, color) if few else draw.rectangle(mark, color)
+    sheet.paste(
+        band.resize((width + 2 * half, 2 * half), Image.Resampling.LANCZOS), (_MARGIN - half, y - half)
+    )
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
