@@ -89,7 +89,7 @@ class ImagePreprocessor:
         temporal_patch_size: frames in one patch; a single picture is repeated to fill it.
         merge_size: edge in patches of the square blocks whose patches stand together.
         backend: whose resampling to match: "pillow", or "torch", that of Hugging Face's torchvision
-            processors, which needs no torchvision here and is faster.
+            processors, without needing torchvision.
 
     >>> clip = ImagePreprocessor(224, crop=(224, 224), mean=CLIP_MEAN, std=CLIP_STD)
     >>> clip([Image.new("RGB", (640, 480)), Image.new("L", (300, 500))]).shape
