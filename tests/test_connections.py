@@ -30,7 +30,13 @@ from mmmedia.connections import (
     is_transient,
     retry_after_seconds,
 )
-from mmmedia.errors import InvalidMediaError, InvalidURLError, LimitExceededError, RefusedURLError
+from mmmedia.errors import (
+    InvalidMediaError,
+    InvalidURLError,
+    LimitExceededError,
+    PartError,
+    RefusedURLError,
+)
 from mmmedia.urls import domain_list
 from support.server import (
     Behaviour,
@@ -711,3 +717,6 @@ def test_an_engine_can_tell_whose_fault_an_error_is(server: Server, fetch: Calla
         assert answer(server.route("/a", reply(b"", headers={"Content-Length": 10**12}))) == 422
     assert http_status(InvalidMediaError("x")) == 422
     assert http_status(MemoryError()) == 500
+    part = PartError.around(TimeoutError("too slow"), 0, 0, "image_url")
+    part.__cause__ = TimeoutError("too slow")
+    assert http_status(part) == 503

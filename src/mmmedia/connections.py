@@ -28,7 +28,7 @@ from typing import IO, TYPE_CHECKING, Any
 from mmmedia import envs
 from mmmedia._version import __version__
 from mmmedia.egress import EgressPolicy, Journey, journey
-from mmmedia.errors import InvalidMediaError, LimitExceededError, MediaError, RefusedURLError
+from mmmedia.errors import InvalidMediaError, LimitExceededError, MediaError, PartError, RefusedURLError
 from mmmedia.urls import (
     HTTPURL,
     MAX_REDIRECTS,
@@ -321,6 +321,8 @@ def http_status(error: BaseException) -> int:
     >>> http_status(RefusedURLError("example.org")), http_status(TimeoutError()), http_status(KeyError())
     (400, 503, 500)
     """
+    if isinstance(error, PartError) and error.__cause__ is not None:
+        error = error.__cause__
     for cause in _chain(error):
         if isinstance(cause, MediaError):
             return cause.http_status

@@ -412,7 +412,8 @@ class MediaConnector:
         if not parameters or parameters[-1].strip().lower() != "base64":
             raise UnsupportedMediaError("Only base64 data URLs are supported for now.")
         self._charge_download((len(url) - comma - 1) * 3 // 4)
-        return self._decode(_load_base64, media_io, media_type.strip(), url, comma + 1)
+        load: Callable[..., T] = _load_base64
+        return self._decode(load, media_io, media_type.strip(), url, comma + 1)
 
     def _load_file_url(self, url_spec: "str | Url", media_io: MediaIO[T]) -> T:
         """Load from a file below the allowed path."""
