@@ -43,9 +43,7 @@ def image_processors() -> list[tuple[str, object, str]]:
         from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
         from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
     except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
-        print(
-            f"torchvision can't be imported ({str(error)[:60]}): Hugging Face's Pillow backend is its only one"
-        )
+        print(f"torchvision can't be imported ({str(error)[:50]}): only Hugging Face's Pillow backend here")
         return found
     return [
         *found,
