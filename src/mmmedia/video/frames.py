@@ -57,4 +57,6 @@ def sample_frames_from_video(frames: Frames, num_frames: int) -> Frames:
         return frames
     if num_frames < 0:
         raise InvalidArgumentError(f"num_frames={num_frames}: expected -1 or a number of frames.")
+    if num_frames and not len(frames):
+        raise InvalidArgumentError(f"num_frames={num_frames}: a video of no frames has none to sample.")
     return frames[evenly_spaced(len(frames), num_frames)]
