@@ -4,7 +4,7 @@ For every codec of the fast path: from which packets decoding may start, which n
 each packet will give exactly one frame, in the order of the timestamps. A header that does not fit, such as
 a damaged one, refuses the stream: a decoder might leave that frame out, and every later index would shift.
 
-Sources: ITU-T H.264 and H.265 (7.3, 8.2.1, 8.3.1), RFC 6386 (9.1), the VP9 bitstream specification (6.1, 7.2,
+Sources: ITU-T H.264 and H.265 (7.3, 8.2.1, 8.3.1), the VP9 bitstream specification (6.1, 7.2,
 annex B), the AV1 bitstream specification (5.3 to 5.9), ISO/IEC 14496-2 (6.2).
 """
 
@@ -571,24 +571,7 @@ def _hevc_picture(payload: bytes) -> tuple[int, _HevcPicture]:
     return number, _HevcPicture(reader.u(1), reader.u(3))
 
 
-# ---------------------------------------------------------------------------------- VP8, VP9
-def _vp8(index: "PacketIndex") -> Structure:
-    data = np.frombuffer(index.data, np.uint8)
-    if (index.size < 10).any():
-        raise CannotSeekError(DAMAGED)
-    head = data[index.offset[:, None] + np.arange(6)].astype(np.int64)
-    key = head[:, 0] & 1 == 0
-    partition = head[:, 0] >> 5 | head[:, 1] << 3 | head[:, 2] << 11
-    started = (head[:, 3:6] == (0x9D, 0x01, 0x2A)).all(axis=1)
-    good = (head[:, 0] >> 1 & 7 <= 3) & (partition <= index.size - np.where(key, 10, 3)) & (started | ~key)
-    if not (good & (key == index.key)).all():
-        raise CannotSeekError(DAMAGED)
-    if not (head[:, 0] >> 4 & 1).all():
-        raise CannotSeekError(HIDDEN)
-    _in_decode_order(index)
-    return Structure(key, np.zeros(len(index), np.bool_))
-
-
+# -------------------------------------------------------------------------------------- VP9
 def _vp9(index: "PacketIndex") -> Structure:
     access = np.zeros(len(index), np.bool_)
     for position in range(len(index)):
@@ -784,7 +767,6 @@ def _mpeg4_time_bits(extradata: bytes) -> int:
 _READERS: "dict[str, Callable[[PacketIndex], Structure]]" = {
     "h264": _h264,
     "hevc": _hevc,
-    "vp8": _vp8,
     "vp9": _vp9,
     "libdav1d": _av1,
     "mpeg4": _mpeg4,

@@ -91,6 +91,9 @@ class PacketIndex:
         context.codec_tag = self.codec_tag
         context.color_range, context.colorspace, context.color_primaries, context.color_trc = self.colour
         context.thread_count = 1
+        if self.codec == "hevc":
+            # Damage must be an error: this decoder does not mark the frames that it conceals.
+            context.options = {"err_detect": "explode"}
         return context
 
 

@@ -38,8 +38,16 @@ class Span:
         return START + kept + shown + SKIP * passed + CONVERT * len(self.wanted)
 
 
-# Decoding this many pixels in one pass takes less time than finding out whether to do otherwise.
-_SMALL = 20_000_000
+# Pixels that one pass decodes in less time than it takes to find out whether to do otherwise.
+_SHORT = 20_000_000
+# Damage outside the spans can cost these codecs frames without a trace in the headers that are read, and
+# shift all later indices; up to so many pixels a stream is decoded whole to rule that out.
+_SHORT_BY_CODEC = {"hevc": 50_000_000, "vp9": 50_000_000, "libdav1d": 100_000_000}
+
+
+def is_short(codec: str, frames: int, pixels: int) -> bool:
+    """Whether a stream of so many frames of so many pixels is short enough to be decoded whole."""
+    return frames * pixels <= _SHORT_BY_CODEC.get(codec, _SHORT)
 
 
 def may_pay(wanted: Sequence[int], last: int, pixels: int) -> bool:
@@ -48,7 +56,7 @@ def may_pay(wanted: Sequence[int], last: int, pixels: int) -> bool:
     >>> may_pay(range(30), last=29, pixels=854 * 480), may_pay([0, 5999], last=5999, pixels=854 * 480)
     (False, True)
     """
-    return (last + 1) * pixels > _SMALL and len(wanted) < 0.6 * (last + 1)
+    return (last + 1) * pixels > _SHORT and len(wanted) < 0.6 * (last + 1)
 
 
 def plan_spans(wanted: Iterable[int], pts: Times, access_points: Sequence[int]) -> list[Span]:

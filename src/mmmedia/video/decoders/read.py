@@ -117,6 +117,10 @@ def _seek(
         raise CannotSeekError("does not pay")
     packets = index.build(data)
     structure = eligible.judge(packets, reference)
+    if plan.is_short(packets.codec, len(packets), reference.width * reference.height):
+        if not forced:
+            raise CannotSeekError("does not pay")
+        seek.prove_whole(packets)
     # An index past the end fails in the reference too, and is left out.
     present = sorted({number for number in wanted if 0 <= number < len(packets)})
     if not present:

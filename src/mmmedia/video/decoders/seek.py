@@ -63,6 +63,28 @@ def execute(seek: SeekPlan, frames: Frames) -> int:
     return work.decoded
 
 
+def prove_whole(index: PacketIndex) -> None:
+    """Decode every packet once and see that each gives its frame, undamaged.
+
+    Raises:
+        CannotSeekError: one does not.
+    """
+    import av
+
+    decoder, deadline = index.decoder(), Deadline()
+    expected = iter(index.pts[index.display_order].tolist())
+    try:
+        for position in range(len(index) + 1):
+            deadline.check()
+            for frame in decoder.decode(index.packet(position) if position < len(index) else None):
+                if frame.is_corrupt or frame.pts != next(expected, None):
+                    raise CannotSeekError("damaged frames")
+    except av.FFmpegError:
+        raise CannotSeekError("decoder error") from None
+    if next(expected, None) is not None:
+        raise CannotSeekError("frame missing")
+
+
 class _Work:
     """One request's spans, being decoded on the pool's threads."""
 
@@ -96,6 +118,7 @@ class _Work:
         newest = -(1 << 63)
         with self._decoder() as (decoder, convert):
             try:
+                # To the last frame, wanted or not: one that is damaged may have been referred to.
                 for frame in self._frames_of(decoder, span):
                     if frame.pts is None or frame.pts <= newest or frame.is_corrupt:
                         raise CannotSeekError("decoded otherwise than expected")
@@ -103,8 +126,6 @@ class _Work:
                     row = missing.pop(frame.pts, None)
                     if row is not None:
                         self._fill(row, frame, convert)
-                        if not missing:
-                            return
             except av.FFmpegError:
                 raise CannotSeekError("decoder error") from None
         if missing and not self._stopped:
