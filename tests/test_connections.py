@@ -594,7 +594,10 @@ def test_the_sync_half_keeps_its_connections(server: Server) -> None:
     for _ in range(3):
         connection.get_bytes(server.url("/a"))
     assert server.connections == 1
-    connection.get_sync_client().close()
+    server.route("/b", redirect("/a"))
+    with connection.get_sync_client() as session:  # for who wants requests itself
+        assert session.get(server.url("/b")).content == BODY
+        assert session.get(server.url("/b"), allow_redirects=False).status_code == 302
 
 
 def test_a_forked_child_does_not_talk_on_its_parents_connections(

@@ -830,8 +830,16 @@ def _new_sync_client() -> "requests.Session":
     from mmmedia.deadlines import TimedAdapter
 
     class Session(requests.Session):
-        def get_redirect_target(self, resp: requests.Response) -> None:
-            """Leave redirects to `Hop`; requests would read the body of each, however long."""
+        def resolve_redirects(
+            self, resp: Any, req: Any, *args: Any, yield_requests: bool = False, **kwargs: Any
+        ) -> Any:
+            """Follow redirects where that is asked for; where not, don't even read their bodies.
+
+            Without it requests would, however long they are, to prepare the next request.
+            """
+            if yield_requests:
+                return iter(())
+            return super().resolve_redirects(resp, req, *args, **kwargs)
 
     session = Session()
     session.trust_env = False  # proxies come from `environment_proxy`, and .netrc is nobody's business here

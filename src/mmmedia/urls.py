@@ -90,6 +90,7 @@ class HTTPURL:
         return f"{self.scheme}://{host}{port}{self.target}"
 
 
+@functools.lru_cache(maxsize=256)  # one fetch asks for the same reading at several places
 def parse_http_url(url: str) -> HTTPURL:
     r"""Read an HTTP URL.
 
