@@ -131,8 +131,6 @@ def serve(files: Mapping[str, Served]) -> Iterator[str]:
     """Serve files on loopback, on a port that is free; give the address, without a slash at its end."""
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
         def do_GET(self) -> None:
             file = files.get(self.path.partition("?")[0].removeprefix("/"))
             self.send_response(200 if file else 404)
@@ -146,7 +144,7 @@ def serve(files: Mapping[str, Served]) -> Iterator[str]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server.daemon_threads = False  # so that closing waits for the answers under way
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
@@ -259,7 +257,7 @@ def _described(media: Any) -> str:
         lines = [
             f"{about['total_num_frames']} frames, {about['fps']:g} fps, {about['duration']:g} s",
             f"frames_indices {shortened(about['frames_indices'])}",
-            f"do_sample_frames {about['do_sample_frames']}, video_backend {about['video_backend']}",
+            f"do_sample_frames {about['do_sample_frames']}, backend {about['video_backend']}",
         ]
     else:
         array, rate = media

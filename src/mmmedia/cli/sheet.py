@@ -12,7 +12,7 @@ Frames = npt.NDArray[np.uint8]
 
 _BACKGROUND, _INK, _DIM, _RAIL = (17, 19, 27), (236, 238, 244), (141, 148, 166), (52, 57, 74)
 _COLORS = ((255, 179, 92), (110, 196, 255), (150, 226, 150), (236, 150, 220))
-_MARGIN, _GAP, _THUMBNAIL_WIDTH = 36, 10, 200
+_MARGIN, _GAP, _THUMBNAIL, _CAPTION = 36, 10, 200, 110
 _MOST_THUMBNAILS = 12
 
 
@@ -50,8 +50,9 @@ def contact_sheet(title: str, subtitle: str, rows: Sequence[Row]) -> Image.Image
     columns = max((len(row.frames) for row in rows if len(row.frames) <= _MOST_THUMBNAILS), default=6)
     columns = max(columns, 6)
     height, width = rows[0].frames.shape[1:3]
-    thumbnail = (_THUMBNAIL_WIDTH, max(1, round(_THUMBNAIL_WIDTH * height / width)))
-    inner = columns * (thumbnail[0] + _GAP) - _GAP
+    scale = _THUMBNAIL / max(height, width)
+    thumbnail = max(1, round(width * scale)), max(1, round(height * scale))
+    inner = columns * (max(thumbnail[0], _CAPTION) + _GAP) - _GAP
     row_height = 46 + thumbnail[1] + 58
     sheet = Image.new("RGB", (inner + 2 * _MARGIN, 112 + row_height * len(rows)), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
@@ -77,9 +78,11 @@ def contact_sheet(title: str, subtitle: str, rows: Sequence[Row]) -> Image.Image
 
 def _draw_thumbnails(sheet: Image.Image, row: Row, top: int, size: tuple[int, int]) -> None:
     for column, (frame, index) in enumerate(zip(row.frames, row.indices, strict=True)):
-        left = _MARGIN + column * (size[0] + _GAP)
-        sheet.paste(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS), (left, top))
-        _draw_caption(sheet, row, index, (left + size[0] // 2, top + size[1] + 20), "ms")
+        cell = max(size[0], _CAPTION)
+        middle = _MARGIN + column * (cell + _GAP) + cell // 2
+        picture = Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS)
+        sheet.paste(picture, (middle - size[0] // 2, top))
+        _draw_caption(sheet, row, index, (middle, top + size[1] + 20), "ms")
 
 
 def _draw_strip(sheet: Image.Image, row: Row, top: int, size: tuple[int, int]) -> None:
