@@ -245,11 +245,14 @@ class ImagePreprocessor:
 
         if self.patch_size is None:
             raise InvalidArgumentError(_NO_PATCHES)
-        prepared = [self._cut(picture[None]) for picture in self.each(images)]
-        if not prepared:
+        pictures = list(_pictures(images))
+        if not pictures:
             raise InvalidArgumentError("No pictures to preprocess.")
-        grids = torch.tensor([item.grid_thw for item in prepared], dtype=torch.int64)
-        return PatchBatch(torch.cat([item.items[0] for item in prepared]), grids)
+        grids = [self.grid_thw(*_height_width(picture)) for picture in pictures]
+        stops = np.cumsum([math.prod(grid) for grid in grids])
+        values = np.empty((stops[-1], 3 * self.temporal_patch_size * self.patch_size**2), np.float32)
+        _run_all(self._write_patches, pictures, np.split(values, stops[:-1]))
+        return PatchBatch(torch.from_numpy(values), torch.tensor(grids, dtype=torch.int64))
 
     def prepare(self, image: ImageLike) -> Preprocessed:
         """Return one picture as its encoder takes it: whole, or in patches where `patch_size` is given."""
@@ -312,6 +315,25 @@ class ImagePreprocessor:
             pixels = _centre_crop(pixels, self.crop, pad_first=self.backend == "torch")
         for channel, table in enumerate(self._tables):
             np.take(table, pixels[:, :, channel], out=out[channel], mode="clip")
+
+    def _write_patches(self, picture: "_Picture", out: npt.NDArray[np.float32]) -> None:
+        """Preprocess one picture into its patches `out` (patches, values), in the order of `_patchify`."""
+        assert self.patch_size is not None
+        merge, edge = self.merge_size, self.patch_size
+        pixels = np.empty((3, *self.output_size(*_height_width(picture))), np.float32)
+        self._write_pixels(picture, pixels)
+        blocks = pixels.reshape(
+            3,
+            1,
+            pixels.shape[1] // (merge * edge),
+            merge,
+            edge,
+            pixels.shape[2] // (merge * edge),
+            merge,
+            edge,
+        ).transpose(2, 5, 3, 6, 0, 1, 4, 7)
+        # A single picture fills all of a patch's depth.
+        out.reshape(*blocks.shape[:5], self.temporal_patch_size, edge, edge)[...] = blocks
 
     @cached_property
     def _tables(self) -> npt.NDArray[np.float32]:
