@@ -21,6 +21,7 @@ from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders import opencv
 from support import sounds
 from support.clips import clip
+from support.watch import Watch
 
 SMALL = {"frames": 12, "width": 128, "height": 96}
 VIDEOS: list[tuple[str, str, str, dict[str, Any]]] = [
@@ -223,36 +224,14 @@ class TestRefused:
             identify(data)
 
 
-class Watch:
-    """Counts how often a file is opened, by anyone, as the kernel sees it."""
-
-    _IN_OPEN = 0x20
-
-    def __init__(self, path: Path) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        self._fd = libc.inotify_init1(os.O_NONBLOCK)
-        if self._fd < 0 or libc.inotify_add_watch(self._fd, bytes(path), self._IN_OPEN) < 0:
-            pytest.skip("this system does not tell who opens files")
-
-    def opened(self) -> bool:
-        try:
-            return bool(os.read(self._fd, 4096))
-        except BlockingIOError:
-            return False
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
 @pytest.fixture
 def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """A local file beside the process that scripts name, watched."""
     path = tmp_path / "clip.mp4"
     path.write_bytes(clip(**SMALL))
     monkeypatch.chdir(tmp_path)
-    watch = Watch(path)
-    yield watch
-    watch.close()
+    with Watch(path) as watch:
+        yield watch
 
 
 class TestFFmpegIsHeld:

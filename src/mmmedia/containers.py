@@ -21,6 +21,7 @@ from mmmedia.errors import InvalidMediaError
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 Buffer = bytes | bytearray | memoryview
 
@@ -141,6 +142,21 @@ def open_av(data: Buffer) -> "InputContainer":
         )
     except (av.FFmpegError, ValueError, OSError, UnicodeError) as error:
         raise InvalidMediaError(f"Could not open the container: {_reason(error)}") from error
+
+
+def video_stream(container: "InputContainer") -> "VideoStream":
+    """Return the first video stream of an open container.
+
+    Raises:
+        InvalidMediaError: (a `ValueError`) it has none, or one of a codec that FFmpeg does not know.
+    """
+    if not container.streams.video:
+        raise InvalidMediaError("No video stream found.")
+    stream = container.streams.video[0]
+    context: object = stream.codec_context  # None without a decoder, other than its type says
+    if context is None:
+        raise InvalidMediaError("The video stream is of an unknown codec.")
+    return stream
 
 
 def _reason(error: Exception) -> str:

@@ -36,14 +36,14 @@ def read_frames(data: bytes, wanted: Sequence[int]) -> tuple[Frames, list[int]]:
         InvalidMediaError: (a `ValueError`) the bytes can't be decoded, or the frames change their size.
         LimitExceededError: (a `ValueError`) the frames are larger than the settings admit.
     """
-    targets = sorted(set(wanted))
+    targets = sorted({number for number in wanted if number >= 0})
     frames = np.empty((0, 0, 0, 3), np.uint8)
     valid: list[int] = []
     convert = Converter()
+    if not targets:
+        return frames, valid
     for number, frame in enumerate(_decode(data)):
-        if number > targets[-1]:
-            break
-        if number != targets[len(valid)] and number not in targets:
+        if number != targets[len(valid)]:
             continue
         if not valid:
             check_size(frame.height, frame.width, len(targets))
@@ -55,7 +55,7 @@ def read_frames(data: bytes, wanted: Sequence[int]) -> tuple[Frames, list[int]]:
             )
         convert(frame, frames[len(valid)])
         valid.append(number)
-        if number == targets[-1]:
+        if len(valid) == len(targets):
             break
     return frames[: len(valid)], valid
 
@@ -66,9 +66,7 @@ def _decode(data: bytes) -> "Iterator[VideoFrame]":
 
     deadline = Deadline()
     with containers.open_av(data) as container:
-        if not container.streams.video:
-            raise InvalidMediaError("No video stream found.")
-        stream = container.streams.video[0]
+        stream = containers.video_stream(container)
         check_size(stream.codec_context.height, stream.codec_context.width, 1)
         stream.thread_type = "AUTO"
         for packet in index.demux(container.demux(stream), flush=True):
