@@ -19,7 +19,7 @@ def resize_video(frames: Frames, size: tuple[int, int]) -> Frames:
         size: the new (height, width) in pixels.
 
     Returns:
-        A new array of shape (frames, *size, channels) and the same dtype.
+        A new array of shape (frames, new height, new width, channels) and the same dtype.
 
     >>> resize_video(np.zeros((2, 4, 6, 3), np.uint8), (8, 12)).shape
     (2, 8, 12, 3)
