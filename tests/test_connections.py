@@ -6,10 +6,13 @@ import gzip
 import http.client
 import logging
 import os
+import shutil
+import socket
 import stat
+import subprocess
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -723,3 +726,69 @@ def test_an_engine_can_tell_whose_fault_an_error_is(server: Server, fetch: Calla
     part = PartError.around(TimeoutError("too slow"), 0, 0, "image_url")
     part.__cause__ = TimeoutError("too slow")
     assert http_status(part) == 503
+
+
+# TLS.
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a self-signed certificate for localhost, in one file."""
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("openssl is not installed")
+    directory = tmp_path_factory.mktemp("certificate")
+    arguments = (
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    )
+    arguments += " -addext subjectAltName=DNS:localhost -keyout key.pem -out certificate.pem"
+    subprocess.run([program, *arguments.split()], cwd=directory, check=True, capture_output=True)
+    both = directory / "both.pem"
+    both.write_bytes((directory / "key.pem").read_bytes() + (directory / "certificate.pem").read_bytes())
+    return both
+
+
+@pytest.fixture
+def secure(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server that speaks TLS, and that is trusted."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with Server(certificate=certificate) as server:
+        yield server
+
+
+def test_https_is_fetched_where_the_certificate_is_for_that_name(
+    secure: Server, fetch: Callable[..., bytes]
+) -> None:
+    secure.route("/b", reply(BODY))
+    url = secure.route("/a", redirect("/b"))
+    assert fetch(url.replace("127.0.0.1", "localhost"), timeout=20) == BODY
+
+
+def test_another_name_and_an_unknown_issuer_are_final(
+    secure: Server, fetch: Callable[..., bytes], waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = secure.route("/a", reply(BODY))
+    certificate_errors = (requests.exceptions.SSLError, aiohttp.ClientConnectorCertificateError)
+    with pytest.raises(certificate_errors, match="127"):
+        fetch(url, timeout=20)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    with pytest.raises(certificate_errors, match="self-signed"):
+        fetch(url.replace("127.0.0.1", "localhost"), timeout=20)
+    assert waits == []
+    assert secure.count() == 0
+
+
+@pytest.mark.usefixtures("one_attempt")
+@pytest.mark.parametrize("behaviour", [stall(), drip(BODY, 0.01), drip_head(0.01)])
+def test_the_deadline_holds_under_tls_too(
+    secure: Server, fetch: Callable[..., bytes], behaviour: Behaviour
+) -> None:
+    url = secure.route("/a", behaviour).replace("127.0.0.1", "localhost")
+    with pytest.raises((requests.Timeout, TimeoutError)):
+        fetch(url, timeout=0.3)
+
+
+@pytest.mark.usefixtures("one_attempt")
+def test_a_handshake_that_stalls_is_given_up(fetch: Callable[..., bytes]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises((requests.Timeout, TimeoutError)):
+        fetch(f"https://127.0.0.1:{silent.getsockname()[1]}/", timeout=0.2)

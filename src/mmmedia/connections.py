@@ -455,6 +455,11 @@ def environment_proxy(url: HTTPURL) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
+def _certificate_bundle() -> str | None:
+    """Return the file of certificates that the environment names, as requests and curl know it."""
+    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+
+
 def _depart(hop: Hop, travelled: Journey) -> str | None:
     """Begin a hop; return the proxy to ask, after judging what can be judged of what it would reach."""
     travelled.depart()
@@ -493,7 +498,8 @@ class HTTPConnection:
       no cookie is ever kept.
     * A body may have `VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB`, as it arrives and after gzip; one that is cut short
       is an error.
-    * Proxies are those of the environment; `.netrc` is not read.
+    * Proxies are those of the environment, and `REQUESTS_CA_BUNDLE` may name the certificates to trust;
+      `.netrc` is not read.
 
     It is safe to share between threads and event loops. The async half keeps one session per event loop,
     which is closed with the loop.
@@ -660,7 +666,7 @@ class HTTPConnection:
         proxy = _depart(hop, travelled)
         prepared = requests.Request("GET", headers=dict(hop.headers), url="http://localhost/").prepare()
         prepared.url = str(hop.url)  # as it was judged, not as requests would rewrite it
-        verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+        verify = _certificate_bundle() or True
         return client.send(
             prepared,
             stream=True,
@@ -806,12 +812,14 @@ class HTTPConnection:
             async with slots, asyncio.timeout(seconds):
                 with journey(_current_policy().egress) as travelled:
                     while True:
-                        async with await _async_send(client, hop, travelled, None) as response:
+                        response = await _async_send(client, hop, travelled, None)
+                        try:
                             if not _redirects(hop, response.status, allow_redirects):
                                 _async_raise_for_status(response)
                                 return await _async_receive(response, hop, sink)
-                            response.close()
                             hop = hop.redirected(response.status, response.headers.get("Location"))
+                        finally:
+                            _drop(response)
         except TimeoutError as error:
             shown = redact_url(str(hop.url))
             raise TimeoutError(
@@ -880,6 +888,8 @@ def _receive(response: "requests.Response", hop: Hop, sink: IO[bytes]) -> None:
 
 
 def _new_async_client() -> "aiohttp.ClientSession":
+    import ssl
+
     import aiohttp
 
     from mmmedia.dialling import JudgedConnector
@@ -887,8 +897,15 @@ def _new_async_client() -> "aiohttp.ClientSession":
     class Connector(JudgedConnector, aiohttp.TCPConnector):
         """Goes only where the egress policy admits."""
 
+    bundle = _certificate_bundle()
+    trust = ssl.create_default_context(cafile=bundle) if bundle else True
     return aiohttp.ClientSession(
-        connector=Connector(limit=0),
+        # Where Python has the bug that it makes up for: TLS transports that are closed but never end.
+        connector=Connector(
+            limit=0,
+            ssl=trust,
+            enable_cleanup_closed=getattr(aiohttp.connector, "NEEDS_CLEANUP_CLOSED", False),
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": USER_AGENT},
     )
@@ -905,11 +922,27 @@ def _close_with_loop(
 
     def close() -> None:
         if not (loop.is_running() or loop.is_closed()):
-            loop.run_until_complete(client.close())
+            loop.run_until_complete(_wind_up(client))
             forget()
         close_loop()
 
     loop.close = close  # type: ignore[method-assign]
+
+
+def _drop(response: "aiohttp.ClientResponse") -> None:
+    """Let go of a response; unless it was read to its end, its connection is cut without a farewell.
+
+    Under TLS the farewell waits for the other side's, which a stranger may withhold.
+    """
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
+    response.close()
+
+
+async def _wind_up(client: "aiohttp.ClientSession") -> None:
+    await client.close()
+    for _ in range(3):  # sockets are closed on the turns of the loop after the one that asks for it
+        await asyncio.sleep(0)
 
 
 async def _async_send(

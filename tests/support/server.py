@@ -12,12 +12,14 @@ A behaviour is a function of a `Request`; it writes raw bytes with `request.send
 import contextlib
 import gzip
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 
 Behaviour = Callable[["Request"], None]
 
@@ -209,8 +211,11 @@ def slowly(seconds: float, then: Behaviour) -> Behaviour:
 class Server:
     """The server; a context manager. It counts what arrives, before it answers."""
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", certificate: Path | None = None) -> None:
         self.host = host
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if certificate else None
+        if self._tls is not None and certificate is not None:
+            self._tls.load_cert_chain(certificate)
         self.requests: list[Request] = []
         self.connections = 0
         self.stopping = threading.Event()
@@ -241,7 +246,8 @@ class Server:
 
     @property
     def origin(self) -> str:
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
 
     def url(self, target: str) -> str:
         return self.origin + target
@@ -278,6 +284,11 @@ class Server:
     def _serve(self, connection: socket.socket) -> None:
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                plain = connection
+                connection = self._tls.wrap_socket(plain, server_side=True)
+                with self._changed:
+                    self._open.symmetric_difference_update((plain, connection))
             with connection.makefile("rb") as reader:
                 while (request := self._read(reader, connection)) is not None:
                     with self._changed:
@@ -296,7 +307,7 @@ class Server:
 
     def _read(self, reader: object, connection: socket.socket) -> Request | None:
         line = reader.readline(1 << 20)
-        if not line.strip():
+        if line.count(b" ") < 2:  # the end, or no HTTP
             return None
         method, target, _ = line.decode("latin-1").split(" ", 2)
         headers = {}
