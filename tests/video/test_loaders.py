@@ -319,6 +319,13 @@ class TestScriptedReading:
         assert capture.retrieved == list(range(0, 100, 10))
         assert capture.grabs == 91
 
+    @pytest.mark.parametrize("options", [{}, {"max_duration": None}, {"max_duration": None, "fps": None}])
+    def test_five_minutes_by_default(self, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
+        """Up to 300 seconds the number of samples grows, beyond it no longer."""
+        for total, count in ((2900, 580), (30_000, 600)):
+            replace(monkeypatch, ScriptedCapture(total))
+            assert len(OpenCVDynamicVideoBackend.load_bytes(b"x", **options)[0]) == count
+
     def test_no_frame_at_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Not one readable frame is a ValueError, with recovery as well."""
         for recovery in (False, True):

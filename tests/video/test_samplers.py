@@ -146,6 +146,16 @@ def test_types_of_the_helpers() -> None:
     assert Molmo2VideoBackend.get_candidate_target_fps(30.0, 2, max_fps=12) == [2.0, 6.0, 10.0]
 
 
+@pytest.mark.parametrize("fps", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("loader", [OpenCVVideoBackend, OpenCVDynamicVideoBackend])
+def test_rates_that_are_none(loader: Any, fps: float) -> None:
+    """A request for a rate that is not finite is a ValueError that names it."""
+    with pytest.raises(InvalidArgumentError, match=f"fps={fps}"):
+        loader.compute_frames_index_to_sample(
+            VideoSourceMetadata(9, 3.0, 3.0), VideoTargetMetadata(4, fps, 300)
+        )
+
+
 totals = st.integers(-10, 5000)
 rates = st.one_of(
     st.floats(0.01, 240),
