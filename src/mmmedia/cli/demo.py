@@ -257,7 +257,8 @@ def _described(media: Any) -> str:
         lines = [
             f"{about['total_num_frames']} frames, {about['fps']:g} fps, {about['duration']:g} s",
             f"frames_indices {shortened(about['frames_indices'])}",
-            f"do_sample_frames {about['do_sample_frames']}, backend {about['video_backend']}",
+            f"video_backend {about['video_backend']}",
+            f"do_sample_frames {about['do_sample_frames']}",
         ]
     else:
         array, rate = media
