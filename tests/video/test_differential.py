@@ -1,0 +1,231 @@
+"""Seeking against sequential reading: every byte, every metadata value, every error, or a refusal.
+
+The long run is marked `slow` (`nox -s fuzz`). Its environment: `FUZZ_SEED` (where to begin; random),
+`FUZZ_SECONDS` (60) or `FUZZ_COUNT` (files), and `FUZZ_DIR` (where files that fail are kept). A failure names
+its seed; `FUZZ_SEED=<seed> FUZZ_COUNT=1` replays it.
+"""
+
+import hashlib
+import itertools
+import os
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from mmmedia.errors import NotSeekableError
+from mmmedia.video import (
+    Molmo2VideoBackend,
+    OpenCVDynamicVideoBackend,
+    OpenCVVideoBackend,
+    VideoSourceMetadata,
+    VideoTargetMetadata,
+)
+from mmmedia.video.decoders import plan
+from support import corpus
+from support.corpus import COMMON_CONTAINERS, SHAPES, Recipe, draw
+
+
+class Pick(OpenCVVideoBackend):
+    """Reads the indices that it is told to."""
+
+    @classmethod
+    def compute_frames_index_to_sample(
+        cls, source: VideoSourceMetadata, target: VideoTargetMetadata, **kwargs: Any
+    ) -> list[int]:
+        return list(kwargs["indices"])
+
+
+LOADERS: dict[str, Any] = {
+    "pick": Pick,
+    "opencv": OpenCVVideoBackend,
+    "opencv_dynamic": OpenCVDynamicVideoBackend,
+    "molmo2": Molmo2VideoBackend,
+}
+Answer = tuple[Any, ...]
+
+
+def answer(data: bytes, loader: str, options: dict[str, Any], decode: str) -> Answer:
+    """All that a caller can see: the hash of the frames and the metadata, or the error."""
+    try:
+        frames, metadata = LOADERS[loader].load_bytes(data, decode=decode, **options)
+    except NotSeekableError:
+        raise
+    except Exception as error:
+        return type(error).__name__, str(error)
+    return frames.shape, frames.dtype, hashlib.sha256(frames.tobytes()).hexdigest(), metadata
+
+
+def difference(data: bytes, loader: str, options: dict[str, Any]) -> str:
+    """ "same", a refusal with its reason, or how the two ways of reading differ."""
+    try:
+        fast = answer(data, loader, options, "seek")
+    except NotSeekableError as refusal:
+        return f"refused: {str(refusal).rsplit(': ', 1)[-1]}"
+    reference = answer(data, loader, options, "sequential")
+    if fast == reference:
+        return "same"
+    # Some damage makes the reference's own answer depend on what was in memory before.
+    for _ in range(4):
+        if answer(data, loader, options, "sequential") != reference:
+            return "reference differs from itself"
+    return f"DIFFERENT: {fast} against {reference}"
+
+
+@contextmanager
+def pure_seeking() -> Iterator[None]:
+    """However short a stream is, it is not decoded whole to prove it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "_SHORT", 0)
+        patch.setattr(plan, "_SHORT_BY_CODEC", {})
+        yield
+
+
+def examine(recipe: Recipe, count: int = 3) -> Counter[str]:
+    """Put requests to a recipe's clip and count what comes of them; a common kind must not be refused."""
+    data = recipe.make()
+    outcomes: Counter[str] = Counter()
+    requests = itertools.islice(corpus.requests(recipe.seed, recipe.clip["frames"]), count)
+    for loader, options in requests:
+        if recipe.intact:
+            with pure_seeking():
+                outcome = difference(data, loader, options)
+        else:
+            outcome = difference(data, loader, options)
+        assert not outcome.startswith("DIFFERENT"), f"{recipe}\n{loader} {options}\n{outcome}"
+        assert not (recipe.common and outcome.startswith("refused")), f"{recipe}\n{outcome}"
+        outcomes[outcome] += 1
+    return outcomes
+
+
+COMMON = [
+    (codec, container, shape)
+    for codec, containers in COMMON_CONTAINERS.items()
+    for number, shape in enumerate(SHAPES[codec])
+    for container in (containers if number == 0 else [containers[number % len(containers)]])
+]
+
+
+class TestCommonKinds:
+    @pytest.mark.parametrize(("codec", "container", "shape"), COMMON)
+    def test_every_shape(self, codec: str, container: str, shape: dict[str, Any]) -> None:
+        """What people have is answered by seeking, and equal."""
+        fields = {"codec": codec, "container": container, "frames": 60, "width": 96, "height": 64, **shape}
+        examine(Recipe(fields, common=True, seed=len(str(fields))), 3)
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"timestamps": [n + n // 3 + 5 * (n > 20) for n in range(48)]},
+            {"container": "matroska", "timestamps": [n * 7 + n % 3 for n in range(48)], "time_base": corpus.Fraction(1, 500)},
+            corpus.COLOURS[1],
+            corpus.COLOURS[2],
+            {"container": "matroska", **corpus.COLOURS[1]},
+            {"audio": True},
+            {"audio": True, "container": "matroska"},
+            {"audio": True, "codec": "libvpx-vp9", "container": "webm"},
+            {"audio": True, "codec": "libx265", "container": "mov", **SHAPES["libx265"][0]},
+            {"rate": corpus.Fraction(30000, 1001)},
+            {"width": 98, "height": 66},
+            corpus.FRAGMENTED,
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_every_setting(self, fields: dict[str, Any]) -> None:
+        """Variable rate, colour tags, sound beside it, fragments: all by seeking."""
+        fields = {"codec": "libx264", "container": "mp4", "frames": 48, "width": 96, "height": 64, **fields}
+        examine(Recipe(fields, common=True, seed=7), 3)
+
+    @pytest.mark.parametrize("codec", COMMON_CONTAINERS)
+    def test_short_streams_are_proven(self, codec: str) -> None:
+        """Under "seek" a short stream passes its proof, too, with the thresholds as they are."""
+        fields = {"codec": codec, "container": "matroska", "frames": 40, "width": 96, "height": 64}
+        data = Recipe(fields | SHAPES[codec][0]).make()
+        assert difference(data, "pick", {"indices": [3, 17, 39]}) == "same"
+
+
+class TestSeeds:
+    @pytest.mark.parametrize("seed", range(60))
+    def test_any_kind(self, seed: int) -> None:
+        """Clips of any kind: equal, or refused."""
+        try:
+            examine(draw(seed))
+        except av.FFmpegError as error:
+            pytest.skip(f"can't be encoded: {error}")
+
+    @pytest.mark.parametrize("seed", range(60))
+    def test_damaged(self, seed: int) -> None:
+        """Broken bytes and files cut short: the same frames, the same error, or refused."""
+        examine(draw(seed, damaged=True), 2)
+
+
+class TestTheTestItself:
+    def test_a_difference_is_seen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One wrong byte of one frame is a difference."""
+        from mmmedia.video.decoders import convert
+
+        right = convert.Converter.__call__
+
+        def wrong(self: Any, frame: Any, row: Any) -> None:
+            right(self, frame, row)
+            row[-1, -1, -1] ^= 1
+
+        monkeypatch.setattr(convert.Converter, "__call__", wrong)
+        recipe = Recipe({"frames": 40, "width": 96, "height": 64}, common=True)
+        with pytest.raises(AssertionError, match="DIFFERENT"):
+            examine(recipe, 1)
+
+    def test_seeds_repeat(self) -> None:
+        """A seed is a recipe and a series of requests."""
+        for seed in range(20):
+            assert draw(seed) == draw(seed)
+            assert draw(seed, damaged=True) == draw(seed, damaged=True)
+            first, again = corpus.requests(seed, 50), corpus.requests(seed, 50)
+            assert [next(first) for _ in range(5)] == [next(again) for _ in range(5)]
+        assert draw(1) != draw(2)
+
+    def test_common_kinds_are_drawn(self) -> None:
+        """Of the seeds, enough are kinds that must not be refused, of each codec."""
+        drawn = [draw(seed) for seed in range(300)]
+        assert {r.clip["codec"] for r in drawn if r.common} == set(COMMON_CONTAINERS)
+        assert sum(r.common for r in drawn) > 80
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_fuzz() -> None:
+    """New seeds for as long as asked for; whatever differs is kept, and named at the end."""
+    seed = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(1 << 40))
+    count = int(os.environ.get("FUZZ_COUNT") or 0)
+    seconds = float(os.environ.get("FUZZ_SECONDS") or 60)
+    folder = Path(os.environ.get("FUZZ_DIR") or tempfile.mkdtemp(prefix="mmmedia-fuzz-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + seconds
+    outcomes: Counter[str] = Counter()
+    failures: list[str] = []
+    for number in itertools.count(seed):
+        if number - seed >= count if count else time.monotonic() > end:
+            break
+        for damaged in (False, True):
+            recipe = draw(number, damaged=damaged)
+            kind = "damaged" if damaged else "intact"
+            try:
+                outcomes.update({f"{kind}: {what}": n for what, n in examine(recipe).items()})
+            except av.FFmpegError:
+                outcomes["can't be encoded"] += 1
+            except AssertionError as difference:
+                outcomes[f"{kind}: FAILED"] += 1
+                failures.append(str(difference))
+                (folder / f"{number}-{kind}.bin").write_bytes(recipe.make())
+                (folder / f"{number}-{kind}.txt").write_text(str(difference))
+    report = "\n".join(f"{n:8} {what}" for what, n in outcomes.most_common())
+    sys.stdout.write(f"\nseeds {seed} to {number - 1}\n{report}\n")
+    assert not failures, f"{len(failures)} differences, kept in {folder}:\n" + "\n\n".join(failures[:20])
