@@ -1,5 +1,6 @@
 """The clips of the video benchmark, encoded once into `benchmarks/.clips` and kept."""
 
+import io
 from fractions import Fraction
 from pathlib import Path
 
@@ -49,6 +50,8 @@ CLIPS = {
         {"preset": "ultrafast", "x265-params": "log-level=none"},
     ),
     "vp9_720p_60s.webm": ("libvpx-vp9", 1280, 720, 60, 30, 128, {"deadline": "realtime", "cpu-used": "8"}),
+    "av1_720p_60s.mp4": ("libsvtav1", 1280, 720, 60, 30, 128, {"preset": "9", "crf": "40"}),
+    "mpeg4_720p_60s.mp4": ("mpeg4", 1280, 720, 60, 30, 60, {"qscale": "6", "bf": "2"}),
 }
 
 
@@ -59,6 +62,23 @@ def clip(name: str) -> bytes:
         FOLDER.mkdir(exist_ok=True)
         part = path.with_suffix(".part")
         _encode(part, *CLIPS[name])
+        part.rename(path)
+    return path.read_bytes()
+
+
+def prefix(name: str, seconds: int) -> bytes:
+    """Return the first `seconds` of a clip and what follows up to the next key frame, not encoded anew."""
+    path = FOLDER / f"{Path(name).stem}_first_{seconds}s.mp4"
+    if not path.exists():
+        part = path.with_suffix(".part")
+        with av.open(io.BytesIO(clip(name))) as whole, av.open(str(part), "w", format="mp4") as out:
+            source = whole.streams.video[0]
+            stream = out.add_stream_from_template(source)
+            for packet in whole.demux(source):
+                if packet.is_keyframe and packet.pts is not None and packet.pts * packet.time_base >= seconds:
+                    break
+                packet.stream = stream
+                out.mux(packet)
         part.rename(path)
     return path.read_bytes()
 
