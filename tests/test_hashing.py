@@ -68,7 +68,8 @@ DIFFERENT = [
     np.zeros(2, np.int16), np.float32(1), np.zeros((0, 2)), np.zeros((2, 0)),
     torch.zeros(2, dtype=torch.bfloat16), torch.zeros(2, dtype=torch.float16),
     Image.new("RGB", (2, 3)), Image.new("RGB", (3, 2)), Image.new("L", (6, 3)),
-    Image.new("RGB", (2, 3), "red"), palette_image([0, 0, 0, 255, 0, 0]), palette_image([0, 255, 0, 0, 0, 0]), "été",
+    Image.new("RGB", (2, 3), "red"), palette_image([0, 0, 0, 255, 0, 0]), palette_image([0, 255, 0, 0, 0, 0]),
+    "été",
 ]  # fmt: skip
 
 

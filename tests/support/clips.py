@@ -119,11 +119,18 @@ def _video_stream(out: av.container.OutputContainer, spec: Clip, width: int, hei
         context.colorspace = spec.colorspace
     if spec.color_range is not None:
         context.color_range = spec.color_range
-    defaults = {"libx264": {"preset": "veryfast"}, "libx265": {"preset": "ultrafast", "x265-params": "log-level=none"},
-                "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"}, "libvpx": {"deadline": "realtime", "cpu-used": "8"},
-                "libsvtav1": {"preset": "12", "svtav1-params": "lp=1"}}.get(spec.codec, {})  # fmt: skip
+    defaults = _FAST.get(spec.codec, {})
     stream.options = {**defaults, **spec.options}
     return stream
+
+
+_FAST = {
+    "libx264": {"preset": "veryfast"},
+    "libx265": {"preset": "ultrafast", "x265-params": "log-level=none"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
+    "libvpx": {"deadline": "realtime", "cpu-used": "8"},
+    "libsvtav1": {"preset": "12", "svtav1-params": "lp=1"},
+}
 
 
 def _tone(seconds: float) -> Iterator[av.AudioFrame]:

@@ -21,6 +21,7 @@ from mmmedia.video import (
     VideoSourceMetadata,
     VideoTargetMetadata,
 )
+from mmmedia.video.decoders import bitstreams
 from support.captures import ScriptedCapture, numbers, read_plainly
 from support.clips import clip, read_number
 
@@ -641,3 +642,34 @@ class TestVideoAPI:
         """An OpenCV without one is told what to install."""
         with pytest.raises(Exception, match="install opencv-python-headless"):
             OpenCVVideoBackend.get_cv2_video_api()
+
+
+class TestInterlaced:
+    """OpenCV 4.14 hands out memory as it found it for interlaced frames; PyAV answers for it."""
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"options": {"x264-params": "tff=1"}},
+            {"options": {"x264-params": "tff=1"}, "container": "matroska"},
+            {"codec": "mpeg2video", "container": "mpegts", "options": {"flags": "+ilme+ildct"}},
+        ],
+        ids=["h264-mp4", "h264-mkv", "mpeg2-ts"],
+    )
+    def test_is_decoded_with_one_warning(
+        self, fields: dict[str, Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The right frames, the same in two loads, and one warning that says why."""
+        data = clip(frames=12, **fields)
+        frames, metadata = OpenCVVideoBackend.load_bytes(data, num_frames=4)
+        assert [read_number(frame) for frame in frames] == metadata["frames_indices"] == [0, 3, 7, 11]
+        assert [r.message for r in caplog.records if "interlaced" in r.message] != []
+        again, _ = OpenCVVideoBackend.load_bytes(data, num_frames=4)
+        assert (frames == again).all()
+
+    @pytest.mark.parametrize("container", ["mp4", "mov", "matroska"])
+    def test_progressive_needs_no_second_look(self, container: str) -> None:
+        """What says in its configuration that it is progressive is not decoded twice."""
+        assert bitstreams.is_progressive_h264(clip(container=container))
+        assert not bitstreams.is_progressive_h264(clip(container=container, options={"x264-params": "tff=1"}))
+        assert not bitstreams.is_progressive_h264(clip(container="mpegts"))

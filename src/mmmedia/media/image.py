@@ -111,7 +111,9 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
         Raises:
             OSError: the file can't be read, and all that `load_bytes` raises.
         """
-        return self.load_bytes(Path(filepath).read_bytes())
+        # Not by way of a new Path: the connector's own leads through the file that it has checked.
+        with open(filepath, "rb") as file:  # noqa: PTH123
+            return self.load_bytes(file.read())
 
     def encode_base64(
         self, media: Image.Image | MediaWithBytes[Image.Image], *, image_format: str = "PNG"

@@ -58,7 +58,7 @@ class BitReader:
 class BitTable:
     r"""The fields of many headers at once: a row of bytes each, read where a mask says so.
 
-    Rows whose fields are malformed or go past the end are marked in `bad`.
+    Rows whose fields are malformed or go past the end are marked in `bad`, the latter in `past_end` too.
 
     >>> table = BitTable(np.array([[0xA6, 0], [0x40, 0]], np.uint8))
     >>> table.u(1).tolist(), table.ue().tolist(), table.bad.tolist()
@@ -72,6 +72,7 @@ class BitTable:
         self._limit = 8 * rows.shape[1]
         self._at = np.zeros(len(rows), np.int64)
         self.bad = np.zeros(len(rows), np.bool_)
+        self.past_end = np.zeros(len(rows), np.bool_)
 
     def __len__(self) -> int:
         return len(self._at)
@@ -89,7 +90,9 @@ class BitTable:
 
     def _advance(self, which: npt.NDArray[np.intp], bits: Ints | int) -> None:
         self._at[which] += bits
-        self.bad[which] |= self._at[which] > self._limit
+        past = self._at[which] > self._limit
+        self.bad[which] |= past
+        self.past_end[which] |= past
 
     def u(self, bits: int, where: Bools | None = None) -> Ints:
         """An unsigned integer of 1 to 32 bits of the rows in the mask, 0 elsewhere."""

@@ -11,7 +11,7 @@ annex B), the AV1 bitstream specification (5.3 to 5.9), ISO/IEC 14496-2 (6.2).
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mmmedia.video.decoders.index import PacketIndex
 
 Bytes = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
 PARAMETERS_CHANGE = "parameters change midway"
 DAMAGED = "damaged or unusual headers"
@@ -60,7 +61,7 @@ def analyse(index: "PacketIndex") -> Structure:
 
 # ------------------------------------------------------------------------------- NAL units
 _MAX_UNITS = 600  # of one packet
-_HEADER_BYTES = 96  # of a slice header
+_HEADER_BYTES = (32, 192)  # of a slice header: what nearly all take, and what any takes
 
 
 @dataclass(frozen=True)
@@ -99,17 +100,27 @@ def _units(index: "PacketIndex", data: Bytes, length_size: int) -> _Units:
     return _Units(packets[order], starts[order], lengths[order])
 
 
-def _headers(data: Bytes, start: Ints, length: Ints) -> BitTable:
-    """The first bytes of NAL units, behind their own header, as rows of bits."""
-    columns = np.arange(_HEADER_BYTES)
-    inside = columns < length[:, None]
-    rows = np.where(inside, data[np.where(inside, start[:, None] + columns, 0)], np.uint8(0))
+def _read_headers(data: Bytes, start: Ints, length: Ints, read: Callable[[BitTable], T]) -> T:
+    """Read the first bytes of NAL units, behind their own header, as rows of bits; any bad row refuses."""
+    for width in _HEADER_BYTES:
+        table = BitTable(_first_bytes(data, start, length, width))
+        fields = read(table)
+        if not table.bad.any():
+            return fields
+        if not table.past_end.any():
+            break
+    raise CannotSeekError(DAMAGED)
+
+
+def _first_bytes(data: Bytes, start: Ints, length: Ints, width: int) -> Bytes:
+    columns = np.arange(width)
+    rows: Bytes = data[np.minimum(start[:, None] + columns, len(data) - 1)]
+    rows[columns >= length[:, None]] = 0
     zeros = rows == 0
     escaped = (zeros[:, :-2] & zeros[:, 1:-1] & (rows[:, 2:] == 3)).any(axis=1)
     for row in np.flatnonzero(escaped):
-        clean = unescape(rows[row].tobytes())
-        rows[row] = np.frombuffer(clean.ljust(_HEADER_BYTES, b"\0"), np.uint8)
-    return BitTable(rows)
+        rows[row] = np.frombuffer(unescape(rows[row].tobytes()).ljust(width, b"\0"), np.uint8)
+    return rows
 
 
 def _same_parameter_sets(data: Bytes, units: _Units, known: set[bytes]) -> None:
@@ -170,6 +181,7 @@ class _H264Sequence:
     chroma: bool
     bit_depth: int
     macroblocks: int
+    says_fields: bool  # messages may call a picture interlaced
 
 
 @dataclass(frozen=True)
@@ -205,8 +217,11 @@ def _h264(index: "PacketIndex") -> Structure:
     header = data[slices.start]
     is_idr, reference = header & 31 == _IDR, header >> 5 & 3
     first = _first_of_each_packet(slices, len(index))
-    fields = _h264_slices(
-        _headers(data, slices.start + 1, slices.length - 1), is_idr, reference > 0, sequence, pictures
+    fields = _read_headers(
+        data,
+        slices.start + 1,
+        slices.length - 1,
+        lambda table: _h264_slices(table, is_idr, reference > 0, sequence, pictures),
     )
     # All slices of a packet must be of one picture, in order.
     own_first = first[np.searchsorted(slices.packet[first], slices.packet)]
@@ -285,9 +300,78 @@ def _h264_sequence(payload: bytes) -> _H264Sequence:
         raise CannotSeekError(INTERLACED)
     if order_type == 1 or separate or reader_rest[1] or max(frame_num_bits, order_bits) > 16:
         raise CannotSeekError(UNSUPPORTED)
+    fields = _says_fields(reader)
     return _H264Sequence(
-        frame_num_bits, order_type, order_bits, chroma_format != 0, bit_depth, width * height
+        frame_num_bits, order_type, order_bits, chroma_format != 0, bit_depth, width * height, fields
     )
+
+
+def _says_fields(reader: BitReader) -> bool:
+    """Whether picture structures are told in messages: a flag of the usability information (E.1.1)."""
+    reader.u(1)
+    if reader.u(1):  # cropping
+        for _ in range(4):
+            reader.ue()
+    if not reader.u(1):
+        return False
+    if reader.u(1) and reader.u(8) == 255:  # aspect ratio
+        reader.u(32)
+    if reader.u(1):  # overscan
+        reader.u(1)
+    if reader.u(1):  # video signal
+        reader.u(4)
+        if reader.u(1):
+            reader.u(24)
+    if reader.u(1):  # chroma location
+        reader.ue()
+        reader.ue()
+    if reader.u(1):  # timing
+        reader.u(65)
+    buffered = False
+    for _ in range(2):
+        if reader.u(1):
+            buffered = True
+            count = reader.ue() + 1
+            reader.u(8)
+            for _ in range(min(count, 32)):
+                reader.ue()
+                reader.ue()
+                reader.u(1)
+            reader.u(20)
+    if buffered:
+        reader.u(1)
+    return reader.u(1) == 1
+
+
+# Where an H.264 configuration begins: in MP4, and in Matroska (a codec's private data, with its length).
+_MATROSKA_AVC = b"V_MPEG4/ISO/AVC"
+_AVC_RECORD = re.compile(rb"avcC|.{0,200}?\x63\xa2(?:[\x80-\xff]|[\x40-\x7f].)", re.DOTALL)
+
+
+def is_progressive_h264(data: bytes) -> bool:
+    """Whether every H.264 configuration in a file says that its pictures are frames, not fields.
+
+    A quick look at the bytes; False where it finds none, or can't tell.
+    """
+    found = False
+    for name in (b"avcC", _MATROSKA_AVC):
+        at = data.find(name)
+        while at >= 0:
+            after = at + len(name)
+            record = _AVC_RECORD.match(data, at if name == b"avcC" else after)
+            if record is None or not _is_progressive(data[record.end() : record.end() + 4096]):
+                return False
+            found = True
+            at = data.find(name, after)
+    return found
+
+
+def _is_progressive(record: bytes) -> bool:
+    try:
+        _, parameter_sets = _avcc(record)
+        return not any(_h264_sequence(p).says_fields for p in parameter_sets if p[0] & 31 == _SPS)
+    except (CannotSeekError, HeaderEndError, IndexError):
+        return False
 
 
 def _skip_scaling_list(reader: BitReader, size: int) -> None:
@@ -382,8 +466,6 @@ def _h264_slices(
     table.require(mode <= 2)
     for _ in range(2):
         table.require(abs(table.se(deblocking & (mode != 1))) <= 6)
-    if table.bad.any():
-        raise CannotSeekError(DAMAGED)
     return _H264Slices(first_macroblock, frame_num, order, intra)
 
 
@@ -477,26 +559,26 @@ def _hevc(index: "PacketIndex") -> Structure:
     leading = np.zeros(len(kind), np.bool_)
     leading[first] = True
     own_first = first[np.searchsorted(slices.packet[first], slices.packet)]
-    table = _headers(data, slices.start + 2, slices.length - 2)
-    random_access = kind >= 16
-    table.require(table.flag() == leading)
-    table.require((kind == kind[own_first]) & (level == level[own_first]))
-    table.flag(random_access)
-    table.require(np.isin(table.ue(), list(pictures)))
-    if layout.extra_bits:
-        table.u(layout.extra_bits, leading)
-    slice_kind = table.ue(leading)
-    table.require(slice_kind <= 2)
-    table.require(slice_kind == 2, leading & random_access)
-    if layout.output_flag:
-        table.require(table.flag(leading), leading)
-    if separate:
-        table.u(2, leading)
     is_idr = (kind == 19) | (kind == 20)
-    order = table.u(order_bits, leading & ~is_idr)[first]
-    if table.bad.any():
-        raise CannotSeekError(DAMAGED)
 
+    def read(table: BitTable) -> Ints:
+        random_access = kind >= 16
+        table.require(table.flag() == leading)
+        table.require((kind == kind[own_first]) & (level == level[own_first]))
+        table.flag(random_access)
+        table.require(np.isin(table.ue(), list(pictures)))
+        if layout.extra_bits:
+            table.u(layout.extra_bits, leading)
+        slice_kind = table.ue(leading)
+        table.require(slice_kind <= 2)
+        table.require(slice_kind == 2, leading & random_access)
+        if layout.output_flag:
+            table.require(table.flag(leading), leading)
+        if separate:
+            table.u(2, leading)
+        return table.u(order_bits, leading & ~is_idr)
+
+    order = _read_headers(data, slices.start + 2, slices.length - 2, read)[first]
     kind, level, reset = kind[first], level[first], is_idr[first]
     reset[0] = True
     # Not anchored on: sub-layer non-reference pictures, leading pictures, higher sub-layers.

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from mmmedia import containers
-from mmmedia.errors import InvalidMediaError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,9 +103,7 @@ def build(data: bytes) -> PacketIndex:
         InvalidMediaError: (a `ValueError`) the bytes are refused, can't be demuxed, or hold no video.
     """
     with containers.open_av(data) as container:
-        if not container.streams.video:
-            raise InvalidMediaError("No video stream found.")
-        stream = container.streams.video[0]
+        stream = containers.video_stream(container)
         context = stream.codec_context
         rows = []
         side_data = False

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from mmmedia import containers
 from mmmedia.errors import InvalidMediaError, LimitExceededError, MediaError
+from mmmedia.video.decoders.bitstreams import is_progressive_h264
 from mmmedia.video.decoders.eligible import Reference
 from mmmedia.video.decoders.limits import Deadline, check_size
 from mmmedia.video.samplers import VideoSourceMetadata
@@ -35,6 +36,9 @@ _MAX_FAILED_GRABS = 10_000
 
 # No list of indices is longer, whatever a header claims: six days at 30 frames a second.
 _MAX_TOTAL_FRAMES = 1 << 24
+
+# Larger files take so long to read that decoding their first frame does not count.
+_QUICK_LOOK = 1 << 24
 
 _OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 # OpenCV's own default, which it drops once the variable is set, then what FFmpeg is held to.
@@ -166,6 +170,23 @@ def reference(capture: Capture, source: VideoSourceMetadata) -> Reference:
         height=int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
         rotation=int(capture.get(cv2.CAP_PROP_ORIENTATION_META)),
     )
+
+
+# Codecs that know no fields.
+_PROGRESSIVE = frozenset([b"VP80", b"VP90", b"vp08", b"vp09", b"AV01", b"av01", b"theo", b"gif ", b"GIF "])
+
+
+def may_be_interlaced(capture: Capture, data: bytes) -> bool:
+    """Whether a closer look is due before frames are retrieved.
+
+    OpenCV 4.14 can't convert interlaced frames, does not say so, and hands out memory as it found it.
+    """
+    import cv2
+
+    codec = (int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF).to_bytes(4, "little")
+    if codec in _PROGRESSIVE:
+        return False
+    return not (codec.lower() in {b"h264", b"avc1"} and len(data) < _QUICK_LOOK and is_progressive_h264(data))
 
 
 def check_request(capture: Capture, count: int) -> None:

@@ -60,15 +60,24 @@ def read_frames(data: bytes, wanted: Sequence[int]) -> tuple[Frames, list[int]]:
     return frames[: len(valid)], valid
 
 
-def _decode(data: bytes) -> "Iterator[VideoFrame]":
-    """Frames in display order; a packet that can't be decoded is passed over."""
+def starts_interlaced(data: bytes) -> bool:
+    """Whether the first frame consists of two fields; False where there is no first frame."""
+    try:
+        frame = next(_decode(data, threads=1), None)
+    except InvalidMediaError:
+        return False
+    return frame is not None and frame.interlaced_frame
+
+
+def _decode(data: bytes, threads: int = 0) -> "Iterator[VideoFrame]":
+    """Frames in display order; a packet that can't be decoded is passed over. 0 threads: as FFmpeg likes."""
     import av
 
     deadline = Deadline()
     with containers.open_av(data) as container:
         stream = containers.video_stream(container)
         check_size(stream.codec_context.height, stream.codec_context.width, 1)
-        stream.thread_type = "AUTO"
+        stream.thread_count, stream.thread_type = threads, "AUTO"
         for packet in index.demux(container.demux(stream), flush=True):
             deadline.check()
             try:

@@ -78,7 +78,8 @@ def read_video(
         if recovery:
             raise InvalidArgumentError('frame_recovery needs backend="opencv".')
         return _read_pyav(data, choose, mode)
-    if not may_seek or opencv.is_replaced():
+    built_in = may_seek and not opencv.is_replaced()
+    if not built_in:
         if mode == "seek":
             raise InvalidArgumentError('decode="seek": this loader reads in a way of its own.')
         mode = "sequential"
@@ -96,6 +97,8 @@ def read_video(
                 raise NotSeekableError(f'decode="seek": not provably exact here: {reason}.') from None
     stats.count("sequential", reason)
     logger.debug("Decoding sequentially (%s): %d of %d frames.", reason, len(wanted), source.total_frames_num)
+    if built_in and opencv.may_be_interlaced(capture, data) and pyav.starts_interlaced(data):
+        return _by_pyav(data, wanted, source, "OpenCV can't convert its interlaced frames")
     if recovery:
         frames, valid, _ = reader._read_frames_with_recovery(capture, wanted, source.total_frames_num)
     else:
@@ -104,7 +107,9 @@ def read_video(
     if valid:
         return Decoded(frames, valid, source)
     del capture
-    return _rescue(data, wanted, source)
+    if opencv.is_replaced():
+        raise _nothing_read(source)
+    return _by_pyav(data, wanted, source, "OpenCV reads no frame of it")
 
 
 def _seek(
@@ -115,7 +120,10 @@ def _seek(
     last = max(wanted)
     if not forced and not plan.may_pay(wanted, last, reference.width * reference.height):
         raise CannotSeekError("does not pay")
-    packets = index.build(data)
+    try:
+        packets = index.build(data)
+    except InvalidMediaError:
+        raise CannotSeekError("can't be indexed") from None
     structure = eligible.judge(packets, reference)
     if plan.is_short(packets.codec, len(packets), reference.width * reference.height):
         if not forced:
@@ -138,18 +146,20 @@ def _seek(
     return Decoded(frames, present, source)
 
 
-def _rescue(data: bytes, wanted: list[int], source: VideoSourceMetadata) -> Decoded:
-    """PyAV's answer for a stream that OpenCV opens and then can't read at all, as some lack a decoder."""
-    if not opencv.is_replaced():
-        try:
-            frames, valid = pyav.read_frames(data, wanted)
-        except InvalidMediaError as error:
-            logger.debug("PyAV can't read it either: %s", error)
-        else:
-            if valid:
-                logger.warning("OpenCV opened the video but read no frame of it; decoded with PyAV instead.")
-                return Decoded(frames, valid, source)
-    raise InvalidMediaError(
+def _by_pyav(data: bytes, wanted: list[int], source: VideoSourceMetadata, why: str) -> Decoded:
+    """PyAV's answer for a stream that OpenCV opens and then can't deliver."""
+    try:
+        frames, valid = pyav.read_frames(data, wanted)
+    except InvalidMediaError as error:
+        raise _nothing_read(source) from error
+    if not valid:
+        raise _nothing_read(source)
+    logger.warning("A video was decoded with PyAV: %s.", why)
+    return Decoded(frames, valid, source)
+
+
+def _nothing_read(source: VideoSourceMetadata) -> InvalidMediaError:
+    return InvalidMediaError(
         f"No frame could be read from the video, which claims {source.total_frames_num} frames."
     )
 
