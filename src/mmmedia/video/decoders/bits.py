@@ -26,7 +26,7 @@ class BitReader:
 
     >>> reader = BitReader(b"\xa6")
     >>> reader.u(1), reader.ue(), reader.ue()
-    (1, 1, 5)
+    (1, 1, 2)
     """
 
     def __init__(self, payload: bytes) -> None:
