@@ -65,6 +65,12 @@ class DecodePool:
     """
 
     def __init__(self) -> None:
+        self._begin()
+        if hasattr(os, "register_at_fork"):
+            # A forked child has none of the threads, and a lock that may be held by one of them.
+            os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._waiting: deque[_Request] = deque()
         self._threads = 0
@@ -83,21 +89,29 @@ class DecodePool:
         request = _Request(jobs)
         with self._lock:
             self._waiting.append(request)
-            starting = max(0, worker_count() - self._threads)
-            self._threads += starting
-        for _ in range(starting):
-            threading.Thread(target=self._work, name="mmmedia-decode", daemon=True).start()
+            lacking = worker_count() - self._threads
         try:
+            for _ in range(lacking):
+                threading.Thread(target=self._work, name="mmmedia-decode", daemon=True).start()
             request.done.wait()
         except BaseException as error:
             with self._lock:
                 request.error = request.error or error
+                request.exhausted = True
+                # There may be no worker to see to it.
+                if not request.running:
+                    request.done.set()
             request.done.wait()
             raise
         if request.error is not None:
             raise request.error
 
     def _work(self) -> None:
+        with self._lock:
+            # Requests that came at once have each started workers for all of the budget.
+            if self._threads >= worker_count():
+                return
+            self._threads += 1
         while True:
             with self._lock:
                 taken = self._take()
