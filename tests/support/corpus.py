@@ -167,14 +167,14 @@ def doubled(numbers: set[int]) -> Callable[[Packets], Packets]:
 
     def change(packets: Packets) -> Packets:
         for number in sorted(numbers):
-            packets[number].pts = packets[number - 1].pts
+            packets[number].pts, packets[number].dts = packets[number - 1].pts, packets[number - 1].dts
         return packets
 
     return change
 
 
 def damage(data: bytes, kind: str, seed: int) -> bytes:
-    """Break bytes: "flip" bits, write a "burst" of noise or "zeros", "swap" two places, or "cut" the end off."""
+    """Break bytes: "flip" bits, write a "burst" of noise or "zeros", "swap" places, or "cut" the end off."""
     rng = random.Random(seed)
     broken = bytearray(data)
     length = rng.choice([1, 1, 2, 5, 20, 60])
@@ -276,8 +276,6 @@ def _uncommon(rng: random.Random, seed: int) -> Recipe:
     steps: list[tuple[Any, ...]] = []
     for twist in rng.sample(list(_TWISTS), rng.choice([1, 1, 2])):
         _TWISTS[twist](rng, fields, steps)
-    if fields["codec"] not in {"libx264", "libx265"} and fields.get("pix_fmt") == "gray":
-        fields["pix_fmt"] = "yuv420p"
     # What lacks packets is damaged.
     return Recipe(fields, tuple(steps), intact=not any(step[0] == "drop" for step in steps), seed=seed)
 
@@ -407,12 +405,13 @@ _TWISTS: dict[str, Callable[[random.Random, Options, list[tuple[Any, ...]]], Non
 
 
 def requests(seed: int, frames: int) -> Iterator[tuple[str, Options]]:
-    """Sampling requests without end: the name of a loader, or "pick" with the indices to read, and options."""
+    """Sampling requests without end: a loader's name, or "pick" with the indices to read, and options."""
     rng = random.Random(f"requests {seed}")
     while True:
+        some = sorted({rng.randrange(frames), *rng.sample(range(frames + 2), rng.choice([1, 3, 8, 30]))})
         yield rng.choice(
             [
-                ("pick", {"indices": sorted(rng.sample(range(frames + 2), min(frames, rng.choice([1, 3, 8, 30]))))}),
+                ("pick", {"indices": some}),
                 ("pick", {"indices": [rng.randrange(frames)]}),
                 ("opencv", {"num_frames": rng.choice([1, 2, 5, 16, -1])}),
                 ("opencv", {"fps": rng.choice([1, 2, 5])}),
