@@ -1,0 +1,507 @@
+"""The fast path as a whole: what it gives, when it gives up, and what it leaves behind."""
+
+import dataclasses
+import gc
+import logging
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError, NotSeekableError
+from mmmedia.video import (
+    VIDEO_LOADER_REGISTRY,
+    Molmo2VideoBackend,
+    OpenCVDynamicVideoBackend,
+    OpenCVVideoBackend,
+    VideoLoader,
+    decode_stats,
+)
+from mmmedia.video.decoders import eligible, index, plan, pool, seek
+from mmmedia.video.decoders.bitstreams import CannotSeekError
+from mmmedia.video.decoders.seek import SeekPlan
+from support import corpus
+from support.captures import ScriptedCapture, read_plainly
+from support.clips import clip, read_number
+
+CLIP: dict[str, Any] = {"frames": 90, "width": 96, "height": 64, "gop": 15}
+LOADERS: dict[str, Any] = {
+    "opencv": OpenCVVideoBackend,
+    "opencv_dynamic": OpenCVDynamicVideoBackend,
+    "molmo2": Molmo2VideoBackend,
+}
+
+
+@pytest.fixture
+def long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short clips are treated as long ones: worth an index, and not decoded whole to prove them."""
+    monkeypatch.setattr(plan, "_SHORT", 0)
+    monkeypatch.setattr(plan, "_SHORT_BY_CODEC", {})
+
+
+@pytest.fixture
+def counted() -> Iterator[Callable[[], Any]]:
+    """What the counters have gained since."""
+    before = decode_stats()
+
+    def gained() -> Any:
+        after = decode_stats()
+        paths = Counter(after.paths) - Counter(before.paths)
+        reasons = Counter(after.reasons) - Counter(before.reasons)
+        wanted = after.frames_wanted - before.frames_wanted
+        return dict(paths), dict(reasons), wanted, after.frames_decoded - before.frames_decoded
+
+    return gained
+
+
+def ready(data: bytes, wanted: list[int]) -> tuple[SeekPlan, np.ndarray]:
+    """A plan for some frames of an intact file, and an array to fill."""
+    packets = index.build(data)
+    made = seek.make_plan(packets, eligible.judge(packets, None), wanted)
+    return made, np.empty((len(wanted), packets.height, packets.width, 3), np.uint8)
+
+
+@pytest.mark.usefixtures("long_enough")
+class TestLoaders:
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("opencv", {"num_frames": 6}),
+            ("opencv", {"num_frames": 1}),
+            ("opencv", {"fps": 3}),
+            ("opencv", {"num_frames": 6, "frame_recovery": True}),
+            ("opencv", {}),
+            ("opencv_dynamic", {}),
+            ("opencv_dynamic", {"fps": 3, "max_duration": 1}),
+            ("opencv_dynamic", {"frame_recovery": True}),
+            ("molmo2", {}),
+            ("molmo2", {"frame_sample_mode": "uniform_last_frame", "num_frames": 5}),
+            ("molmo2", {"frame_sample_mode": "fps", "num_frames": 5, "sampling_fps": 5}),
+            ("molmo2", {"frame_sample_mode": "uniform_last_frame", "num_frames": 5, "frame_recovery": True}),
+        ],
+    )
+    def test_same_as_sequential(self, name: str, options: dict[str, Any], counted: Any) -> None:
+        """All three loaders by seeking: every byte and every value of the metadata as in one pass."""
+        data = clip(**CLIP)
+        frames, metadata = LOADERS[name].load_bytes(data, decode="seek", **options)
+        expected, expected_metadata = LOADERS[name].load_bytes(data, decode="sequential", **options)
+        plainly, _ = read_plainly(data, set(metadata["frames_indices"]))
+        assert frames.dtype == np.uint8
+        assert frames.shape == expected.shape
+        assert frames.tobytes() == expected.tobytes() == plainly.tobytes()
+        assert metadata == expected_metadata
+        assert {type(number) for number in metadata["frames_indices"]} == {int}
+        assert [read_number(frame) for frame in frames] == metadata["frames_indices"]
+        paths, reasons, wanted, decoded = counted()
+        assert (paths, reasons) == ({"seek": 1, "sequential": 1}, {"by request": 1})
+        assert decoded >= wanted == len(frames)
+
+    def test_far_less_is_decoded(self, counted: Any) -> None:
+        """Four frames of ninety, each the first of its group."""
+        OpenCVVideoBackend.load_bytes(clip(**CLIP, bframes=0), num_frames=-1, fps=1, decode="seek")
+        _, _, wanted, decoded = counted()
+        assert wanted == 3
+        assert decoded <= 1 + 15 + 15
+
+    def test_frames_past_the_end_are_left_out(self) -> None:
+        """As one pass leaves them out; and the frames are the caller's to write to."""
+
+        class Beyond(OpenCVVideoBackend):
+            @classmethod
+            def compute_frames_index_to_sample(cls, source: Any, target: Any, **kwargs: Any) -> list[int]:
+                return [5, 89, 90, 1000]
+
+        frames, metadata = Beyond.load_bytes(clip(**CLIP), decode="seek")
+        assert metadata["frames_indices"] == [5, 89]
+        assert metadata == Beyond.load_bytes(clip(**CLIP), decode="sequential")[1]
+        assert frames.flags.writeable
+        assert frames.flags.c_contiguous
+
+    def test_a_strangers_sampler(self, counted: Any) -> None:
+        """Who overrides the sampler alone is served by seeking, NumPy's integers and all."""
+
+        class EveryTenth(OpenCVVideoBackend):
+            @classmethod
+            def compute_frames_index_to_sample(cls, source: Any, target: Any, **kwargs: Any) -> Any:
+                return np.arange(0, source.total_frames_num, 40)
+
+        frames, metadata = EveryTenth.load_bytes(clip(**CLIP))
+        assert [read_number(frame) for frame in frames] == metadata["frames_indices"] == [0, 40, 80]
+        assert counted()[0] == {"seek": 1}
+
+    @pytest.mark.parametrize("name", ["_read_frames", "_read_frames_with_recovery", "_can_use_for_recovery"])
+    def test_a_strangers_way_of_reading(self, name: str, counted: Any) -> None:
+        """Who overrides how frames are read is read that way; "seek" says that it can't."""
+        own = type("Own", (OpenCVVideoBackend,), {name: VideoLoader.__dict__[name].__func__})
+        setattr(own, name, classmethod(VideoLoader.__dict__[name].__func__) if name != "_can_use_for_recovery"
+                else staticmethod(lambda *a: False))  # fmt: skip
+        own.load_bytes(clip(**CLIP), num_frames=2)
+        assert counted()[0] == {"sequential": 1}
+        with pytest.raises(InvalidArgumentError, match="way of its own"):
+            own.load_bytes(clip(**CLIP), num_frames=2, decode="seek")
+
+    def test_a_capture_that_was_replaced(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who replaces `cv2.VideoCapture` is read through the replacement."""
+        capture = ScriptedCapture(30)
+
+        class Replacement(ScriptedCapture):
+            def __new__(cls, *_: object) -> Any:
+                return capture
+
+        monkeypatch.setattr(cv2, "VideoCapture", Replacement)
+        _, metadata = OpenCVVideoBackend.load_bytes(clip(**CLIP), num_frames=2)
+        assert metadata["total_num_frames"] == 30
+        assert capture.grabs == 30
+
+    def test_registered_names_seek(self, counted: Any) -> None:
+        """The loaders as engines get them, by name."""
+        for name in LOADERS:
+            VIDEO_LOADER_REGISTRY.load(name).load_bytes(
+                clip(**CLIP), num_frames=3, fps=1, frame_sample_mode="uniform_last_frame", max_fps=1
+            )
+        assert counted()[0] == {"seek": 3}
+
+
+class TestModes:
+    def test_keyword_and_setting(
+        self, long_enough: None, monkeypatch: pytest.MonkeyPatch, counted: Any
+    ) -> None:
+        """The keyword wins over the setting, `MMMEDIA_` over `VLLM_`; "auto" is the default."""
+        data = clip(**CLIP)
+
+        def way(**options: Any) -> str:
+            before = decode_stats().paths.get("seek", 0)
+            OpenCVVideoBackend.load_bytes(data, num_frames=2, **options)
+            return "seek" if decode_stats().paths.get("seek", 0) > before else "sequential"
+
+        assert way() == "seek"
+        assert way(decode="auto") == "seek"
+        assert way(decode="sequential") == "sequential"
+        monkeypatch.setenv("VLLM_VIDEO_DECODE", "sequential")
+        assert way() == "sequential"
+        assert way(decode="seek") == "seek"
+        assert way(decode="auto") == "seek"
+        monkeypatch.setenv("MMMEDIA_VIDEO_DECODE", "seek")
+        assert way() == "seek"
+        assert way(decode="sequential") == "sequential"
+
+    def test_unknown(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another mode is named with those that there are, from either place."""
+        with pytest.raises(ValueError, match=r"decode='fast'.*auto, sequential, seek"):
+            OpenCVVideoBackend.load_bytes(clip(**CLIP), decode="fast")
+        monkeypatch.setenv("VLLM_VIDEO_DECODE", "fast")
+        with pytest.raises(ValueError, match="VLLM_VIDEO_DECODE"):
+            OpenCVVideoBackend.load_bytes(clip(**CLIP))
+
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [
+            (lambda: clip(**CLIP, container="avi"), "container"),
+            (lambda: clip(**CLIP, codec="libvpx", container="webm"), "codec"),
+            (lambda: corpus.rotate(clip(**CLIP), 90), "rotation"),
+            (lambda: corpus.hide_lead_in(clip(**CLIP), 3000), "hidden frames"),
+            (lambda: clip(**CLIP, **corpus.x264("tff=1")), "interlaced"),
+        ],
+        ids=str,
+    )
+    def test_what_can_not_be_proven(
+        self, long_enough: None, data: Any, reason: str, counted: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """ "auto" reads sequentially and counts why; "seek" raises and says why."""
+        with pytest.raises(NotSeekableError, match=rf"{reason}\.$"):
+            OpenCVVideoBackend.load_bytes(data(), num_frames=3, decode="seek")
+        with pytest.raises(ValueError):
+            OpenCVVideoBackend.load_bytes(data(), num_frames=3, decode="seek")
+        with caplog.at_level(logging.DEBUG, "mmmedia"):
+            frames, _ = OpenCVVideoBackend.load_bytes(data(), num_frames=3)
+        assert len(frames) >= 2
+        assert counted()[:2] == ({"sequential": 1}, {reason: 1})
+        assert f"({reason})" in caplog.text
+
+    def test_short_and_dense_requests_do_not_pay(self, monkeypatch: pytest.MonkeyPatch, counted: Any) -> None:
+        """A clip of a few seconds, and most frames of any clip: one pass by OpenCV."""
+        OpenCVVideoBackend.load_bytes(clip(**CLIP), num_frames=3)
+        monkeypatch.setattr(plan, "_SHORT", 0)
+        OpenCVVideoBackend.load_bytes(clip(**CLIP), num_frames=80)
+        OpenCVVideoBackend.load_bytes(clip(**{**CLIP, "gop": 250}), num_frames=40)
+        monkeypatch.setattr(plan, "_SHORT_BY_CODEC", {"h264": 1 << 40})
+        OpenCVVideoBackend.load_bytes(clip(**CLIP), num_frames=3)
+        assert counted()[:2] == ({"sequential": 4}, {"does not pay": 4})
+
+    def test_no_such_frames(self, long_enough: None) -> None:
+        """Indices that are all past the end: there is nothing to seek to."""
+
+        class Beyond(OpenCVVideoBackend):
+            @classmethod
+            def compute_frames_index_to_sample(cls, source: Any, target: Any, **kwargs: Any) -> list[int]:
+                return [1000]
+
+        with pytest.raises(NotSeekableError, match="no such frames"):
+            Beyond.load_bytes(clip(**CLIP), decode="seek")
+
+    def test_the_path_shows_in_the_log(self, long_enough: None, caplog: pytest.LogCaptureFixture) -> None:
+        """At debug level, and not in the metadata."""
+        with caplog.at_level(logging.DEBUG, "mmmedia"):
+            _, metadata = OpenCVVideoBackend.load_bytes(clip(**CLIP), num_frames=3)
+        assert "Decoded by seeking" in caplog.text
+        assert "decode" not in metadata
+
+
+class Tampered:
+    """A converter's or decoder's frame, with something about it changed."""
+
+    def __init__(self, frame: Any, **changes: Any) -> None:
+        self._frame = frame
+        self.__dict__.update(changes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._frame, name)
+
+
+class TestProof:
+    """Each thing that may be wrong with what decoders give is seen."""
+
+    def tamper(self, monkeypatch: pytest.MonkeyPatch, change: Callable[[int, Any], list[Any]]) -> None:
+        """Let what decoders give be changed; frames are counted over all of them."""
+        real, lock = index.PacketIndex.decoder, threading.Lock()
+        seen = [0]
+
+        def decoder(self: Any) -> Any:
+            context = real(self)
+
+            class Proxy:
+                def decode(self, packet: Any) -> list[Any]:
+                    given = []
+                    for frame in context.decode(packet):
+                        with lock:
+                            seen[0] += 1
+                        given += change(seen[0], frame)
+                    return given
+
+                def __getattr__(self, name: str) -> Any:
+                    return getattr(context, name)
+
+            return Proxy()
+
+        monkeypatch.setattr(index.PacketIndex, "decoder", decoder)
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            (
+                lambda n, frame: [Tampered(frame, is_corrupt=True)] if n % 9 == 0 else [frame],
+                "decoded otherwise than expected",
+            ),
+            (lambda n, frame: [Tampered(frame, pts=None)], "decoded otherwise than expected"),
+            (lambda n, frame: [frame, frame], "decoded otherwise than expected"),
+            (lambda n, frame: [Tampered(frame, pts=frame.pts + 1)], "frame missing"),
+            (lambda n, frame: [], "frame missing"),
+            (lambda n, frame: [Tampered(frame, width=98)], "frames change midway"),
+            (lambda n, frame: [Tampered(frame, format=av.VideoFormat("yuv422p"))], "frames change midway"),
+            (lambda n, frame: [Tampered(frame, interlaced_frame=True)], "interlaced"),
+        ],
+    )
+    def test_of_a_span(
+        self, long_enough: None, monkeypatch: pytest.MonkeyPatch, change: Any, reason: str, counted: Any
+    ) -> None:
+        """A frame that is not as it must be sends the whole request to the reference."""
+        expected, metadata = OpenCVVideoBackend.load_bytes(clip(**CLIP), num_frames=5, decode="sequential")
+        self.tamper(monkeypatch, change)
+        with pytest.raises(NotSeekableError, match=reason):
+            OpenCVVideoBackend.load_bytes(clip(**CLIP), num_frames=5, decode="seek")
+        frames, same = OpenCVVideoBackend.load_bytes(clip(**CLIP), num_frames=5)
+        assert frames.tobytes() == expected.tobytes()
+        assert same == metadata
+        assert counted()[1] == {"by request": 1, reason: 1}
+
+    def test_decoder_error(self, long_enough: None, counted: Any) -> None:
+        """A packet that a decoder refuses."""
+        data = bytearray(clip(**CLIP, codec="libx265", container="matroska"))
+        packets = index.build(bytes(data))
+        at = int(packets.offset[30]) + 12
+        data[at : at + 40] = bytes(40)
+        with pytest.raises(NotSeekableError):
+            OpenCVVideoBackend.load_bytes(bytes(data), num_frames=90, decode="seek")
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            (lambda n, frame: [Tampered(frame, is_corrupt=n == 77)], "damaged frames"),
+            (lambda n, frame: [] if n == 50 else [frame], "damaged frames"),
+            (lambda n, frame: [] if n == 90 else [frame], "frame missing"),
+            (lambda n, frame: [frame, frame] if n == 90 else [frame], "damaged frames"),
+        ],
+    )
+    def test_of_a_short_stream(self, monkeypatch: pytest.MonkeyPatch, change: Any, reason: str) -> None:
+        """Short streams are decoded whole, and every packet has to give its frame."""
+        packets = index.build(clip(**CLIP))
+        seek.prove_whole(packets)
+        self.tamper(monkeypatch, change)
+        with pytest.raises(CannotSeekError, match=reason):
+            seek.prove_whole(packets)
+
+    def test_a_short_stream_that_can_not_be_decoded(self) -> None:
+        """Its decoder's error is a refusal."""
+        packets = index.build(clip(**CLIP, codec="libx265", **corpus.x265("keyint=15")))
+        start, size = int(packets.offset[40]), int(packets.size[40])
+        broken = packets.data[: start + 6] + bytes(size - 6) + packets.data[start + size :]
+        with pytest.raises(CannotSeekError):
+            seek.prove_whole(dataclasses.replace(packets, data=broken))
+
+
+class TestWhatIsLeftBehind:
+    def test_no_thread(self) -> None:
+        """Workers end with the work."""
+        for _ in range(5):
+            made, frames = ready(clip(**CLIP), [0, 20, 40, 60])
+            seek.execute(made, frames)
+        end = time.monotonic() + 30
+        while any(thread.name == "mmmedia-decode" for thread in threading.enumerate()):
+            assert time.monotonic() < end
+            time.sleep(0.001)
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_no_decoder(self, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+        """Decoders are no more than workers, serve several spans, and go with the request, failed or not."""
+        monkeypatch.setenv("MMMEDIA_VIDEO_DECODE_WORKERS", "2")
+        real, made_decoders = index.PacketIndex.decoder, []
+        monkeypatch.setattr(index.PacketIndex, "decoder", lambda self: made_decoders.append(1) or real(self))
+        if fails:
+            monkeypatch.setattr(seek._Work, "_fill", refuse)
+        gc.collect()
+        before = sum(isinstance(thing, av.VideoCodecContext) for thing in gc.get_objects())
+        made, frames = ready(clip(**CLIP), [0, 20, 40, 60, 80])
+        if fails:
+            with pytest.raises(CannotSeekError, match="at will"):
+                seek.execute(made, frames)
+        else:
+            assert seek.execute(made, frames) >= 5
+        assert 1 <= len(made_decoders) <= 2
+        del made, frames
+        gc.collect()
+        assert sum(isinstance(thing, av.VideoCodecContext) for thing in gc.get_objects()) <= before + 1
+
+    @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="no peak that can be reset")
+    def test_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No frames beside the array, but for a few a worker, and no second copy of the file."""
+        monkeypatch.setenv("MMMEDIA_VIDEO_DECODE_WORKERS", "2")
+        fields = {"codec": "mpeg4", "frames": 120, "width": 640, "height": 360, "gop": 30}
+        made, frames = ready(clip(**fields), [29, 59, 89, 119])
+        seek.execute(made, frames)
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        decoded = seek.execute(made, frames)
+        assert decoded == 120
+        # All that was decoded would take 41 million.
+        assert resident("VmHWM") - before < 20_000_000
+
+
+def resident(name: str) -> int:
+    """Bytes of this process in memory: now ("VmRSS"), or at most ("VmHWM")."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def refuse(*_: object) -> None:
+    raise CannotSeekError("at will")
+
+
+class TestLimits:
+    def test_deadline(self, long_enough: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The wall-clock limit ends the fast path too, as an error: one pass would take longer still."""
+        monkeypatch.setenv("VLLM_VIDEO_DECODE_TIMEOUT_S", "1e-9")
+        made, frames = ready(clip(**CLIP), [0, 40])
+        with pytest.raises(LimitExceededError, match="VLLM_VIDEO_DECODE_TIMEOUT_S"):
+            seek.execute(made, frames)
+        with pytest.raises(LimitExceededError):
+            seek.prove_whole(made.index)
+        with pytest.raises(LimitExceededError):
+            OpenCVVideoBackend.load_bytes(clip(**CLIP), num_frames=3)
+
+    def test_size(self, long_enough: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The limits are judged before anything is decoded, by either path in the same words."""
+        monkeypatch.setenv("VLLM_MAX_VIDEO_DECODE_BYTES", str(3 * 96 * 64 * 3 - 1))
+        said = set()
+        for decode in ("seek", "sequential", "auto"):
+            with pytest.raises(LimitExceededError, match="VLLM_MAX_VIDEO_DECODE_BYTES") as error:
+                OpenCVVideoBackend.load_bytes(clip(**CLIP), num_frames=3, decode=decode)
+            said.add(str(error.value))
+        assert len(said) == 1
+
+    def test_errors_do_not_depend_on_the_way(self, long_enough: None) -> None:
+        """What is no video is told the same by either."""
+        for data in (b"", b"dear diary", clip(**CLIP)[:3000]):
+            said = set()
+            for decode in ("seek", "sequential", "auto"):
+                with pytest.raises(InvalidMediaError) as error:
+                    OpenCVVideoBackend.load_bytes(data, num_frames=3, decode=decode)
+                said.add((type(error.value), str(error.value)))
+            assert len(said) == 1
+
+
+@pytest.mark.usefixtures("long_enough")
+class TestConcurrency:
+    def test_many_requests_at_once(self, monkeypatch: pytest.MonkeyPatch, counted: Any) -> None:
+        """Requests of several threads on different clips: each gets its own frames."""
+        monkeypatch.setenv("MMMEDIA_VIDEO_DECODE_WORKERS", "3")
+        clips = [clip(**{**CLIP, "seed": seed}) for seed in range(3)]
+        expected = [OpenCVVideoBackend.load_bytes(data, num_frames=7, decode="sequential") for data in clips]
+        wrong: list[int] = []
+
+        def request(number: int) -> None:
+            frames, metadata = OpenCVVideoBackend.load_bytes(clips[number % 3], num_frames=7, decode="seek")
+            if frames.tobytes() != expected[number % 3][0].tobytes() or metadata != expected[number % 3][1]:
+                wrong.append(number)
+
+        threads = [threading.Thread(target=request, args=(number,)) for number in range(24)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not wrong
+        assert counted()[0]["seek"] == 24
+
+    def test_other_spans_stop_at_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Once one span has failed the others decode no further."""
+        monkeypatch.setenv("MMMEDIA_VIDEO_DECODE_WORKERS", "1")
+        monkeypatch.setattr(seek._Work, "_fill", refuse)
+        fed: list[int] = []
+        real = index.PacketIndex.packet
+        monkeypatch.setattr(index.PacketIndex, "packet", lambda self, n: fed.append(n) or real(self, n))
+        made, frames = ready(clip(**CLIP, bframes=0), [0, 20, 40, 60, 80])
+        with pytest.raises(CannotSeekError, match="at will"):
+            seek.execute(made, frames)
+        assert len(fed) <= 15
+        assert pool.decode_pool.queue_length == 0
+
+
+class TestPyAV:
+    def test_seeks_and_counts(self, counted: Any) -> None:
+        """The backend "pyav" decodes by the same spans, of what OpenCV would not agree with as well."""
+        rotated = corpus.rotate(clip(**CLIP), 90)
+        for data in (clip(**CLIP), rotated):
+            frames, metadata = OpenCVVideoBackend.load_bytes(data, num_frames=4, backend="pyav")
+            assert [read_number(frame) for frame in frames] == metadata["frames_indices"] == [0, 29, 59, 89]
+        assert counted()[0] == {"seek": 2}
+
+    def test_modes(self, counted: Any) -> None:
+        """Sequentially on request, or where seeking is not provably exact; "seek" raises then."""
+        seeking = OpenCVVideoBackend.load_bytes(clip(**CLIP), num_frames=4, backend="pyav")
+        in_one_pass = OpenCVVideoBackend.load_bytes(
+            clip(**CLIP), num_frames=4, backend="pyav", decode="sequential"
+        )
+        assert seeking[0].tobytes() == in_one_pass[0].tobytes()
+        assert seeking[1] == in_one_pass[1]
+        avi = clip(**CLIP, container="avi")
+        assert len(OpenCVVideoBackend.load_bytes(avi, num_frames=4, backend="pyav")[0]) == 4
+        with pytest.raises(NotSeekableError, match="container"):
+            OpenCVVideoBackend.load_bytes(avi, num_frames=4, backend="pyav", decode="seek")
+        assert counted()[1]["container"] == 1
