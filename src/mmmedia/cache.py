@@ -678,6 +678,13 @@ def get_media_cache(directory: str | os.PathLike[str], max_bytes: int, ttl_secs:
         return cache
 
 
+def all_stats() -> dict[str, CacheStats]:
+    """The stats of every directory that this process has opened by `get_media_cache`."""
+    with _registry_lock:
+        caches = {cache._shared.path: cache for cache in _caches.values()}
+    return {path: cache.stats for path, cache in caches.items()}
+
+
 def _after_fork() -> None:
     """Replace locks that another thread of the parent may have held."""
     global _registry_lock  # noqa: PLW0603 - a lock can't be reset, only replaced

@@ -25,7 +25,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from mmmedia import envs
+from mmmedia import envs, metrics
 from mmmedia._version import __version__
 from mmmedia.egress import EgressPolicy, Journey, journey
 from mmmedia.errors import InvalidMediaError, LimitExceededError, MediaError, PartError, RefusedURLError
@@ -126,7 +126,8 @@ class Hop:
         url = next_hop(self.url, status, location)
         if self.number >= MAX_REDIRECTS:
             raise RefusedURLError(
-                f"More than {MAX_REDIRECTS} redirects, the last to {redact_url(str(url))!r}."
+                f"More than {MAX_REDIRECTS} redirects, the last to {redact_url(str(url))!r}.",
+                reason="redirect",
             )
         _current_policy().domains.check(url.host)
         headers = self.headers
@@ -144,7 +145,8 @@ def _redirects(hop: Hop, status: int, allow_redirects: bool) -> bool:
     if status in REDIRECT_STATUSES and not allow_redirects:
         raise RefusedURLError(
             f"{redact_url(str(hop.url))!r} redirects ({status}), which VLLM_MEDIA_URL_ALLOW_REDIRECTS=0 "
-            "(allow_redirects=False) does not admit."
+            "(allow_redirects=False) does not admit.",
+            reason="redirect",
         )
     return status in REDIRECT_STATUSES
 
@@ -382,6 +384,7 @@ def _wait_after(
     elapsed = time.monotonic() - started
     wait = plan.wait_seconds(attempt, elapsed, jitter=jitter, retry_after=asked)
     if wait is not None:
+        metrics.count_retry(error)
         kind = type(error).__name__
         logger.warning("Attempt %d of %d for %s failed (%s); next in %.1f s",
                        attempt + 1, plan.attempts, redact_url(url), kind, wait)  # fmt: skip
@@ -587,7 +590,8 @@ class HTTPConnection:
             LimitExceededError: (a `ValueError`) the body is longer than the download limit.
         """
         sink = io.BytesIO()
-        self._fetch(url, sink, timeout, allow_redirects, extra_headers)
+        with metrics.downloading(sink):
+            self._fetch(url, sink, timeout, allow_redirects, extra_headers)
         return sink.getvalue()
 
     def get_text(self, url: str, *, timeout: float | None = None) -> str:
@@ -611,7 +615,7 @@ class HTTPConnection:
         The file appears when it is whole; a failure leaves nothing behind. `chunk_size` is accepted for
         compatibility: chunks are as large as they arrive.
         """
-        with _partial_file(Path(save_path)) as file:
+        with _partial_file(Path(save_path)) as file, metrics.downloading(file):
             self._fetch(url, file, timeout, True, None)
         return Path(save_path)
 
@@ -748,7 +752,8 @@ class HTTPConnection:
             LimitExceededError: (a `ValueError`) the body is longer than the download limit.
         """
         sink = io.BytesIO()
-        await self._async_fetch(url, sink, timeout, allow_redirects, extra_headers)
+        with metrics.downloading(sink):
+            await self._async_fetch(url, sink, timeout, allow_redirects, extra_headers)
         return sink.getvalue()
 
     async def async_get_text(self, url: str, *, timeout: float | None = None) -> str:  # noqa: ASYNC109
@@ -771,7 +776,8 @@ class HTTPConnection:
         partial = _partial_file(Path(save_path))
         file = await asyncio.to_thread(partial.__enter__)
         try:
-            await self._async_fetch(url, file, timeout, True, None)
+            with metrics.downloading(file):
+                await self._async_fetch(url, file, timeout, True, None)
         except BaseException as error:
             await asyncio.shield(asyncio.to_thread(partial.__exit__, type(error), error, None))
             raise

@@ -196,7 +196,8 @@ class EgressPolicy:
         """Raise `RefusedURLError` (a `ValueError`) for a port that no media come from."""
         if port in BLOCKED_PORTS:
             raise RefusedURLError(
-                f"Refused to connect to {host!r}: port {port} is blocked, as in browsers; {_NO_SETTING}."
+                f"Refused to connect to {host!r}: port {port} is blocked, as in browsers; {_NO_SETTING}.",
+                reason="port",
             )
 
     def check(self, host: str, address: Address, *, after_public: bool = False) -> Reach:
@@ -229,7 +230,9 @@ VLLM_MEDIA_EGRESS_BLOCK_PRIVATE=1 admits only public addresses, and hosts named 
             )
         else:
             return reach
-        raise RefusedURLError(f"Refused to connect to {host!r} at {address} ({kind}): {why}.")
+        raise RefusedURLError(
+            f"Refused to connect to {host!r} at {address} ({kind}): {why}.", reason="address"
+        )
 
 
 def normal_host(host: str) -> str:

@@ -67,7 +67,17 @@ class InvalidURLError(MediaError, ValueError):
 
 
 class RefusedURLError(MediaError, ValueError):
-    """A URL that the operator's policy does not admit."""
+    """A URL that the operator's policy does not admit.
+
+    Attributes:
+        reason: the rule that does not: "url", "domain", "address", "port", "redirect", "path" or "bucket".
+    """
+
+    reason = "url"
+
+    def __init__(self, *args: object, reason: str = "url") -> None:
+        super().__init__(*args)
+        self.reason = reason
 
 
 class LimitExceededError(MediaError, ValueError):

@@ -192,7 +192,9 @@ def next_hop(url: HTTPURL, status: int, location: str | None) -> HTTPURL:
             f"Redirect ({status}) with an unreadable Location at {redact_url(str(url))!r}."
         ) from None
     if url_scheme(goal) not in _DEFAULT_PORTS:
-        raise RefusedURLError(f"Refused redirect: {redact_url(goal)!r} is neither http nor https.")
+        raise RefusedURLError(
+            f"Refused redirect: {redact_url(goal)!r} is neither http nor https.", reason="redirect"
+        )
     return parse_http_url(goal)
 
 
@@ -217,7 +219,8 @@ class DomainList:
         if self and host not in self:
             raise RefusedURLError(
                 f"The URL must be from one of the allowed domains ({self}), not {host!r}; "
-                "see allowed_media_domains."
+                "see allowed_media_domains.",
+                reason="domain",
             )
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import unquote
 
-from mmmedia import envs
+from mmmedia import envs, metrics
 from mmmedia.budget import MediaBudget
 from mmmedia.cache import MediaCache, get_media_cache
 from mmmedia.connections import (
@@ -210,6 +210,7 @@ class MediaConnector:
 
     # Any media.
 
+    @metrics.counts_refusals
     def load_from_url(self, url: str, media_io: MediaIO[T], *, fetch_timeout: float | None = None) -> T:
         """Load from a URL through a media IO.
 
@@ -254,6 +255,7 @@ class MediaConnector:
         finally:
             _flights.retire(key, flight)
 
+    @metrics.counts_refusals
     async def load_from_url_async(
         self, url: str, media_io: MediaIO[T], *, fetch_timeout: float | None = None
     ) -> T:
@@ -392,13 +394,16 @@ class MediaConnector:
 
     def _decode(self, load: Callable[..., T], *args: Any) -> T:
         """Call what decodes, and charge for the result."""
+        media_io = getattr(load, "__self__", args[0])
         if self.decoded_budget is None:
-            return load(*args)
+            with metrics.decoding(media_io):
+                return load(*args)
         one_at_a_time = getattr(
             self.decoded_budget, "one_at_a_time", nullcontext
         )  # other budgets only charge
         with one_at_a_time():
-            media = load(*args)
+            with metrics.decoding(media_io):
+                media = load(*args)
             self.decoded_budget.charge(_size_of(media))
         return media
 
@@ -655,7 +660,9 @@ def _opened_below(directory: Path, name: str) -> Iterator[tuple[Path, int]]:
 
 def _check_below(root: str, path: str, name: str) -> None:
     if not Path(path).is_relative_to(root):
-        raise RefusedURLError(f"The file path {name!r} must be a subpath of `--allowed-local-media-path`.")
+        raise RefusedURLError(
+            f"The file path {name!r} must be a subpath of `--allowed-local-media-path`.", reason="path"
+        )
 
 
 def _size_of(media: object) -> int:

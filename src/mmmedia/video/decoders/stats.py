@@ -4,6 +4,8 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
+from mmmedia.metrics import note_decode_path
+
 
 @dataclass(frozen=True)
 class DecodeStats:
@@ -27,6 +29,7 @@ _frames: Counter[str] = Counter()
 
 def count(path: str, reason: str | None = None, *, wanted: int = 0, decoded: int = 0) -> None:
     """Count one request."""
+    note_decode_path(path)
     with _lock:
         _paths[path] += 1
         if reason is not None:

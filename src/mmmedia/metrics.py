@@ -1,0 +1,336 @@
+"""What this library does, in numbers for Prometheus.
+
+Where prometheus-client is installed (``pip install mmmedia[metrics]``), downloads, refusals, decodes, the
+cache and the pools are counted in its default registry, from the first use on or from `register`. Where it
+is not, every function here does nothing.
+
+`METRICS` says what there is; `docs/metrics.md` explains it. Events are counted as they happen. What other
+modules count anyhow (the cache, the ways through the video decoders, queues) is read when Prometheus asks.
+"""
+
+import contextlib
+import functools
+import logging
+import sys
+import threading
+import time
+from asyncio import CancelledError
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
+from inspect import iscoroutinefunction
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+from mmmedia.errors import (
+    InvalidURLError,
+    LimitExceededError,
+    LocalFilesDisabledError,
+    MediaError,
+    RefusedURLError,
+)
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+logger = logging.getLogger(__name__)
+
+CallableT = TypeVar("CallableT", bound=Callable[..., Any])
+
+DOWNLOAD_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+DECODE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Description(NamedTuple):
+    """A metric: its kind, what it says, its labels, and for a histogram its buckets in seconds."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    meaning: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+METRICS: dict[str, Description] = {
+    "mmmedia_downloads_total": Description(
+        "counter", "Downloads that ended, each with all its attempts, by outcome.", ("outcome",)
+    ),
+    "mmmedia_download_bytes_total": Description("counter", "Bytes of bodies that were downloaded whole."),
+    "mmmedia_download_seconds": Description(
+        "histogram", "Seconds of a download, with all its attempts and waits.", (), DOWNLOAD_BUCKETS
+    ),
+    "mmmedia_downloads_in_flight": Description("gauge", "Downloads under way."),
+    "mmmedia_download_retries_total": Description(
+        "counter", "Attempts that failed and were followed by another, by what failed.", ("reason",)
+    ),
+    "mmmedia_refusals_total": Description(
+        "counter", "Requests for media that were refused, by the rule.", ("reason",)
+    ),
+    "mmmedia_decode_seconds": Description(
+        "histogram", "Seconds of a decode that succeeded.", ("modality", "path"), DECODE_BUCKETS
+    ),
+    "mmmedia_decode_failures_total": Description("counter", "Decodes that failed.", ("modality",)),
+    "mmmedia_pool_queue_length": Description("gauge", "Work that waits for a free worker.", ("pool",)),
+    "mmmedia_video_decodes_total": Description(
+        "counter", "Videos by the way they took through the decoders.", ("path",)
+    ),
+    "mmmedia_video_frames_wanted_total": Description("counter", "Frames wanted of videos read by seeking."),
+    "mmmedia_video_frames_decoded_total": Description("counter", "Frames decoded to get those."),
+    **{
+        f"mmmedia_cache_{name}_total": Description("counter", meaning, ("directory",))
+        for name, meaning in (
+            ("hits", "Look-ups in the cache that returned bytes."),
+            ("misses", "Look-ups in the cache that returned nothing."),
+            ("puts", "Entries written to the cache."),
+            ("evictions", "Entries removed as the cache exceeded its budget."),
+            ("expiries", "Entries found to be older than the time to live."),
+            ("corruptions", "Entries found damaged."),
+        )
+    },
+    "mmmedia_cache_bytes": Description(
+        "gauge", "What the entries of a cache directory count together.", ("directory",)
+    ),
+    "mmmedia_cache_entries": Description("gauge", "Entries in a cache directory.", ("directory",)),
+}
+"""Every metric by name."""
+
+
+class _Metrics:
+    """The metrics that are counted as things happen, and a collector of those that others count."""
+
+    def __init__(self) -> None:
+        from prometheus_client import REGISTRY
+
+        self.downloads = self._make("mmmedia_downloads_total")
+        self.bytes = self._make("mmmedia_download_bytes_total")
+        self.seconds = self._make("mmmedia_download_seconds")
+        self.in_flight = self._make("mmmedia_downloads_in_flight")
+        self.retries = self._make("mmmedia_download_retries_total")
+        self.refusals = self._make("mmmedia_refusals_total")
+        self.decodes = self._make("mmmedia_decode_seconds")
+        self.failures = self._make("mmmedia_decode_failures_total")
+        collector: Any = _Collector()  # a collector is what has these methods
+        REGISTRY.register(collector)
+
+    @staticmethod
+    def _make(name: str) -> Any:
+        from prometheus_client import Counter, Gauge, Histogram
+
+        kind, meaning, labels, buckets = METRICS[name]
+        if kind == "counter":
+            return Counter(name, meaning, labels)
+        if kind == "gauge":
+            return Gauge(name, meaning, labels, multiprocess_mode="livesum")
+        return Histogram(name, meaning, labels, buckets=buckets)
+
+    @contextlib.contextmanager
+    def downloading(self, sink: IO[bytes]) -> Iterator[None]:
+        started = time.perf_counter()
+        self.in_flight.inc()
+        outcome = "ok"
+        try:
+            yield
+            self.bytes.inc(sink.tell())
+        except BaseException as error:
+            outcome = failure(error)
+            raise
+        finally:
+            self.in_flight.dec()
+            self.downloads.labels(outcome).inc()
+            self.seconds.observe(time.perf_counter() - started)
+
+    @contextlib.contextmanager
+    def decoding(self, media_io: object) -> Iterator[None]:
+        modality = _modality(type(media_io))
+        _decode.path = ""
+        started = time.perf_counter()
+        try:
+            yield
+        except BaseException:
+            self.failures.labels(modality).inc()
+            raise
+        self.decodes.labels(modality, _decode.path).observe(time.perf_counter() - started)
+
+
+class _Collector:
+    """Reads what other modules count, as far as they are loaded."""
+
+    def describe(self) -> "Iterable[Metric]":
+        return ()  # without it, the registry would collect once to learn the names
+
+    def collect(self) -> "Iterator[Metric]":
+        families: dict[str, Any] = {}
+        for name, labels, value in self._samples():
+            if name not in families:
+                families[name] = self._family(name)
+            families[name].add_metric(labels, value)
+        yield from families.values()
+
+    @staticmethod
+    def _family(name: str) -> Any:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        kind, meaning, labels, _ = METRICS[name]
+        return (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(name, meaning, labels=labels)
+
+    @staticmethod
+    def _samples() -> Iterator[tuple[str, list[str], float]]:
+        if cache := sys.modules.get("mmmedia.cache"):
+            for directory, stats in cache.all_stats().items():
+                for name in ("hits", "misses", "puts", "evictions", "expiries", "corruptions"):
+                    yield f"mmmedia_cache_{name}_total", [directory], getattr(stats, name)
+                yield "mmmedia_cache_bytes", [directory], stats.bytes
+                yield "mmmedia_cache_entries", [directory], stats.entries
+        if decoders := sys.modules.get("mmmedia.video.decoders.stats"):
+            stats = decoders.decode_stats()
+            for path, count in stats.paths.items():
+                yield "mmmedia_video_decodes_total", [path], count
+            yield "mmmedia_video_frames_wanted_total", [], stats.frames_wanted
+            yield "mmmedia_video_frames_decoded_total", [], stats.frames_decoded
+        if connector := sys.modules.get("mmmedia.media.connector"):
+            pool = vars(connector).get("global_thread_pool")
+            # Nothing public tells how long the queue of an executor is.
+            queue = getattr(pool, "_work_queue", None)
+            yield "mmmedia_pool_queue_length", ["loading"], queue.qsize() if queue is not None else 0
+        if pools := sys.modules.get("mmmedia.video.decoders.pool"):
+            yield "mmmedia_pool_queue_length", ["video"], pools.decode_pool.queue_length
+
+
+class _Decode(threading.local):
+    """The way that the decode under way in this thread takes."""
+
+    path = ""
+
+
+_decode = _Decode()
+_lock = threading.Lock()
+_made: list[_Metrics | None] = []
+_nothing = contextlib.nullcontext()
+
+
+def _metrics() -> _Metrics | None:
+    if not _made:
+        with _lock:
+            if not _made:
+                _made.append(_make())
+    return _made[0]
+
+
+def _make() -> _Metrics | None:
+    if find_spec("prometheus_client") is None:
+        return None
+    try:
+        return _Metrics()
+    except ValueError as error:  # names that are taken, as where this module was loaded twice
+        logger.warning("No metrics: %s", error)
+        return None
+
+
+def register() -> bool:
+    """Make all metrics now, so that the first scrape finds them, and not at the first use.
+
+    Returns:
+        Whether prometheus-client is installed.
+    """
+    return _metrics() is not None
+
+
+def downloading(sink: IO[bytes]) -> AbstractContextManager[None]:
+    """Count what is done inside as one download, of what is in `sink` at the end."""
+    metrics = _metrics()
+    return _nothing if metrics is None else metrics.downloading(sink)
+
+
+def count_retry(error: BaseException) -> None:
+    """Count an attempt that failed and is followed by another."""
+    if metrics := _metrics():
+        metrics.retries.labels(failure(error)).inc()
+
+
+def decoding(media_io: object) -> AbstractContextManager[None]:
+    """Count what is done inside as one decode by `media_io`."""
+    metrics = _metrics()
+    return _nothing if metrics is None else metrics.decoding(media_io)
+
+
+def note_decode_path(path: str) -> None:
+    """Say which way the decode under way in this thread took."""
+    _decode.path = path
+
+
+def counts_refusals(load: CallableT) -> CallableT:
+    """Decorate a function, plain or async, to count the refusals that it raises."""
+    if iscoroutinefunction(load):
+
+        @functools.wraps(load)
+        async def counting_async(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return await load(*args, **kwargs)
+            except MediaError as error:
+                _count_refusal(error)
+                raise
+
+        return counting_async  # type: ignore[return-value]  # it takes and gives the same
+
+    @functools.wraps(load)
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return load(*args, **kwargs)
+        except MediaError as error:
+            _count_refusal(error)
+            raise
+
+    return counting  # type: ignore[return-value]  # as above
+
+
+def _count_refusal(error: MediaError) -> None:
+    reason = refusal(error)
+    if reason and (metrics := _metrics()):
+        metrics.refusals.labels(reason).inc()
+
+
+def refusal(error: MediaError) -> str:
+    """Return the rule that an error refuses by, `""` for an error of another kind.
+
+    >>> refusal(LimitExceededError("too large")), refusal(RefusedURLError("no", reason="domain"))
+    ('limit', 'domain')
+    """
+    if isinstance(error, RefusedURLError):
+        return error.reason
+    if isinstance(error, LimitExceededError):
+        return "limit"
+    if isinstance(error, LocalFilesDisabledError):
+        return "path"
+    return "url" if isinstance(error, InvalidURLError) else ""
+
+
+def failure(error: BaseException) -> str:
+    """Return what kind of failure an exception of a download is.
+
+    >>> failure(TimeoutError()), failure(ConnectionResetError()), failure(LimitExceededError())
+    ('timeout', 'connection', 'limit')
+    """
+    if isinstance(error, CancelledError):
+        return "cancelled"
+    if isinstance(error, MediaError):
+        return "limit" if isinstance(error, LimitExceededError) else "refused" if refusal(error) else "broken"
+    status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "status", None)
+    if isinstance(status, int):
+        return f"http_{status // 100}xx"
+    requests, aiohttp = sys.modules.get("requests"), sys.modules.get("aiohttp")
+    if isinstance(error, TimeoutError) or (requests and isinstance(error, requests.Timeout)):
+        return "timeout"
+    network: list[type[BaseException]] = [ConnectionError]
+    if requests:
+        network.append(requests.RequestException)
+    if aiohttp:
+        network.append(aiohttp.ClientError)
+    return "connection" if isinstance(error, tuple(network)) else "error"
+
+
+@functools.lru_cache(maxsize=64)
+def _modality(media_io: type) -> str:
+    """Return what a media IO loads: that of ours which it is, or derives from."""
+    for ancestor in media_io.__mro__:
+        package, _, module = ancestor.__module__.rpartition(".")
+        if package == "mmmedia.media" and module in ("image", "audio", "video"):
+            return f"{module}_embedding" if "Embedding" in ancestor.__name__ else module
+    return "other"
