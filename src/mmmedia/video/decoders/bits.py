@@ -65,10 +65,10 @@ class BitTable:
     ([1, 0], [1, 0], [False, False])
     """
 
-    _WINDOW = 9
-
     def __init__(self, rows: Bytes) -> None:
-        self._rows = np.pad(rows, ((0, 0), (0, self._WINDOW)))
+        # As words of 64 bits, and two more at the end, so that a window never ends outside.
+        padded = np.pad(rows, ((0, 0), (0, 16 + -rows.shape[1] % 8)))
+        self._words: npt.NDArray[np.uint64] = padded.view(">u8").astype(np.uint64)
         self._limit = 8 * rows.shape[1]
         self._at = np.zeros(len(rows), np.int64)
         self.bad = np.zeros(len(rows), np.bool_)
@@ -80,12 +80,10 @@ class BitTable:
     def _window(self, which: npt.NDArray[np.intp]) -> npt.NDArray[np.uint64]:
         """The next 64 bits of some rows."""
         at = np.minimum(self._at[which], self._limit)
-        first, shift = at >> 3, (at & 7).astype(np.uint64)
-        parts = self._rows[which[:, None], first[:, None] + np.arange(self._WINDOW)]
-        word = np.ascontiguousarray(parts[:, :8]).view(">u8").astype(np.uint64)[:, 0]
-        window: npt.NDArray[np.uint64] = (word << shift) | (
-            parts[:, 8].astype(np.uint64) >> (np.uint64(8) - shift)
-        )
+        word, shift = at >> 6, (at & 63).astype(np.uint64)
+        high, low = self._words[which, word], self._words[which, word + 1]
+        # In two steps, as a shift by all 64 bits is none.
+        window: npt.NDArray[np.uint64] = (high << shift) | (low >> np.uint64(1) >> (np.uint64(63) - shift))
         return window
 
     def _advance(self, which: npt.NDArray[np.intp], bits: Ints | int) -> None:

@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 NO_PTS = np.iinfo(np.int64).min
 NOT_FOUND = -1
 
-# A block's payload begins a few bytes behind the position that the demuxer names.
+# How far behind the position that the demuxer names a payload may begin, and how much of it is compared.
 _BLOCK_HEADER = 64
+_ENDS = 32
 
 
 @dataclass(frozen=True)
@@ -144,11 +145,14 @@ def _locate(data: bytes, packet: "Packet[Stream]") -> int:
     position = packet.pos
     if position is None or position < 0:
         return NOT_FOUND
-    payload = bytes(packet)
-    if data.startswith(payload, position):
-        return position
-    found = data.find(payload[:16], position, position + _BLOCK_HEADER)
-    return found if found >= 0 and data.startswith(payload, found) else NOT_FOUND
+    payload = memoryview(packet)
+    head, tail = bytes(payload[:_ENDS]), bytes(payload[-_ENDS:])
+    # In Matroska a block's header stands before it.
+    start = data.find(head, position, position + _BLOCK_HEADER + len(head))
+    stop = start + len(payload)
+    return (
+        start if start >= 0 and data.startswith(tail, stop - len(tail)) and stop <= len(data) else NOT_FOUND
+    )
 
 
 def _rate(stream: "VideoStream") -> Fraction:
