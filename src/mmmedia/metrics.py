@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from inspect import iscoroutinefunction
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 from mmmedia.errors import (
     InvalidURLError,
@@ -107,8 +107,7 @@ class _Metrics:
         self.refusals = self._make("mmmedia_refusals_total")
         self.decodes = self._make("mmmedia_decode_seconds")
         self.failures = self._make("mmmedia_decode_failures_total")
-        collector: Any = _Collector()  # a collector is what has these methods
-        REGISTRY.register(collector)
+        REGISTRY.register(cast("Any", _Collector()))  # a collector is what has its methods
 
     @staticmethod
     def _make(name: str) -> Any:
@@ -138,7 +137,7 @@ class _Metrics:
             self.seconds.observe(time.perf_counter() - started)
 
     @contextlib.contextmanager
-    def decoding(self, media_io: object) -> Iterator[None]:
+    def decoding(self, media_io: Any) -> Iterator[None]:
         modality = _modality(type(media_io))
         _decode.path = ""
         started = time.perf_counter()
