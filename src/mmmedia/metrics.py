@@ -137,8 +137,9 @@ class _Metrics:
             self.seconds.observe(time.perf_counter() - started)
 
     @contextlib.contextmanager
-    def decoding(self, media_io: Any) -> Iterator[None]:
-        modality = _modality(type(media_io))
+    def decoding(self, media_io: object) -> Iterator[None]:
+        kind: Any = type(media_io)
+        modality = _modality(kind)
         _decode.path = ""
         started = time.perf_counter()
         try:
