@@ -357,6 +357,26 @@ class TestProof:
             seek.prove_whole(dataclasses.replace(packets, data=broken))
 
 
+    def test_pictures_that_depend_on_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Damaged HEVC may leave blocks as they were in memory, which two passes tell."""
+        from mmmedia.video.decoders.convert import Converter
+
+        packets = index.build(clip(**CLIP, codec="libx265"))
+        seek.prove_whole(packets)
+        right, calls = Converter.__call__, [0]
+
+        def stale(self: Any, frame: Any, row: Any) -> None:
+            right(self, frame, row)
+            calls[0] += 1
+            if calls[0] == 90 + 45:
+                row[8, 8] ^= 1
+
+        monkeypatch.setattr(Converter, "__call__", stale)
+        with pytest.raises(CannotSeekError, match="damaged frames"):
+            seek.prove_whole(packets)
+        assert calls[0] == 180
+
+
 class TestWhatIsLeftBehind:
     def test_no_thread(self) -> None:
         """Workers end with the work."""
