@@ -13,6 +13,7 @@ name under the prefix `MMMEDIA_` wins over the one under `VLLM_`; an empty varia
 30.0
 """
 
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     VLLM_MEDIA_LOADING_THREAD_COUNT: int
     VLLM_VIDEO_LOADER_BACKEND: str
     VLLM_MEDIA_CONNECTOR: str
+    VLLM_MEDIA_ALLOWED_BUCKETS: str
     VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB: int
     VLLM_MAX_IMAGE_PIXELS: int
     VLLM_MAX_AUDIO_DECODE_DURATION_S: float
@@ -49,6 +51,10 @@ if TYPE_CHECKING:
     VLLM_MM_HASHER_ALGORITHM: str
 
 Value = str | int | float | bool
+
+# A request reads ten settings, of which hardly any is set, and `os.environ.get` takes its time to say so.
+_environ = os.environ
+_variables: Mapping[object, object] | None = getattr(_environ, "_data", None)
 
 
 def _text(text: str) -> str:
@@ -129,7 +135,7 @@ class Setting:
     parse: Callable[[str], Value]
     meaning: str
 
-    @property
+    @functools.cached_property
     def variables(self) -> tuple[str, str]:
         """The environment variables that set it, the winning one first."""
         return "MMMEDIA_" + self.name.removeprefix("VLLM_"), self.name
@@ -151,7 +157,20 @@ class Setting:
             return value
         return min(value, ceiling) if value > 0 else ceiling
 
+    @functools.cached_property
+    def _keys(self) -> tuple[object, object]:
+        encode: Callable[[str], object] = getattr(_environ, "encodekey", str)
+        return encode(self.variables[0]), encode(self.variables[1])
+
+    def _is_set(self) -> bool:
+        if _variables is None or os.environ is not _environ:
+            return True  # perhaps
+        ours, vllms = self._keys
+        return ours in _variables or vllms in _variables
+
     def _read_environment(self) -> Value:
+        if not self._is_set():
+            return self.default
         for variable in self.variables:
             text = os.environ.get(variable)
             if text is None or not text.strip():
@@ -177,6 +196,8 @@ SETTINGS: dict[str, Setting] = {
         Setting("VLLM_MEDIA_LOADING_THREAD_COUNT", 8, _count, "workers that decode, at least one"),
         Setting("VLLM_VIDEO_LOADER_BACKEND", "opencv", _text, "registry name of the video loader"),
         Setting("VLLM_MEDIA_CONNECTOR", "http", _text, "registry name of the connector"),
+        Setting("VLLM_MEDIA_ALLOWED_BUCKETS", "", _text,
+                "what the connector 'fsspec' may read, separated by commas: s3://photos,gs://clips/public"),
         Setting("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", 256, _integer, "one download in MiB; 0 or less: no limit"),
         Setting("VLLM_MAX_IMAGE_PIXELS", 178956970, _integer,
                 "width x height of an image or a video frame; 0 or less: no limit"),

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Future
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -25,6 +25,8 @@ class Flight(Generic[T]):
 
     Attributes:
         patience: the timeout that its leader gave it, `None` for none.
+        is_shared: whether others than its leader have waited for it.
+        decodes: what those who share it also share, by what they ask for.
     """
 
     def __init__(self, patience: float | None, loop: asyncio.AbstractEventLoop | None) -> None:
@@ -33,6 +35,8 @@ class Flight(Generic[T]):
         self.task: asyncio.Task[T] | None = None
         self.landed: Future[T] = Future()
         self.waiting = 0
+        self.is_shared = False
+        self.decodes: dict[Hashable, Any] = {}
         self._unclaimed = [True]
 
     @property
@@ -70,7 +74,7 @@ class SingleFlight(Generic[T]):
         download: Callable[[], T],
         *,
         patience: float | None,
-        bound: float,
+        bound: Callable[[], float],
         linger: bool = False,
     ) -> Flight[T]:
         """Download, or wait for who is downloading already.
@@ -79,7 +83,7 @@ class SingleFlight(Generic[T]):
             key: what is asked for; under the same key all get the same.
             download: called if nobody is under way.
             patience: seconds; a flight that failed for lack of time is flown again by who has more.
-            bound: seconds to wait for others at most.
+            bound: gives the seconds to wait for others at most.
             linger: leave it open to join after landing, until `retire`.
 
         Raises:
@@ -97,11 +101,12 @@ class SingleFlight(Generic[T]):
                         self._flights[key] = flight
                 else:
                     flight.waiting += 1
+                    flight.is_shared = True
             if leads:
                 self._lead(key, flight, download, linger)
                 return flight
             try:
-                error = flight.landed.exception(timeout=bound)
+                error = flight.landed.exception(timeout=bound())
             finally:
                 self._leave(key, flight)
             if error is None:
@@ -126,7 +131,7 @@ class SingleFlight(Generic[T]):
         download: Callable[[], Awaitable[T]],
         *,
         patience: float | None,
-        bound: float,
+        bound: Callable[[], float],
         linger: bool = False,
     ) -> Flight[T]:
         """Download, or wait for who is downloading already; see `fly`.
@@ -142,14 +147,17 @@ class SingleFlight(Generic[T]):
                     flight = self._flights[key] = Flight(patience, loop)
                     flight.task = loop.create_task(_as_coroutine(download))
                     flight.task.add_done_callback(self._landing(key, flight, linger))
+                else:
+                    flight.is_shared = True
                 flight.waiting += 1
             try:
+                seconds = None if leads else bound()
                 if flight.loop is loop and flight.task is not None:
-                    await asyncio.wait((flight.task,), timeout=None if leads else bound)
+                    await asyncio.wait((flight.task,), timeout=seconds)
                 else:
-                    await _wait_for(flight.landed, loop, bound)
+                    await _wait_for(flight.landed, loop, seconds)
                 if not flight.landed.done():
-                    raise TimeoutError(f"others took more than {bound:g} s for the same URL")
+                    raise TimeoutError(f"others took more than {seconds:g} s for the same URL")
                 error = flight.landed.exception()
             finally:
                 self._leave(key, flight)
@@ -215,7 +223,7 @@ async def _as_coroutine(download: Callable[[], Awaitable[T]]) -> T:
     return await download()
 
 
-async def _wait_for(landed: "Future[T]", loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+async def _wait_for(landed: "Future[T]", loop: asyncio.AbstractEventLoop, seconds: float | None) -> None:
     """Wait until a flight of another thread or loop has landed, or so many seconds."""
     done = asyncio.Event()
 

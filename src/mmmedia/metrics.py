@@ -28,6 +28,7 @@ from mmmedia.errors import (
     MediaError,
     RefusedURLError,
 )
+from mmmedia.hops import waiting as waiting_hops
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -189,7 +190,8 @@ class _Collector:
             pool = vars(connector).get("global_thread_pool")
             # Nothing public tells how long the queue of an executor is.
             queue = getattr(pool, "_work_queue", None)
-            yield "mmmedia_pool_queue_length", ["loading"], queue.qsize() if queue is not None else 0
+            queued = queue.qsize() if queue is not None else 0
+            yield "mmmedia_pool_queue_length", ["loading"], max(queued, waiting_hops())
         if pools := sys.modules.get("mmmedia.video.decoders.pool"):
             yield "mmmedia_pool_queue_length", ["video"], pools.decode_pool.queue_length
 

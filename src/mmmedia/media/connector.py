@@ -43,6 +43,7 @@ from mmmedia.errors import (
     UnsupportedMediaError,
 )
 from mmmedia.flight import Flight, SingleFlight
+from mmmedia.hops import Hops, hops
 from mmmedia.media.base import MediaIO
 from mmmedia.registry import ExtensionManager
 from mmmedia.urls import domain_list, file_url_path, parse_http_url, redact_url, url_scheme
@@ -98,10 +99,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_afresh)
 
 
+def _hops() -> Hops:
+    """Return what takes the running loop's calls to the thread pool."""
+    pool = globals().get("global_thread_pool") or __getattr__("global_thread_pool")
+    return hops(pool, getattr(pool, "_max_workers", 1))
+
+
 async def _in_pool(call: Callable[..., T], *args: Any) -> T:
     """Call in the thread pool; if the caller is cancelled before a worker is free, it never runs."""
-    pool = globals().get("global_thread_pool") or __getattr__("global_thread_pool")
-    return await asyncio.get_running_loop().run_in_executor(pool, call, *args)
+    return await _hops().call(call, *args)
 
 
 def _longest(timeout: float | None) -> float:
@@ -151,6 +157,9 @@ def _media_io_class(modality: str) -> type[MediaIO[Any]]:
 
         return VideoMediaIO
     return MediaIO
+
+
+MEDIA_CONNECTOR_REGISTRY.register_lazily("fsspec", "mmmedia.media.fsspec_connector")
 
 
 @MEDIA_CONNECTOR_REGISTRY.register("http")
@@ -230,11 +239,11 @@ class MediaConnector:
         """
         if not self._is_http(url):
             return self._load_in_place(url, media_io)
-        with self._fetching(url):
+        with self._fetching(url) as policy:
             found, media = self._load_cached(url, media_io)
             if found:
                 return media
-            key, allow_redirects = self._flight_key(url)
+            key, allow_redirects = self._flight_key(url, policy)
             try:
                 flight = _flights.fly(
                     key,
@@ -242,7 +251,7 @@ class MediaConnector:
                         url, timeout=fetch_timeout, allow_redirects=allow_redirects
                     ),
                     patience=fetch_timeout,
-                    bound=_longest(fetch_timeout),
+                    bound=lambda: _longest(fetch_timeout),
                     linger=bool(self._media_cache_dir),
                 )
             except Exception as error:
@@ -265,13 +274,13 @@ class MediaConnector:
         """
         if not self._is_http(url):
             return await _in_pool(self._load_in_place, url, media_io)
-        with self._fetching(url):
+        with self._fetching(url) as policy:
             if self._media_cache_dir:
                 load: Callable[..., tuple[bool, T]] = self._load_cached
                 found, media = await _in_pool(load, url, media_io)
                 if found:
                     return media
-            key, allow_redirects = self._flight_key(url)
+            key, allow_redirects = self._flight_key(url, policy)
             try:
                 flight = await _flights.fly_async(
                     key,
@@ -279,7 +288,7 @@ class MediaConnector:
                         url, timeout=fetch_timeout, allow_redirects=allow_redirects
                     ),
                     patience=fetch_timeout,
-                    bound=_longest(fetch_timeout),
+                    bound=lambda: _longest(fetch_timeout),
                     linger=bool(self._media_cache_dir),
                 )
             except Exception as error:
@@ -288,6 +297,8 @@ class MediaConnector:
                     raise
                 raise translated from error
         try:
+            if flight.is_shared:
+                return await self._load_shared(url, flight, media_io)
             return await _in_pool(self._load_fetched, url, flight, media_io)
         finally:
             _flights.retire(key, flight)
@@ -307,11 +318,12 @@ class MediaConnector:
         return self._load_file_url(url, media_io)
 
     @contextmanager
-    def _fetching(self, url: str) -> Iterator[None]:
+    def _fetching(self, url: str) -> Iterator[FetchPolicy]:
         """Hold what happens inside to the policy of this connector."""
         self._assert_url_in_allowed_media_domains(url)
-        with fetch_policy(FetchPolicy.of(self._domains)):
-            yield
+        policy = FetchPolicy.of(self._domains)
+        with fetch_policy(policy):
+            yield policy
 
     def _assert_url_in_allowed_media_domains(self, url_spec: "str | Url") -> None:
         """Raise `RefusedURLError` (a `ValueError`) if the host of an HTTP URL is not allowed."""
@@ -370,10 +382,9 @@ class MediaConnector:
                 "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
             )
 
-    def _flight_key(self, url: str) -> tuple[Hashable, bool]:
+    def _flight_key(self, url: str, policy: FetchPolicy) -> tuple[Hashable, bool]:
         """Return what must be equal to share a download, and whether redirects are followed."""
         allow_redirects = envs.VLLM_MEDIA_URL_ALLOW_REDIRECTS
-        policy = FetchPolicy.of(self._domains)
         return (url, id(self.connection), policy, allow_redirects), allow_redirects
 
     def _load_fetched(self, url: str, flight: Flight[bytes], media_io: MediaIO[T]) -> T:
@@ -383,6 +394,35 @@ class MediaConnector:
         if self._media_cache_dir and flight.claim():
             self._put_cached_bytes(url, data)
         return media
+
+    async def _load_shared(self, url: str, flight: Flight[bytes], media_io: MediaIO[T]) -> T:
+        """Decode what was fetched, or copy what another request decoded of it in the same way."""
+        from mmmedia.media.sharing import Request, SharedDecode, decode_key
+
+        decoding = decode_key(media_io)
+        if decoding is None:
+            return await _in_pool(self._load_fetched, url, flight, media_io)
+        hops = _hops()
+        key = (hops, type(self), decoding)
+        shared: SharedDecode = flight.decodes.get(key) or flight.decodes.setdefault(key, SharedDecode(hops))
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        has_budget = self.decoded_budget is not None or self.download_budget is not None
+        shared.join(
+            Request(
+                future,
+                load=lambda: self._load_fetched(url, flight, media_io),
+                charge=lambda media: self._charge_copy(len(flight.result), media),
+                has_budget=has_budget,
+            )
+        )
+        return await future
+
+    def _charge_copy(self, downloaded: int, media: object) -> None:
+        """Charge for a copy of an object before it is made, as for decoding it."""
+        self._charge_download(downloaded)
+        if self.decoded_budget is not None:
+            with getattr(self.decoded_budget, "one_at_a_time", nullcontext)():
+                self.decoded_budget.charge(_size_of(media))
 
     def _load_bytes(self, data: bytes, media_io: MediaIO[T]) -> T:
         self._charge_download(len(data))

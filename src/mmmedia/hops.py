@@ -1,0 +1,128 @@
+"""Hops: calls that an event loop has made in the threads of a pool.
+
+`loop.run_in_executor` wakes a thread for every call and the loop for every result. Where thousands of calls
+take less than a millisecond each, that is most of the work, as every switch waits for the interpreter's
+lock. Here a thread that has done one call takes the next, and results that wait for the loop wait together.
+"""
+
+import asyncio
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_SLICE = 0.02
+"""Seconds after which a thread gets in line again behind the other work of its pool."""
+
+
+class Hops:
+    """The calls of one event loop, made in the threads of one pool.
+
+    Args:
+        pool: where they are made.
+        width: how many at a time.
+    """
+
+    def __init__(self, pool: Executor, width: int) -> None:
+        self.pool = pool
+        self._width = width
+        self._lock = threading.Lock()
+        self._calls: deque[tuple[asyncio.Future[Any] | None, Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._threads = 0
+        self._results: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self._told = False
+
+    def call(self, function: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
+        """Call in a thread, and return the future result; once that is cancelled, it is not begun."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._start(future, function, args)
+        return future
+
+    def start(self, function: Callable[..., object], *args: Any) -> None:
+        """Call in a thread what hands over its results by `finish`, and raises nothing."""
+        self._start(None, function, args)
+
+    def _start(
+        self, future: "asyncio.Future[Any] | None", function: Callable[..., Any], args: tuple[Any, ...]
+    ) -> None:
+        self._calls.append((future, function, args))
+        with self._lock:
+            if self._threads >= self._width:
+                return
+            self._threads += 1
+        try:
+            self.pool.submit(self._work)
+        except BaseException:
+            with self._lock:
+                self._threads -= 1
+            raise
+
+    def _work(self) -> None:
+        end = time.monotonic() + _SLICE
+        while time.monotonic() < end:
+            with self._lock:
+                if not self._calls:
+                    self._threads -= 1
+                    return
+                future, function, args = self._calls.popleft()
+            if future is None:
+                function(*args)
+            elif not future.cancelled():
+                try:
+                    result = function(*args)
+                except BaseException as error:  # noqa: BLE001  # the caller's to judge
+                    self.finish(future, None, error)
+                else:
+                    self.finish(future, result)
+                    del result
+            del future, function, args  # what they hold is not this thread's to keep
+        try:
+            self.pool.submit(self._work)
+        except RuntimeError:  # the pool is being shut down
+            with self._lock:
+                self._threads -= 1
+
+    def finish(self, future: "asyncio.Future[T]", result: Any, error: BaseException | None = None) -> None:
+        """Hand a result, or an error, to who awaits `future`; from any thread."""
+        if isinstance(error, StopIteration):  # which a future can't hold
+            error = RuntimeError(f"{type(error).__name__}: {error}")
+        self._results.append((future, result, error))
+        if not self._told:
+            self._told = True
+            try:
+                future.get_loop().call_soon_threadsafe(self._tell)
+            except RuntimeError:  # that loop is closed, and nobody waits
+                self._results.clear()
+
+    def _tell(self) -> None:
+        self._told = False  # first: whoever comes from now on tells again
+        while self._results:
+            future, result, error = self._results.popleft()
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+
+_by_loop: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Hops]" = weakref.WeakKeyDictionary()
+
+
+def hops(pool: Executor, width: int) -> Hops:
+    """Return those of the running loop."""
+    loop = asyncio.get_running_loop()
+    found = _by_loop.get(loop)
+    if found is None or found.pool is not pool:
+        found = _by_loop[loop] = Hops(pool, width)
+    return found
+
+
+def waiting() -> int:
+    """Return how many calls of all loops wait for a thread."""
+    return sum(len(each._calls) for each in list(_by_loop.values()))
