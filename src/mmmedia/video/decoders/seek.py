@@ -138,35 +138,44 @@ class _Work:
         import av
 
         pts = self._seek.index.pts
+        positions = self._to_decode(span)
         missing = {int(pts[position]): self._seek.rows[position] for position in span.wanted}
-        newest = -(1 << 63)
+        # Leading pictures of the access point lack what they refer to, and are not counted.
+        first = newest = int(pts[span.start]) - 1
+        expected = int((pts[positions] > first).sum())
         with self._decoder() as (decoder, convert):
             try:
                 # To the last frame, wanted or not: one that is damaged may have been referred to.
-                for frame in self._frames_of(decoder, span):
-                    if frame.pts is None or frame.pts <= newest or frame.is_corrupt:
+                for frame in self._frames_of(decoder, positions):
+                    if frame.pts is None or frame.is_corrupt:
+                        raise CannotSeekError("decoded otherwise than expected")
+                    if frame.pts <= first:
+                        continue
+                    if frame.pts <= newest:
                         raise CannotSeekError("decoded otherwise than expected")
                     newest = frame.pts
+                    expected -= 1
                     row = missing.pop(frame.pts, None)
                     if row is not None:
                         self._fill(row, frame, convert)
             except av.FFmpegError:
                 raise CannotSeekError("decoder error") from None
-        if missing and not self._stopped:
+        if (missing or expected) and not self._stopped:
             raise CannotSeekError("frame missing")
 
-    def _frames_of(self, decoder: "VideoCodecContext", span: Span) -> "Iterator[VideoFrame]":
-        index, disposable = self._seek.index, self._seek.structure.disposable
-        wanted = set(span.wanted)
+    def _to_decode(self, span: Span) -> list[int]:
+        """All of a span but what no other frame refers to and nobody asked for."""
+        kept = np.flatnonzero(~self._seek.structure.disposable[span.start : span.stop]) + span.start
+        return sorted({*kept.tolist(), *span.wanted})
+
+    def _frames_of(self, decoder: "VideoCodecContext", positions: Sequence[int]) -> "Iterator[VideoFrame]":
         count = 0
-        for position in range(span.start, span.stop):
-            if disposable[position] and position not in wanted:
-                continue
+        for position in positions:
             self._deadline.check()
             if self._stopped:
                 return
             count += 1
-            yield from decoder.decode(index.packet(position))
+            yield from decoder.decode(self._seek.index.packet(position))
         with self._lock:
             self.decoded += count
         yield from decoder.decode(None)
