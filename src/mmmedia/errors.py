@@ -15,6 +15,10 @@ Each is a `MediaError`, and each is also of the built-in type that callers alrea
     ├── LocalFilesDisabledError RuntimeError         file URLs where no local path is allowed
     ├── LocalFileError         OSError, ValueError   a file URL that names no readable regular file
     │   └── LocalFileNotFoundError  FileNotFoundError    … because nothing is there
+    ├── RemoteFileError        OSError               an object of a bucket that can't be read
+    │   ├── RemoteFileNotFoundError  FileNotFoundError  … because nothing is there
+    │   └── RemoteFileDeniedError    PermissionError    … because the store does not admit it
+    ├── MissingPackageError    ImportError           a package that only this needs
     ├── PartError              what the failure was  one content part of a request that failed
     └── UnknownExtensionError  AssertionError        a name nobody registered
 
@@ -100,6 +104,30 @@ class LocalFileError(MediaError, OSError, ValueError):
 
 class LocalFileNotFoundError(LocalFileError, FileNotFoundError):
     """A file URL that names nothing."""
+
+
+class RemoteFileError(MediaError, OSError):
+    """An object of a bucket that can't be read, perhaps only now."""
+
+    http_status = 503
+
+
+class RemoteFileNotFoundError(RemoteFileError, FileNotFoundError):
+    """A URL that names no object of its bucket."""
+
+    http_status = 422
+
+
+class RemoteFileDeniedError(RemoteFileError, PermissionError):
+    """An object that the store does not give to this process."""
+
+    http_status = 422
+
+
+class MissingPackageError(MediaError, ImportError):
+    """An optional package that what was asked for needs."""
+
+    http_status = 500
 
 
 class UnknownExtensionError(MediaError, AssertionError):

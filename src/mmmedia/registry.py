@@ -1,5 +1,6 @@
 """`ExtensionManager`: classes by name, for loaders and connectors of this library and of third parties."""
 
+import importlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -35,11 +36,18 @@ class ExtensionManager(Generic[T]):
     def __init__(self, kind: str = "extension class") -> None:
         self._kind = kind
         self._classes: dict[str, type] = {}
+        self._modules: dict[str, str] = {}
 
     @property
     def name2class(self) -> Mapping[str, type]:
         """A read-only view of what is registered."""
+        for name in list(self._modules):
+            self.get(name)
         return MappingProxyType(self._classes)
+
+    def register_lazily(self, name: str, module: str) -> None:
+        """Register a name whose class is registered by importing `module`, which waits for its first use."""
+        self._modules[name] = module
 
     def register(self, name: str) -> Callable[[ClassT], ClassT]:
         """Decorate a class to register it under `name`.
@@ -53,6 +61,7 @@ class ExtensionManager(Generic[T]):
             if old is not None and (old.__module__, old.__qualname__) != (cls.__module__, cls.__qualname__):
                 logger.warning("%s %r: %r replaces %r", self._kind, name, cls, old)
             self._classes[name] = cls
+            self._modules.pop(name, None)
             return cls
 
         return add
@@ -64,9 +73,11 @@ class ExtensionManager(Generic[T]):
             UnknownExtensionError: (an `AssertionError`) nothing is registered under that name.
         """
         try:
+            if name in self._modules:
+                importlib.import_module(self._modules[name])
             return self._classes[name]
         except (KeyError, TypeError):
-            known = ", ".join(sorted(self._classes)) or "nothing"
+            known = ", ".join(sorted(self)) or "nothing"
             raise UnknownExtensionError(f"Unknown {self._kind} {name!r}; registered: {known}.") from None
 
     def load(self, cls_name: str, *args: object, **kwargs: object) -> T:
@@ -75,13 +86,13 @@ class ExtensionManager(Generic[T]):
         return instance
 
     def __contains__(self, name: object) -> bool:
-        return name in self._classes
+        return name in self._classes or name in self._modules
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._classes)
+        return iter({**self._classes, **self._modules})
 
     def __len__(self) -> int:
-        return len(self._classes)
+        return len({**self._classes, **self._modules})
 
     def __repr__(self) -> str:
-        return f"ExtensionManager({self._kind}: {', '.join(sorted(self._classes))})"
+        return f"ExtensionManager({self._kind}: {', '.join(sorted(self))})"
