@@ -181,7 +181,7 @@ def test_the_connection_given_fetches_what_is_http(load: Load, server: Server) -
     ],
 )
 def test_what_is_in_no_listed_bucket_is_refused(load: Load, store: MemoryFileSystem, url: str) -> None:
-    with pytest.raises(RefusedURLError, match=r"bucket|Chained|'\.'" refusal:
+    with pytest.raises(RefusedURLError, match=r"bucket|Chained|'\.'") as refusal:
         load(FsspecConnector(allowed_buckets=OPEN), url)
     assert refusal.value.reason == "bucket"
     assert http_status(refusal.value) == 400
