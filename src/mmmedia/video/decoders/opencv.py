@@ -94,6 +94,17 @@ def is_replaced() -> bool:
     return not isinstance(capture, type) or capture.__module__ != "cv2"
 
 
+class _Stream(io.BytesIO):
+    """Encoded bytes for OpenCV, which cuts offsets to 32 bits and crashes where `seek` raises."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to an offset; one that does not exist is the end, as it is in a file."""
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return super().seek(0, io.SEEK_END)
+
+
 def open_capture(data: containers.Buffer) -> "cv2.VideoCapture":
     """Open encoded bytes with OpenCV, in memory, allow-listed demuxers only.
 
@@ -109,7 +120,7 @@ def open_capture(data: containers.Buffer) -> "cv2.VideoCapture":
         containers.identify(data)
     api = get_cv2_video_api()
     with _capture_options():
-        stream: Any = io.BytesIO(data)  # OpenCV's types ask for a class of its own
+        stream: Any = _Stream(data)  # OpenCV's types ask for a class of its own
         capture: cv2.VideoCapture = cv2.VideoCapture(stream, api, [])
     if not capture.isOpened():
         raise InvalidMediaError("Could not open video stream: OpenCV does not recognise it.")
