@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from mmmedia import envs, metrics
 from mmmedia._version import __version__
@@ -57,8 +57,11 @@ MAX_RETRY_AFTER = 30.0
 MAX_CONNECTIONS = 128
 """Concurrent fetches per event loop, and idle connections kept by the blocking half."""
 
+_PROXY_VARIABLES = {"http": ("http_proxy", "HTTP_PROXY"), "https": ("https_proxy", "HTTPS_PROXY")}
 _CHUNK = 64 * 1024
 _PIECE = 256 * 1024
+# Conditions are about one resource, and a redirect leads to another.
+_CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 # What a redirect to another origin takes along; anything else may be a credential.
 _PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
 
@@ -133,7 +136,7 @@ class Hop:
                 reason="redirect",
             )
         _current_policy().domains.check(url.host)
-        headers = self.headers
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _CONDITIONS}
         if url.origin != self.url.origin:
             headers = {name: value for name, value in headers.items() if name.lower() in _PLAIN_HEADERS}
         return Hop(url, {**headers, **_credentials(url)}, self.number + 1)
@@ -161,6 +164,34 @@ def _unusable(status: int) -> str | None:
     return None if 200 <= status < 300 else "Unexpected status"
 
 
+class Download(NamedTuple):
+    """What a GET brought that may be conditional.
+
+    Attributes:
+        data: the body; `None` if the server says that it has not changed.
+        etag: the response's `ETag`, to ask with the next time; empty if there is none, or after a redirect.
+        last_modified: its `Last-Modified`, likewise.
+    """
+
+    data: bytes | None
+    etag: str = ""
+    last_modified: str = ""
+
+
+def _conditions(etag: str, last_modified: str) -> dict[str, str]:
+    """Return the headers that ask for a body only if it has changed."""
+    headers = {"If-None-Match": etag, "If-Modified-Since": last_modified}
+    return {name: value for name, value in headers.items() if value}
+
+
+def _download(hop: Hop, status: int, headers: Mapping[str, str], sink: IO[bytes]) -> Download:
+    """Return what a response brought; its body has been written to `sink`."""
+    given = ["", ""] if hop.number else [headers.get(name, "") for name in ("ETag", "Last-Modified")]
+    etag, last_modified = (value if value.isascii() and value.isprintable() else "" for value in given)
+    data = sink.getvalue() if isinstance(sink, io.BytesIO) and status != 304 else None
+    return Download(data, etag, last_modified)
+
+
 class CutShortError(Exception):
     """A coded body that ends before its end; each half raises its library's own error for it."""
 
@@ -180,7 +211,7 @@ class Body:
     def __init__(self, url: HTTPURL, headers: Mapping[str, str]) -> None:
         megabytes = envs.VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB
         self._limit = megabytes * 1024 * 1024 if megabytes > 0 else None
-        self._url = redact_url(str(url))
+        self._source = url
         self._received = self._decoded = 0
         declared = headers.get("Content-Length", "")
         if declared.isdecimal():
@@ -192,6 +223,10 @@ class Body:
             )
         self.is_coded = self.encoding not in ("", "identity")
         self._inflate: Any = None
+
+    @property
+    def _url(self) -> str:
+        return redact_url(str(self._source))
 
     def _check(self, size: int) -> None:
         if self._limit is not None and size > self._limit:
@@ -446,8 +481,7 @@ def async_error(error: Exception, url: str) -> Exception:
 def environment_proxy(url: HTTPURL) -> str | None:
     """Return the proxy that the environment names for a URL (`https_proxy`, `no_proxy`, …)."""
     # `getproxies` of the standard library goes through the whole environment, at every request.
-    names = [f"{url.scheme}_proxy", "all_proxy"]
-    if not any(os.environ.get(name) or os.environ.get(name.upper()) for name in names):
+    if envs.absent("all_proxy", "ALL_PROXY", *_PROXY_VARIABLES[url.scheme]):
         return None
     from urllib.request import (  # type: ignore[attr-defined]  # typeshed omits the second
         getproxies_environment,
@@ -605,6 +639,29 @@ class HTTPConnection:
             self._fetch(url, sink, timeout, allow_redirects, extra_headers)
         return sink.getvalue()
 
+    def get_if_changed(
+        self,
+        url: str,
+        *,
+        etag: str = "",
+        last_modified: str = "",
+        timeout: float | None = None,
+        allow_redirects: bool = True,
+    ) -> Download:
+        """Return the body behind a URL unless it is the one that `etag` and `last_modified` came with.
+
+        Args:
+            url: an HTTP URL.
+            etag: the `ETag` of what the caller has, empty for none.
+            last_modified: its `Last-Modified`, empty for none.
+            timeout: as in `get_bytes`, whose errors it raises.
+            allow_redirects: as in `get_bytes`.
+        """
+        sink = io.BytesIO()
+        conditions = _conditions(etag, last_modified)
+        with metrics.downloading(sink):
+            return self._fetch(url, sink, timeout, allow_redirects, conditions, conditional=bool(conditions))
+
     def get_text(self, url: str, *, timeout: float | None = None) -> str:
         """Return the body behind a URL as text, UTF-8; errors as in `get_bytes`."""
         return _text(self.get_bytes(url, timeout=timeout), url)
@@ -637,15 +694,16 @@ class HTTPConnection:
         timeout: float | None,
         allow_redirects: bool,
         extra_headers: Mapping[str, str] | None,
-    ) -> None:
+        *,
+        conditional: bool = False,
+    ) -> Download:
         first = Hop.first(url, extra_headers)
         plan = RetryPlan(timeout, envs.VLLM_MEDIA_FETCH_MAX_RETRIES)
         started = time.monotonic()
         for attempt in range(plan.attempts):
             try:
-                return self._attempt(
-                    first, sink, plan.attempt_seconds(attempt, time.monotonic() - started), allow_redirects
-                )
+                seconds = plan.attempt_seconds(attempt, time.monotonic() - started)
+                return self._attempt(first, sink, seconds, allow_redirects, conditional)
             except Exception as error:
                 wait = _wait_after(error, plan, attempt, started, url)
                 if wait is None:
@@ -656,7 +714,9 @@ class HTTPConnection:
             sink.truncate()
         raise AssertionError("the last attempt returns or raises")
 
-    def _attempt(self, hop: Hop, sink: IO[bytes], seconds: float, allow_redirects: bool) -> None:
+    def _attempt(
+        self, hop: Hop, sink: IO[bytes], seconds: float, allow_redirects: bool, conditional: bool
+    ) -> Download:
         from mmmedia.deadlines import deadline
 
         client = self.get_sync_client()
@@ -665,8 +725,10 @@ class HTTPConnection:
                 while True:
                     with self._send(client, hop, travelled, seconds) as response:
                         if not _redirects(hop, response.status_code, allow_redirects):
-                            _raise_for_status(response)
-                            return _receive(response, hop, sink)
+                            if not (conditional and response.status_code == 304 and not hop.number):
+                                _raise_for_status(response)
+                                _receive(response, hop, sink)
+                            return _download(hop, response.status_code, response.headers, sink)
                         hop = hop.redirected(response.status_code, response.headers.get("Location"))
         finally:
             if not self.reuse_client:
@@ -767,6 +829,23 @@ class HTTPConnection:
             await self._async_fetch(url, sink, timeout, allow_redirects, extra_headers)
         return sink.getvalue()
 
+    async def async_get_if_changed(
+        self,
+        url: str,
+        *,
+        etag: str = "",
+        last_modified: str = "",
+        timeout: float | None = None,  # noqa: ASYNC109  # of one attempt
+        allow_redirects: bool = True,
+    ) -> Download:
+        """Return the body behind a URL unless it is what the caller has; see `get_if_changed`."""
+        sink = io.BytesIO()
+        conditions = _conditions(etag, last_modified)
+        with metrics.downloading(sink):
+            return await self._async_fetch(
+                url, sink, timeout, allow_redirects, conditions, conditional=bool(conditions)
+            )
+
     async def async_get_text(self, url: str, *, timeout: float | None = None) -> str:  # noqa: ASYNC109
         """Return the body behind a URL as text, UTF-8; errors as in `async_get_bytes`."""
         return _text(await self.async_get_bytes(url, timeout=timeout), url)
@@ -802,15 +881,16 @@ class HTTPConnection:
         timeout: float | None,  # noqa: ASYNC109  # of one attempt
         allow_redirects: bool,
         extra_headers: Mapping[str, str] | None,
-    ) -> None:
+        *,
+        conditional: bool = False,
+    ) -> Download:
         first = Hop.first(url, extra_headers)
         plan = RetryPlan(timeout, envs.VLLM_MEDIA_FETCH_MAX_RETRIES)
         started = time.monotonic()
         for attempt in range(plan.attempts):
             try:
-                return await self._async_attempt(
-                    first, sink, plan.attempt_seconds(attempt, time.monotonic() - started), allow_redirects
-                )
+                seconds = plan.attempt_seconds(attempt, time.monotonic() - started)
+                return await self._async_attempt(first, sink, seconds, allow_redirects, conditional)
             except Exception as error:
                 wait = _wait_after(error, plan, attempt, started, url)
                 if wait is None:
@@ -821,7 +901,9 @@ class HTTPConnection:
             sink.truncate()
         raise AssertionError("the last attempt returns or raises")
 
-    async def _async_attempt(self, hop: Hop, sink: IO[bytes], seconds: float, allow_redirects: bool) -> None:
+    async def _async_attempt(
+        self, hop: Hop, sink: IO[bytes], seconds: float, allow_redirects: bool, conditional: bool
+    ) -> Download:
         client = await self.get_async_client()
         slots = self._slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(MAX_CONNECTIONS))
         try:
@@ -832,8 +914,10 @@ class HTTPConnection:
                         response = await _async_send(client, hop, travelled, None)
                         try:
                             if not _redirects(hop, response.status, allow_redirects):
-                                _async_raise_for_status(response)
-                                return await _async_receive(response, hop, sink)
+                                if not (conditional and response.status == 304 and not hop.number):
+                                    _async_raise_for_status(response)
+                                    await _async_receive(response, hop, sink)
+                                return _download(hop, response.status, response.headers, sink)
                             hop = hop.redirected(response.status, response.headers.get("Location"))
                         finally:
                             _drop(response)

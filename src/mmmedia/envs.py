@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     VLLM_MEDIA_CACHE: str
     VLLM_MEDIA_CACHE_MAX_SIZE_MB: int
     VLLM_MEDIA_CACHE_TTL_HOURS: float
+    VLLM_MEDIA_CACHE_REVALIDATE: bool
     VLLM_MEDIA_LOADING_THREAD_COUNT: int
     VLLM_VIDEO_LOADER_BACKEND: str
     VLLM_MEDIA_CONNECTOR: str
@@ -126,6 +127,19 @@ def at_most(ceilings: Mapping[str, int]) -> Iterator[None]:
         _ceilings.reset(token)
 
 
+def absent(*variables: str) -> bool:
+    """Say, at little cost, whether none of these environment variables exists."""
+    if _variables is None or os.environ is not _environ:
+        return not any(variable in os.environ for variable in variables)
+    return not any(_key(variable) in _variables for variable in variables)
+
+
+@functools.lru_cache(maxsize=256)
+def _key(variable: str) -> object:
+    encode: Callable[[str], object] = getattr(_environ, "encodekey", str)
+    return encode(variable)
+
+
 @dataclass(frozen=True)
 class Setting:
     """One setting: its `VLLM_` name, default, how its text is read, and what it means."""
@@ -157,19 +171,8 @@ class Setting:
             return value
         return min(value, ceiling) if value > 0 else ceiling
 
-    @functools.cached_property
-    def _keys(self) -> tuple[object, object]:
-        encode: Callable[[str], object] = getattr(_environ, "encodekey", str)
-        return encode(self.variables[0]), encode(self.variables[1])
-
-    def _is_set(self) -> bool:
-        if _variables is None or os.environ is not _environ:
-            return True  # perhaps
-        ours, vllms = self._keys
-        return ours in _variables or vllms in _variables
-
     def _read_environment(self) -> Value:
-        if not self._is_set():
+        if absent(*self.variables):
             return self.default
         for variable in self.variables:
             text = os.environ.get(variable)
@@ -193,6 +196,8 @@ SETTINGS: dict[str, Setting] = {
         Setting("VLLM_MEDIA_CACHE", "", _text, "directory of the byte cache; empty: no cache"),
         Setting("VLLM_MEDIA_CACHE_MAX_SIZE_MB", 5120, _integer, "budget of the cache in MiB"),
         Setting("VLLM_MEDIA_CACHE_TTL_HOURS", 24.0, _number, "life of an entry in hours, from its download"),
+        Setting("VLLM_MEDIA_CACHE_REVALIDATE", False, _switch,
+                "1: ask the server whether an expired entry is still good, by ETag and Last-Modified"),
         Setting("VLLM_MEDIA_LOADING_THREAD_COUNT", 8, _count, "workers that decode, at least one"),
         Setting("VLLM_VIDEO_LOADER_BACKEND", "opencv", _text, "registry name of the video loader"),
         Setting("VLLM_MEDIA_CONNECTOR", "http", _text, "registry name of the connector"),

@@ -15,13 +15,14 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote
 
 from mmmedia import envs, metrics
 from mmmedia.budget import MediaBudget
-from mmmedia.cache import MediaCache, get_media_cache
+from mmmedia.cache import MediaCache, StaleEntry, get_media_cache
 from mmmedia.connections import (
+    Download,
     FetchPolicy,
     HTTPConnection,
     RetryPlan,
@@ -67,7 +68,33 @@ global_thread_pool: ThreadPoolExecutor
 """The workers that decode for the async methods, `VLLM_MEDIA_LOADING_THREAD_COUNT` of them."""
 
 _pool_lock = threading.Lock()
-_flights: SingleFlight[bytes] = SingleFlight()
+
+
+class Fetched(NamedTuple):
+    """What a flight brought.
+
+    Attributes:
+        data: the bytes behind the URL.
+        etag: what the server gave for asking whether they are still good.
+        last_modified: likewise.
+        is_confirmed: whether they are those of an expired entry of the cache, which the server confirmed.
+    """
+
+    data: bytes
+    etag: str = ""
+    last_modified: str = ""
+    is_confirmed: bool = False
+
+    @classmethod
+    def of(cls, answer: Download, stale: StaleEntry) -> "Fetched":
+        """Return what there is after asking the server about an expired entry."""
+        if answer.data is None:
+            return cls(stale.data, stale.etag, stale.last_modified, is_confirmed=True)
+        return cls(answer.data, answer.etag, answer.last_modified)
+
+
+_NO_ENTRY = StaleEntry(b"")
+_flights: SingleFlight[Fetched] = SingleFlight()
 
 
 def __getattr__(name: str) -> ThreadPoolExecutor:
@@ -247,9 +274,7 @@ class MediaConnector:
             try:
                 flight = _flights.fly(
                     key,
-                    lambda: self.connection.get_bytes(
-                        url, timeout=fetch_timeout, allow_redirects=allow_redirects
-                    ),
+                    lambda: self._download(url, fetch_timeout, allow_redirects),
                     patience=fetch_timeout,
                     bound=lambda: _longest(fetch_timeout),
                     linger=bool(self._media_cache_dir),
@@ -284,9 +309,7 @@ class MediaConnector:
             try:
                 flight = await _flights.fly_async(
                     key,
-                    lambda: self.connection.async_get_bytes(
-                        url, timeout=fetch_timeout, allow_redirects=allow_redirects
-                    ),
+                    lambda: self._download_async(url, fetch_timeout, allow_redirects),
                     patience=fetch_timeout,
                     bound=lambda: _longest(fetch_timeout),
                     linger=bool(self._media_cache_dir),
@@ -302,6 +325,58 @@ class MediaConnector:
             return await _in_pool(self._load_fetched, url, flight, media_io)
         finally:
             _flights.retire(key, flight)
+
+    def _download(self, url: str, timeout: float | None, allow_redirects: bool) -> Fetched:
+        """Fetch, or let the server confirm what is in the cache."""
+        if not self._revalidates():
+            return Fetched(self.connection.get_bytes(url, timeout=timeout, allow_redirects=allow_redirects))
+        stale = self._get_stale(url)
+        answer = self.connection.get_if_changed(
+            url,
+            etag=stale.etag,
+            last_modified=stale.last_modified,
+            timeout=timeout,
+            allow_redirects=allow_redirects,
+        )
+        return Fetched.of(answer, stale)
+
+    async def _download_async(self, url: str, timeout: float | None, allow_redirects: bool) -> Fetched:  # noqa: ASYNC109  # of one attempt
+        """Fetch, or let the server confirm what is in the cache."""
+        if not self._revalidates():
+            return Fetched(
+                await self.connection.async_get_bytes(url, timeout=timeout, allow_redirects=allow_redirects)
+            )
+        stale = await _in_pool(self._get_stale, url)
+        answer = await self.connection.async_get_if_changed(
+            url,
+            etag=stale.etag,
+            last_modified=stale.last_modified,
+            timeout=timeout,
+            allow_redirects=allow_redirects,
+        )
+        return Fetched.of(answer, stale)
+
+    def _revalidates(self) -> bool:
+        """Say whether servers are asked about expired entries: by setting, and where nothing is overridden.
+
+        A subclass may keep other bytes than those that were downloaded, a connection may fetch otherwise.
+        """
+        if not self._media_cache_dir or not envs.VLLM_MEDIA_CACHE_REVALIDATE:
+            return False
+        ours = {
+            MediaConnector._get_cached_bytes: self._get_cached_bytes,
+            MediaConnector._put_cached_bytes: self._put_cached_bytes,
+            HTTPConnection.get_bytes: self.connection.get_bytes,
+            HTTPConnection.async_get_bytes: self.connection.async_get_bytes,
+        }
+        return all(getattr(method, "__func__", None) is function for function, method in ours.items())
+
+    def _get_stale(self, url: str) -> StaleEntry:
+        """Return the expired entry of a URL, an empty one if there is none to ask about."""
+        cache = self._media_cache
+        megabytes = envs.VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB
+        limit = megabytes * 1024 * 1024 if megabytes > 0 else None
+        return (cache and cache.get_stale(url, max_size=limit)) or _NO_ENTRY
 
     @staticmethod
     def _is_http(url: str) -> bool:
@@ -387,15 +462,22 @@ class MediaConnector:
         allow_redirects = envs.VLLM_MEDIA_URL_ALLOW_REDIRECTS
         return (url, id(self.connection), policy, allow_redirects), allow_redirects
 
-    def _load_fetched(self, url: str, flight: Flight[bytes], media_io: MediaIO[T]) -> T:
+    def _load_fetched(self, url: str, flight: Flight[Fetched], media_io: MediaIO[T]) -> T:
         """Decode what was fetched, and store it if it decodes."""
-        data = flight.result
-        media = self._load_bytes(data, media_io)
+        fetched = flight.result
+        media = self._load_bytes(fetched.data, media_io)
         if self._media_cache_dir and flight.claim():
-            self._put_cached_bytes(url, data)
+            self._store(url, fetched)
         return media
 
-    async def _load_shared(self, url: str, flight: Flight[bytes], media_io: MediaIO[T]) -> T:
+    def _store(self, url: str, fetched: Fetched) -> None:
+        cache = self._media_cache
+        if not (fetched.etag or fetched.last_modified):
+            self._put_cached_bytes(url, fetched.data)
+        elif cache is not None and not (fetched.is_confirmed and cache.refresh(url)):
+            cache.put(url, fetched.data, etag=fetched.etag, last_modified=fetched.last_modified)
+
+    async def _load_shared(self, url: str, flight: Flight[Fetched], media_io: MediaIO[T]) -> T:
         """Decode what was fetched, or copy what another request decoded of it in the same way."""
         from mmmedia.media.sharing import Request, SharedDecode, decode_key
 
@@ -411,7 +493,7 @@ class MediaConnector:
             Request(
                 future,
                 load=lambda: self._load_fetched(url, flight, media_io),
-                charge=lambda media: self._charge_copy(len(flight.result), media),
+                charge=lambda media: self._charge_copy(len(flight.result.data), media),
                 has_budget=has_budget,
             )
         )
