@@ -8,6 +8,7 @@ The classes are to be mixed in before those of aiohttp and urllib3, so that this
 """
 
 import asyncio
+import functools
 import os
 import socket
 import sys
@@ -43,6 +44,9 @@ class Answer(NamedTuple):
     proto: int
     sockaddr: tuple[Any, ...]
     address: Address
+
+
+_peer = functools.lru_cache(maxsize=1024)(ip_address)
 
 
 def _literal_answer(host: str, port: int) -> list[Answer]:
@@ -197,7 +201,7 @@ class JudgedPool(_URLLib3Pool):
         if self.proxy is None and connection.sock is not None:
             try:
                 with current_journey() as journey:
-                    journey.arrive(self.host, ip_address(connection.sock.getpeername()[0]))
+                    journey.arrive(self.host, _peer(connection.sock.getpeername()[0]))
             except (RefusedURLError, OSError):
                 connection.close()  # it is dialled, and judged, anew
         return connection
@@ -233,7 +237,7 @@ class JudgedConnector(_TCPConnector):
                 connection = await super().connect(req, traces, timeout)
                 peer = connection.transport and connection.transport.get_extra_info("peername")
                 try:
-                    journey.arrive(host, ip_address(peer[0]) if peer else None)
+                    journey.arrive(host, _peer(peer[0]) if peer else None)
                 except RefusedURLError:
                     is_new = connection.protocol not in self._admitted
                     connection.close()
