@@ -2,7 +2,7 @@
 
 The long run is marked `slow` (`nox -s fuzz`). Its environment: `FUZZ_SEED` (where to begin; random),
 `FUZZ_SECONDS` (60) or `FUZZ_COUNT` (files), and `FUZZ_DIR` (where files that fail are kept). A failure names
-its seed; `FUZZ_SEED=<seed> FUZZ_COUNT=1` replays it.
+its seed; `FUZZ_SEED=<seed> FUZZ_COUNT=1` replays it. `current.txt` in that folder is the one under way.
 """
 
 import hashlib
@@ -75,7 +75,7 @@ def difference(data: bytes, loader: str, options: dict[str, Any]) -> str:
     if fast == reference:
         return "same"
     # Some damage makes the reference's own answer depend on what was in memory before.
-    for _ in range(30):
+    for _ in range(100):
         if answer(data, loader, options, "sequential") != reference:
             return "reference differs from itself"
     return f"DIFFERENT: {fast} against {reference}"
@@ -226,6 +226,8 @@ def test_fuzz() -> None:
             except (av.FFmpegError, ValueError, IndexError):
                 outcomes["can't be encoded"] += 1
                 continue
+            # Should the process die of it, this says of what.
+            (folder / "current.txt").write_text(str(recipe))
             try:
                 outcomes.update({f"{kind}: {what}": n for what, n in examine(recipe, data).items()})
             except AssertionError as difference:

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import logging
 import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -274,8 +275,8 @@ class TestProof:
         real, lock = index.PacketIndex.decoder, threading.Lock()
         seen = [0]
 
-        def decoder(self: Any) -> Any:
-            context = real(self)
+        def decoder(self: Any, *arguments: Any) -> Any:
+            context = real(self, *arguments)
 
             class Proxy:
                 def decode(self, packet: Any) -> list[Any]:
@@ -356,7 +357,6 @@ class TestProof:
         with pytest.raises(CannotSeekError):
             seek.prove_whole(dataclasses.replace(packets, data=broken))
 
-
     def test_pictures_that_depend_on_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Damaged HEVC may leave blocks as they were in memory, which two passes tell."""
         from mmmedia.video.decoders.convert import Converter
@@ -393,7 +393,9 @@ class TestWhatIsLeftBehind:
         """Decoders are no more than workers, serve several spans, and go with the request, failed or not."""
         monkeypatch.setenv("MMMEDIA_VIDEO_DECODE_WORKERS", "2")
         real, made_decoders = index.PacketIndex.decoder, []
-        monkeypatch.setattr(index.PacketIndex, "decoder", lambda self: made_decoders.append(1) or real(self))
+        monkeypatch.setattr(
+            index.PacketIndex, "decoder", lambda self, *a: made_decoders.append(1) or real(self, *a)
+        )
         if fails:
             monkeypatch.setattr(seek._Work, "_fill", refuse)
         gc.collect()
@@ -489,13 +491,51 @@ class TestConcurrency:
         assert not wrong
         assert counted()[0]["seek"] == 24
 
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+    @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+    def test_children_forked_amid_decoding(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A child decodes, whatever its parent's threads were doing: opening, counting, waiting."""
+        monkeypatch.setenv("MMMEDIA_VIDEO_DECODE_WORKERS", "2")
+        data = clip(**CLIP)
+        modes = ("seek", "sequential")
+        expected = [
+            OpenCVVideoBackend.load_bytes(data, num_frames=4, decode=mode)[0].tobytes() for mode in modes
+        ]
+        stop = threading.Event()
+
+        def busy(mode: str) -> None:
+            while not stop.is_set():
+                OpenCVVideoBackend.load_bytes(data, num_frames=4, decode=mode)
+
+        threads = [threading.Thread(target=busy, args=(mode,)) for mode in modes]
+        for thread in threads:
+            thread.start()
+        exits = []
+        try:
+            for _ in range(6):
+                child = os.fork()
+                if not child:
+                    signal.alarm(30)
+                    got = [
+                        OpenCVVideoBackend.load_bytes(data, num_frames=4, decode=mode)[0] for mode in modes
+                    ]
+                    os._exit(0 if [frames.tobytes() for frames in got] == expected else 1)
+                exits.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join(60)
+        assert exits == [0] * 6
+
     def test_other_spans_stop_at_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Once one span has failed the others decode no further."""
         monkeypatch.setenv("MMMEDIA_VIDEO_DECODE_WORKERS", "1")
         monkeypatch.setattr(seek._Work, "_fill", refuse)
         fed: list[int] = []
         real = index.PacketIndex.packet
-        monkeypatch.setattr(index.PacketIndex, "packet", lambda self, n: fed.append(n) or real(self, n))
+        monkeypatch.setattr(
+            index.PacketIndex, "packet", lambda self, n, *a: fed.append(n) or real(self, n, *a)
+        )
         made, frames = ready(clip(**CLIP, bframes=0), [0, 20, 40, 60, 80])
         with pytest.raises(CannotSeekError, match="at will"):
             seek.execute(made, frames)

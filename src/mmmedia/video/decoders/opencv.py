@@ -44,6 +44,13 @@ _OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 # OpenCV's own default, which it drops once the variable is set, then what FFmpeg is held to.
 _OPENCV_DEFAULT_OPTIONS = "rtsp_flags;prefer_tcp"
 _environment_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # A child forked while another thread opens a file would wait for that thread for ever.
+    os.register_at_fork(
+        before=_environment_lock.acquire,
+        after_in_parent=_environment_lock.release,
+        after_in_child=_environment_lock.release,
+    )
 
 
 class Capture(Protocol):

@@ -1,5 +1,6 @@
 """Counters: how many requests for frames took which way through the decoders, and why."""
 
+import os
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ class DecodeStats:
 
 
 _lock = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    # No child inherits a lock that a thread of its parent holds.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _paths: Counter[str] = Counter()
 _reasons: Counter[str] = Counter()
 _frames: Counter[str] = Counter()
