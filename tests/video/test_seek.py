@@ -211,7 +211,7 @@ class TestModes:
             (lambda: corpus.hide_lead_in(clip(**CLIP), 3000), "hidden frames"),
             (lambda: clip(**CLIP, **corpus.x264("tff=1")), "interlaced"),
         ],
-        ids=str,
+        ids=lambda value: value if isinstance(value, str) else "clip",
     )
     def test_what_can_not_be_proven(
         self, long_enough: None, data: Any, reason: str, counted: Any, caplog: pytest.LogCaptureFixture

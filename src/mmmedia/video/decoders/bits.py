@@ -1,5 +1,7 @@
 """Reading bit fields of headers: of one header, or the same field of thousands at once."""
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,6 +21,45 @@ def unescape(payload: bytes) -> bytes:
     b'\x00\x00\x01'
     """
     return payload.replace(b"\x00\x00\x03", b"\x00\x00")
+
+
+def escape(payload: bytes) -> bytes:
+    r"""Put in the emulation prevention bytes of an H.264 NAL unit.
+
+    >>> escape(b"\x00\x00\x01")
+    b'\x00\x00\x03\x01'
+    """
+    return re.sub(rb"\x00\x00(?=[\x00-\x03])", b"\x00\x00\x03", payload)
+
+
+class BitWriter:
+    r"""The fields of one header, to be written.
+
+    >>> writer = BitWriter()
+    >>> writer.u(1, 1), writer.ue(1), writer.ue(2)
+    (None, None, None)
+    >>> writer.finish()
+    b'\xa7'
+    """
+
+    def __init__(self) -> None:
+        self._value = 1  # a bit in front, so that leading zeros count
+
+    def u(self, bits: int, value: int) -> None:
+        """An unsigned integer of so many bits."""
+        self._value = self._value << bits | value
+
+    def ue(self, value: int) -> None:
+        """An unsigned integer in Exp-Golomb code."""
+        self.u(2 * (value + 1).bit_length() - 1, value + 1)
+
+    def finish(self) -> bytes:
+        """The bytes, with the stop bit and zeros to the end of the last."""
+        self.u(1, 1)
+        bits = self._value.bit_length() - 1
+        self.u(-bits % 8, 0)
+        length = (bits + 7) // 8
+        return (self._value & ((1 << 8 * length) - 1)).to_bytes(length, "big")
 
 
 class BitReader:

@@ -17,6 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mmmedia.video.decoders.bits import BitReader, BitTable, Bools, HeaderEndError, Ints, unescape
+from mmmedia.video.decoders.references import (
+    H264References,
+    ListColumns,
+    Slices,
+    StandIns,
+    picture_parameter_set,
+)
 
 if TYPE_CHECKING:
     from mmmedia.video.decoders.index import PacketIndex
@@ -38,10 +45,15 @@ class CannotSeekError(Exception):
 
 @dataclass(frozen=True)
 class Structure:
-    """By decode position: may decoding start here, and can this be left out unless it is wanted."""
+    """By decode position: may decoding start here, and can this be left out unless it is wanted.
+
+    For H.264 also what refers to what, by which more can be spared, and the parameter sets that takes.
+    """
 
     access_points: Bools
     disposable: Bools
+    references: H264References | None = None
+    extradata: bytes | None = None
 
 
 def analyse(index: "PacketIndex") -> Structure:
@@ -170,6 +182,7 @@ def _in_order(index: "PacketIndex", order: Ints, reset: Bools) -> None:
 # ------------------------------------------------------------------------------------ H.264
 _IDR, _SEI, _SPS, _PPS = 5, 6, 7, 8
 _H264_UNITS = frozenset([1, _IDR, _SEI, _SPS, _PPS, 9, 12])
+_PICTURE_SETS = 256
 _HIGH_PROFILES = frozenset([44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 144, 244])
 
 
@@ -182,6 +195,8 @@ class _H264Sequence:
     bit_depth: int
     macroblocks: int
     says_fields: bool  # messages may call a picture interlaced
+    stored_pictures: int
+    number: int
 
 
 @dataclass(frozen=True)
@@ -245,7 +260,12 @@ def _h264(index: "PacketIndex") -> Structure:
         order = np.arange(len(index))
     _in_order(index, order, idr)
 
-    intra_only = np.bitwise_and.reduceat(fields.intra, first)
+    marking = fields.marking
+    has_p, has_b, marked, for_long = (
+        np.bitwise_or.reduceat(column, first)
+        for column in (fields.predicted, fields.bi, marking.marked, marking.for_long)
+    )
+    intra_only = ~(has_p | has_b)
     access = idr & index.key
     messages = units.of(kind == _SEI)
     for packet in np.flatnonzero(index.key & ~idr & intra_only):
@@ -254,7 +274,42 @@ def _h264(index: "PacketIndex") -> Structure:
             _recovers_at_once(data[start : start + length].tobytes())
             for start, length in zip(own.start.tolist(), own.length.tolist(), strict=True)
         )
-    return Structure(access, ~kept)
+    free = next((number for number in reversed(range(_PICTURE_SETS)) if number not in pictures), None)
+    if sequence.order_type != 0 or free is None:
+        return Structure(access, ~kept)
+    references = H264References(
+        stored_pictures=max(1, sequence.stored_pictures),
+        frame_numbers=1 << sequence.frame_num_bits,
+        frame_num=fields.frame_num[first],
+        order=order,
+        kept=kept,
+        reset=idr,
+        intra=intra_only,
+        has_b=has_b,
+        marked=marked,
+        for_long=for_long,
+        slices=Slices(first, fields.bi, fields.lists, marking.forgets),
+        stand_ins=StandIns(
+            free,
+            length_size,
+            sequence.frame_num_bits,
+            sequence.order_bits,
+            sequence.macroblocks,
+            reference[first],
+            fields.order[first],
+        ),
+    )
+    extra = picture_parameter_set(free, sequence.number)
+    return Structure(access, ~kept, references, _with_picture_set(index.extradata, extra))
+
+
+def _with_picture_set(extradata: bytes, payload: bytes) -> bytes:
+    """An AVCDecoderConfigurationRecord with one more picture parameter set."""
+    at = 6
+    for _ in range(extradata[5] & 31):
+        at += 2 + int.from_bytes(extradata[at : at + 2], "big")
+    inserted = len(payload).to_bytes(2, "big") + payload
+    return extradata[:at] + bytes([extradata[at] + 1]) + inserted + extradata[at + 1 :]
 
 
 def _avcc(extradata: bytes) -> tuple[int, list[bytes]]:
@@ -279,7 +334,7 @@ def _avcc(extradata: bytes) -> tuple[int, list[bytes]]:
 def _h264_sequence(payload: bytes) -> _H264Sequence:
     profile = payload[1]
     reader = BitReader(unescape(payload[4:]))
-    reader.ue()
+    number = reader.ue()
     chroma_format, separate, bit_depth = 1, 0, 8
     if profile in _HIGH_PROFILES:
         chroma_format = reader.ue()
@@ -288,21 +343,29 @@ def _h264_sequence(payload: bytes) -> _H264Sequence:
         reader.ue()
         reader.u(1)
         if reader.u(1):
-            for number in range(12 if chroma_format == 3 else 8):
+            for matrix in range(12 if chroma_format == 3 else 8):
                 if reader.u(1):
-                    _skip_scaling_list(reader, 16 if number < 6 else 64)
+                    _skip_scaling_list(reader, 16 if matrix < 6 else 64)
     frame_num_bits = 4 + reader.ue()
     order_type = reader.ue()
     order_bits = 4 + reader.ue() if order_type == 0 else 0
-    reader_rest = (reader.ue(), reader.u(1))  # reference frames, and whether frame numbers may have gaps
+    stored_pictures, gaps = reader.ue(), reader.u(1)
     width, height = reader.ue() + 1, reader.ue() + 1
     if not reader.u(1):
         raise CannotSeekError(INTERLACED)
-    if order_type == 1 or separate or reader_rest[1] or max(frame_num_bits, order_bits) > 16:
+    if order_type == 1 or separate or gaps or max(frame_num_bits, order_bits) > 16:
         raise CannotSeekError(UNSUPPORTED)
     fields = _says_fields(reader)
     return _H264Sequence(
-        frame_num_bits, order_type, order_bits, chroma_format != 0, bit_depth, width * height, fields
+        frame_num_bits,
+        order_type,
+        order_bits,
+        chroma_format != 0,
+        bit_depth,
+        width * height,
+        fields,
+        stored_pictures,
+        number,
     )
 
 
@@ -402,11 +465,23 @@ def _h264_picture(payload: bytes) -> tuple[int, _H264Picture]:
 
 
 @dataclass(frozen=True)
+class _H264Marking:
+    """Whether a slice brings commands, any but to forget a picture, and those (or -1)."""
+
+    marked: Bools
+    for_long: Bools
+    forgets: list[Ints]
+
+
+@dataclass(frozen=True)
 class _H264Slices:
     first_macroblock: Ints
     frame_num: Ints
     order: Ints
-    intra: Bools
+    predicted: Bools
+    bi: Bools
+    lists: tuple[ListColumns, ListColumns]
+    marking: _H264Marking
 
 
 def _h264_slices(
@@ -441,22 +516,16 @@ def _h264_slices(
         count = np.where(override, given, of_picture(lambda p, which=which: p.references[which]))  # type: ignore[misc]
         counts.append(np.where(used, count, 0))
         table.require(counts[-1] <= 16)
-    for used in (predicted | bi, bi):
-        active = table.flag(used)
-        for _ in range(17):
-            operation = table.ue(active)
-            table.require(operation <= 3, active)
-            active &= (operation < 3) & ~table.bad
-            if not active.any():
-                break
-            table.ue(active)
-        table.require(~active)
+    lists = (
+        ListColumns(counts[0], *_h264_list_changes(table, predicted | bi)),
+        ListColumns(counts[1], *_h264_list_changes(table, bi)),
+    )
     weighted = (predicted & (of_picture(lambda p: p.weighted) == 1)) | (
         bi & (of_picture(lambda p: p.weighted_bi) == 1)
     )
     if weighted.any():
         _h264_weights(table, weighted, counts, sequence.chroma)
-    _h264_marking(table, idr, kept)
+    marking = _h264_marking(table, idr, kept)
     cabac = (of_picture(lambda p: p.cabac) == 1) & ~intra
     table.require(table.ue(cabac) <= 2)
     quantiser = of_picture(lambda p: p.quantiser) + table.se()
@@ -466,7 +535,23 @@ def _h264_slices(
     table.require(mode <= 2)
     for _ in range(2):
         table.require(abs(table.se(deblocking & (mode != 1))) <= 6)
-    return _H264Slices(first_macroblock, frame_num, order, intra)
+    return _H264Slices(first_macroblock, frame_num, order, predicted, bi, lists, marking)
+
+
+def _h264_list_changes(table: BitTable, used: Bools) -> tuple[list[Ints], list[Ints]]:
+    """Changes to a list of reference pictures (7.3.3.1): the operations, 3 for none, and their values."""
+    operations, values = [], []
+    active = table.flag(used)
+    for _ in range(17):
+        operation = table.ue(active)
+        table.require(operation <= 3, active)
+        active = active & (operation < 3) & ~table.bad
+        if not active.any():
+            break
+        operations.append(np.where(active, operation, 3))
+        values.append(table.ue(active))
+    table.require(~active)
+    return operations, values
 
 
 def _h264_weights(table: BitTable, weighted: Bools, counts: list[Ints], chroma: bool) -> None:
@@ -485,20 +570,25 @@ def _h264_weights(table: BitTable, weighted: Bools, counts: list[Ints], chroma: 
                     table.require(abs(table.se(tinted)) <= 128)
 
 
-def _h264_marking(table: BitTable, idr: Bools, kept: Bools) -> None:
+def _h264_marking(table: BitTable, idr: Bools, kept: Bools) -> _H264Marking:
     """Reference picture marking (7.3.3.3)."""
-    table.u(2, idr)
+    for_long: Bools = table.u(2, idr) & 1 == 1
     active = table.flag(kept & ~idr)
+    marked = active
+    forgets = []
     for _ in range(34):
         operation = table.ue(active)
         # Operation 5 is a reset in disguise.
         table.require((operation <= 6) & (operation != 5), active)
-        active &= (operation != 0) & ~table.bad
+        active = active & (operation != 0) & ~table.bad
         if not active.any():
             break
-        table.ue(active)
+        value = table.ue(active)
         table.ue(active & (operation == 3))
+        forgets.append(np.where(active & (operation == 1), value, -1))
+        for_long = for_long | (active & (operation > 1))
     table.require(~active)
+    return _H264Marking(marked, for_long, forgets)
 
 
 def _h264_frame_numbers(frame_num: Ints, idr: Bools, kept: Bools, bits: int) -> None:

@@ -68,26 +68,31 @@ class PacketIndex:
     def __len__(self) -> int:
         return len(self.pts)
 
-    def packet(self, position: int) -> "Packet[Stream]":
-        """Return a packet to decode."""
+    def packet(self, position: int, payload: bytes | None = None) -> "Packet[Stream]":
+        """Return a packet to decode, or one with another payload in its place."""
         import av
 
         start, size = int(self.offset[position]), int(self.size[position])
         # Filled after it is made: a packet made of bytes lacks the zeros that decoders read past the end.
-        packet = av.Packet(size)
-        packet.update(self.data[start : start + size])
+        payload = self.data[start : start + size] if payload is None else payload
+        packet = av.Packet(len(payload))
+        packet.update(payload)
         packet.pts = int(self.pts[position])
         packet.time_base = self.time_base
         packet.is_keyframe = bool(self.key[position])
         return packet
 
-    def decoder(self) -> "VideoCodecContext":
-        """Return a new single-threaded decoder, told what the container says of the stream."""
+    def decoder(self, extradata: bytes | None = None) -> "VideoCodecContext":
+        """Return a new single-threaded decoder, told what the container says of the stream.
+
+        Args:
+            extradata: the codec's configuration, if other than the container's.
+        """
         import av
 
         context = av.CodecContext.create(self.codec, "r")
         assert isinstance(context, av.VideoCodecContext)
-        context.extradata = self.extradata
+        context.extradata = extradata or self.extradata
         context.codec_tag = self.codec_tag
         context.color_range, context.colorspace, context.color_primaries, context.color_trc = self.colour
         context.thread_count = 1

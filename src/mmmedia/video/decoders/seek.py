@@ -146,7 +146,7 @@ class _Work:
         with self._decoder() as (decoder, convert):
             try:
                 # To the last frame, wanted or not: one that is damaged may have been referred to.
-                for frame in self._frames_of(decoder, positions):
+                for frame in self._frames_of(decoder, span, positions):
                     if frame.pts is None or frame.is_corrupt:
                         raise CannotSeekError("decoded otherwise than expected")
                     if frame.pts <= first:
@@ -168,16 +168,19 @@ class _Work:
         kept = np.flatnonzero(~self._seek.structure.disposable[span.start : span.stop]) + span.start
         return sorted({*kept.tolist(), *span.wanted})
 
-    def _frames_of(self, decoder: "VideoCodecContext", positions: Sequence[int]) -> "Iterator[VideoFrame]":
-        count = 0
+    def _frames_of(
+        self, decoder: "VideoCodecContext", span: Span, positions: list[int]
+    ) -> "Iterator[VideoFrame]":
+        index, references = self._seek.index, self._seek.structure.references
+        spared = references.replaceable(span.start, span.stop, span.wanted) if references else set()
         for position in positions:
             self._deadline.check()
             if self._stopped:
                 return
-            count += 1
-            yield from decoder.decode(self._seek.index.packet(position))
+            payload = references.stand_in(position) if references and position in spared else None
+            yield from decoder.decode(index.packet(position, payload))
         with self._lock:
-            self.decoded += count
+            self.decoded += len(positions) - len(spared)
         yield from decoder.decode(None)
 
     def _fill(self, row: int, frame: "VideoFrame", convert: Converter) -> None:
@@ -193,8 +196,11 @@ class _Work:
         """A decoder that nobody else is using; one that did its span without an error serves the next."""
         with self._lock:
             pair = self._idle.pop() if self._idle else None
-        decoder, convert = pair or (self._seek.index.decoder(), Converter())
+        decoder, convert = pair or (self._new_decoder(), Converter())
         yield decoder, convert
         decoder.flush_buffers()
         with self._lock:
             self._idle.append((decoder, convert))
+
+    def _new_decoder(self) -> "VideoCodecContext":
+        return self._seek.index.decoder(self._seek.structure.extradata)
