@@ -43,7 +43,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     install_project(session, "docs")
-    for name in session.posargs or ["image", "cache", "video", "connector", "pipeline"]:
+    for name in session.posargs or ["image", "audio", "cache", "video", "connector", "pipeline"]:
         session.run("python", f"benchmarks/{name}.py")
 
 
