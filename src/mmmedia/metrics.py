@@ -221,7 +221,8 @@ def _make() -> _Metrics | None:
         return None
     try:
         return _Metrics()
-    except ValueError as error:  # names that are taken, as where this module was loaded twice
+    # Names that are taken, as where this module was loaded twice; a package that is there but broken.
+    except (ValueError, ImportError, OSError) as error:
         logger.warning("No metrics: %s", error)
         return None
 
