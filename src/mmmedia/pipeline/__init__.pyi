@@ -1,3 +1,4 @@
+from .configs import CLIP_MEAN as CLIP_MEAN, CLIP_STD as CLIP_STD
 from .encode import (
     Encoded as Encoded,
     Encoder as Encoder,
@@ -15,8 +16,6 @@ from .parts import ContentPart as ContentPart, parse_messages as parse_messages
 from .pipeline import MultimodalPipeline as MultimodalPipeline
 from .place import Span as Span, TokenStream as TokenStream, place as place
 from .preprocess import (
-    CLIP_MEAN as CLIP_MEAN,
-    CLIP_STD as CLIP_STD,
     ImagePreprocessor as ImagePreprocessor,
     PatchBatch as PatchBatch,
     Preprocessed as Preprocessed,

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmmedia.errors import InvalidArgumentError
-from mmmedia.pipeline.preprocess import CLIP_MEAN, CLIP_STD
 from mmmedia.pipeline.sizes import ExactSize, PixelBudget, ShortestEdge, SizeRule, check_positive, size_rule
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError
 from mmmedia.hashing import content_hash
 from mmmedia.media.base import MediaWithBytes
+from mmmedia.pipeline.configs import image_fields
 from mmmedia.pipeline.sizes import ExactSize, SizeRule, check_positive, size_rule
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ ImageLike = Any  # a PIL image, a MediaWithBytes of one, or uint8 (height, width
 T = TypeVar("T")
 U = TypeVar("U")
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 _TORCH_MODES = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
 _NO_PATCHES = "This preprocessor cuts no patches: patch_size is None."
@@ -91,6 +90,7 @@ class ImagePreprocessor:
         backend: whose resampling to match: "pillow", or "torch", that of Hugging Face's torchvision
             processors, without needing torchvision.
 
+    >>> from mmmedia.pipeline import CLIP_MEAN, CLIP_STD
     >>> clip = ImagePreprocessor(224, crop=(224, 224), mean=CLIP_MEAN, std=CLIP_STD)
     >>> clip([Image.new("RGB", (640, 480)), Image.new("L", (300, 500))]).shape
     torch.Size([2, 3, 224, 224])
@@ -153,8 +153,6 @@ class ImagePreprocessor:
         >>> ImagePreprocessor.from_config(config).output_size(480, 640)
         (384, 384)
         """
-        from mmmedia.pipeline.configs import image_fields
-
         return cls(**{**image_fields(config), **overrides})
 
     @cached_property
