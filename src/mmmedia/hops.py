@@ -3,9 +3,12 @@
 `loop.run_in_executor` wakes a thread for every call and the loop for every result. Where thousands of calls
 take less than a millisecond each, that is most of the work, as every switch waits for the interpreter's
 lock. Here a thread that has done one call takes the next, and results that wait for the loop wait together.
+As many threads as there are cores are at work; all that the pool has, when those take long.
 """
 
 import asyncio
+import contextlib
+import os
 import threading
 import time
 import weakref
@@ -18,6 +21,12 @@ T = TypeVar("T")
 
 _SLICE = 0.02
 """Seconds after which a thread gets in line again behind the other work of its pool."""
+_PATIENCE = 0.005
+"""Seconds in which none of the threads at work gets done before others are set to work too."""
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Hops:
@@ -31,9 +40,12 @@ class Hops:
     def __init__(self, pool: Executor, width: int) -> None:
         self.pool = pool
         self._width = width
+        self._few = min(width, _usable_cores())
         self._lock = threading.Lock()
         self._calls: deque[tuple[asyncio.Future[Any] | None, Callable[..., Any], tuple[Any, ...]]] = deque()
         self._threads = 0
+        self._done = self._done_before = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._results: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._told = False
 
@@ -41,7 +53,25 @@ class Hops:
         """Call in a thread, and return the future result; once that is cancelled, it is not begun."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._start(future, function, args)
+        if self._threads < self._width and self._timer is None:
+            self._timer = future.get_loop().call_later(_PATIENCE, self._grow)
         return future
+
+    def _grow(self) -> None:
+        """Set more threads to work if those at work took long; on the loop."""
+        self._timer = None
+        with self._lock:
+            more = min(len(self._calls), self._width - self._threads)
+            if more <= 0:
+                return
+            stuck, self._done_before = self._done == self._done_before, self._done
+            if stuck:
+                self._threads += more
+        if stuck:
+            for _ in range(more):
+                self._submit()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self._grow)
 
     def start(self, function: Callable[..., object], *args: Any) -> None:
         """Call in a thread what hands over its results by `finish`, and raises nothing."""
@@ -52,9 +82,12 @@ class Hops:
     ) -> None:
         self._calls.append((future, function, args))
         with self._lock:
-            if self._threads >= self._width:
+            if self._threads >= self._few:
                 return
             self._threads += 1
+        self._submit()
+
+    def _submit(self) -> None:
         try:
             self.pool.submit(self._work)
         except BaseException:
@@ -81,11 +114,9 @@ class Hops:
                     self.finish(future, result)
                     del result
             del future, function, args  # what they hold is not this thread's to keep
-        try:
-            self.pool.submit(self._work)
-        except RuntimeError:  # the pool is being shut down
-            with self._lock:
-                self._threads -= 1
+            self._done += 1  # may miss one; none is missed by all
+        with contextlib.suppress(RuntimeError):  # the pool is being shut down
+            self._submit()
 
     def finish(self, future: "asyncio.Future[T]", result: Any, error: BaseException | None = None) -> None:
         """Hand a result, or an error, to who awaits `future`; from any thread."""

@@ -72,7 +72,12 @@ def _twin_image(image: Image.Image) -> Image.Image:
     # Not by `Image.copy`, which forgets the class, the format and what else was read from the file.
     copied = kind.__new__(kind)
     for name, value in vars(image).items():
-        vars(copied)[name] = value.copy() if name == "_im" and value is image.im else _twin_value(value)
+        if name == "_im":
+            vars(copied)[name] = image.im.copy()
+        elif name == "_exif" and "exif" in image.info:
+            vars(copied)[name] = None  # it is read from there again, by who asks
+        else:
+            vars(copied)[name] = _twin_value(value)
     return copied
 
 
@@ -125,7 +130,8 @@ class SharedDecode:
         self._waiting: deque[Request] = deque()
         self._threads = 0
         self._original: Any = None
-        """What nobody is given, while it may still be copied."""
+        """What nobody is given, as it may still be copied."""
+        self._error: BaseException | None = None
 
     def join(self, request: Request) -> None:
         """Let a request have the object, or the error, by way of its future."""
@@ -138,7 +144,7 @@ class SharedDecode:
 
     def _work(self) -> None:
         while requests := self._take(1 if self._original is None else _AT_A_TIME):
-            if self._original is None:
+            if self._original is None and self._error is None:
                 self._decode(requests[0])
             else:
                 for request in requests:
@@ -165,17 +171,16 @@ class SharedDecode:
         except BaseException as error:  # noqa: BLE001  # theirs to judge
             self._hops.finish(request.future, None, error)
             if not request.has_budget:
-                with self._lock:
-                    others = list(self._waiting)
-                    self._waiting.clear()
-                for other in others:
-                    self._hops.finish(other.future, None, error)
+                self._error = error
             return
-        if self._waiting and (copied := twin(media)) is not None:
+        if (copied := twin(media)) is not None:  # the others may only be about to join
             self._original, media = media, copied
         self._hops.finish(request.future, media)
 
     def _copy(self, request: Request) -> None:
+        if self._error is not None:
+            self._hops.finish(request.future, None, self._error)
+            return
         try:
             request.charge(self._original)
             self._hops.finish(request.future, twin(self._original))
