@@ -13,9 +13,11 @@ import contextlib
 import io
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -131,8 +133,24 @@ def ours_sync(urls: list[str]) -> None:
 
 
 def report(what: str, ours: Callable[[], None], plain: Callable[[], None], bar: str, rounds: int = 7) -> None:
-    mine, theirs, ratio = paired(ours, plain, rounds)
-    print(f"{what:58} {mine * 1e3:9.1f} ms {theirs * 1e3:9.1f} ms   speed x {1 / ratio:5.2f}   ({bar})")
+    seconds: dict[Callable[[], None], list[float]] = {ours: [], plain: []}
+
+    def metered(call: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            started = time.process_time()
+            call()
+            seconds[call].append(time.process_time() - started)
+
+        return run
+
+    mine, theirs, ratio = paired(metered(ours), metered(plain), rounds)
+    # The first of each only warmed up.
+    our_cpu, plain_cpu = (statistics.median(seconds[call][1:]) for call in (ours, plain))
+    print(
+        f"{what:58} {mine * 1e3:9.1f} ms {theirs * 1e3:9.1f} ms   speed x {1 / ratio:5.2f}   ({bar})   "
+        f"CPU {our_cpu * 1e3:.1f} and {plain_cpu * 1e3:.1f} ms: x {plain_cpu / our_cpu:.2f}",
+        flush=True,
+    )
 
 
 def data_url() -> None:
