@@ -9,14 +9,15 @@ import resource
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import settings, strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import mmmedia.cache as cache_module
-from mmmedia.cache import MediaCache, get_media_cache
+from mmmedia.cache import MediaCache, entry_name, get_media_cache
 
 BLOCK = 4096
 URL = "https://example.org/a/cat.jpg?size=2"
@@ -886,3 +887,12 @@ class CacheMachine(RuleBasedStateMachine):
 
 TestCacheAgainstModel = CacheMachine.TestCase
 TestCacheAgainstModel.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text("ab./?#", max_size=10))
+def test_the_suffix_is_that_of_the_path(rest: str) -> None:
+    """However it is found, it is what `PurePosixPath` calls the suffix."""
+    url = f"http://h/{rest}"
+    suffix = PurePosixPath(urlsplit(url).path).suffix
+    assert entry_name(url)[20:] == (suffix if len(suffix) > 1 else "")

@@ -105,9 +105,15 @@ def entry_name(url: str) -> str:
     '1b81246769c397f03e32'
     """
     try:
-        suffix = PurePosixPath(urlsplit(url).path).suffix
+        path = urlsplit(url).path
     except ValueError:
-        suffix = ""
+        path = ""
+    name = path.rpartition("/")[2]
+    if name and not name.startswith("."):
+        stem, dot, rest = name.rpartition(".")
+        suffix = dot + rest if stem else ""
+    else:
+        suffix = PurePosixPath(path).suffix  # which looks at more than the last segment, at more cost
     if not _PLAIN_SUFFIX.fullmatch(suffix):
         suffix = ""
     return sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:20] + suffix
