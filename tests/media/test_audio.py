@@ -2,10 +2,13 @@
 
 import io
 import math
+import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import av
 import librosa
 import numpy as np
 import pytest
@@ -162,6 +165,48 @@ def test_a_video_without_sound_says_so(container):
     data = in_ffmpeg(container, "", video=True, audio=False)
     with pytest.raises(ValueError, match="No audio stream found"):
         AudioMediaIO().load_bytes(data)
+
+
+def _aac_of_16_channels(wave: np.ndarray) -> bytes:
+    file, layout = io.BytesIO(), "hexadecagonal"
+    with av.open(file, "w", format="mp4") as output:
+        track = output.add_stream("aac", rate=48000, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave.T).reshape(1, -1), "flt", layout)
+        frame.sample_rate, frame.pts = 48000, 0
+        converter = av.AudioResampler(format=track.format, layout=layout, rate=48000)
+        for part in [*converter.resample(frame), *converter.resample(None)]:
+            output.mux(track.encode(part))
+        output.mux(track.encode(None))
+    return file.getvalue()
+
+
+def _wav_of_64_bits(wave: np.ndarray) -> bytes:
+    samples = (wave.T.astype(np.float64) * 2.0**63).astype("<i8")
+    channels = len(wave)
+    kind = struct.pack("<HHIIHH", 1, channels, 48000, 48000 * 8 * channels, 8 * channels, 64)
+    body = samples.tobytes()
+    chunks = b"WAVEfmt " + struct.pack("<I", len(kind)) + kind + b"data" + struct.pack("<I", len(body)) + body
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+
+
+@pytest.mark.parametrize(
+    ("encoded", "channels"), [(_wav_of_64_bits, 8), (_wav_of_64_bits, 15), (_aac_of_16_channels, 16)]
+)
+def test_more_channels_than_a_frame_has_planes(encoded: Callable[[np.ndarray], bytes], channels: int) -> None:
+    """PyAV looks for planes beyond the eighth wherever the memory leads; found by the fuzz session."""
+    tones = [sine(200 + 50 * channel, 0.1, 48000) for channel in range(channels)]
+    wave = np.stack(tones)
+    data = encoded(wave)
+    for _ in range(20):
+        loaded, rate = load_audio(io.BytesIO(data), sr=None, mono=False)
+        assert (rate, len(loaded)) == (48000, channels)
+        if encoded is _wav_of_64_bits:
+            np.testing.assert_allclose(loaded, wave, atol=1e-6)
+        else:
+            for channel, tone in zip(loaded, tones, strict=True):
+                loudest = np.abs(np.fft.rfft(channel[1024:5120] * np.hanning(4096))).argmax() * 48000 / 4096
+                expected = np.abs(np.fft.rfft(tone[:4096] * np.hanning(4096))).argmax() * 48000 / 4096
+                assert abs(loudest - expected) < 30
 
 
 def test_surround_sound_is_averaged_like_numpy_does():

@@ -3,6 +3,7 @@
 import base64
 import logging
 import random
+import math
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -211,6 +212,8 @@ class TestLyingHeaders:
             ("avi", b"strf", 8, struct.pack("<II", 65536, 65536)),
             ("gif", b"GIF89a", 0, b"\xff" * 4),
             ("flv", b"FLV", 2, b"\xff" * 4),
+            ("flv", b"duration", 1, struct.pack(">d", -1e300)),
+            ("flv", b"duration", 1, struct.pack(">d", math.nan)),
         ],
         ids=lambda value: value if isinstance(value, str) else repr(value)[:12],
     )
@@ -226,6 +229,14 @@ class TestLyingHeaders:
         data = patch(small("gif")[:300], b"GIF89a", 0, b"\xff" * 4)
         with pytest.raises(MediaError):
             OpenCVVideoBackend.load_bytes(data, **way)
+
+    @pytest.mark.parametrize("count", [-1e300, -(2.0**63), math.nan, math.inf, 1e300])
+    def test_numbers_that_are_none(self, count: float) -> None:
+        """OpenCV multiplies duration and rate, whatever they are; found by the fuzz session."""
+        from mmmedia.video.decoders import opencv
+
+        with pytest.raises(MediaError, match="The header claims"):
+            opencv.source_metadata(ScriptedCapture(count), 1 << 20)
 
     def test_more_than_any_bytes_hold(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """However long the file, there is an end to the frames that a header may claim."""

@@ -44,6 +44,7 @@ _UNKNOWN_FRAMES = (1 << 63) - 1
 _WRITE_SAMPLES = 1 << 14
 # FFmpeg's frames hold about a thousand samples; so many are converted at once.
 _BATCH_SAMPLES = 1 << 17
+_MAX_PLANES = 8  # of an AVFrame; PyAV looks for the end of more than that where there is none
 
 
 class _UnknownFormatError(InvalidMediaError):
@@ -311,7 +312,8 @@ def _load_pyav(file: BinaryIO, sr: float | None, mono: bool) -> tuple[Waveform, 
         raise
     except InvalidMediaError as error:
         raise _invalid(str(error)) from error
-    except (av.FFmpegError, ValueError, MemoryError, NotImplementedError, OSError) as error:
+    # IndexError: PyAV meets a packet of a stream that the header did not announce.
+    except (av.FFmpegError, ValueError, IndexError, MemoryError, NotImplementedError, OSError) as error:
         raise _invalid(f"Broken or truncated: {_words(error)}") from error
     if not pieces:
         raise _invalid("It holds no samples.")
@@ -372,8 +374,11 @@ def _kind(frame: "av.AudioFrame") -> tuple[str, int, int]:
 def _as_float(frames: "list[av.AudioFrame]", mono: bool) -> Waveform:
     """Frames of one kind as float32 ``(channels, samples)``; integers are divided by their full scale."""
     channels = frames[0].layout.nb_channels
-    if frames[0].format.name.startswith("s64"):
-        frames = _as_doubles(frames)
+    kind = frames[0].format
+    if kind.name.startswith("s64"):  # which PyAV has no array type for
+        frames = _converted(frames, "dbl")
+    elif kind.is_planar and channels > _MAX_PLANES:
+        frames = _converted(frames, kind.packed.name)
     raw = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
     if not frames[0].format.is_planar:
         raw = raw.reshape(-1, channels).T
@@ -386,11 +391,11 @@ def _as_float(frames: "list[av.AudioFrame]", mono: bool) -> Waveform:
     return _average(samples)[None] if mono else samples
 
 
-def _as_doubles(frames: "list[av.AudioFrame]") -> "list[av.AudioFrame]":
-    """64-bit integers, which PyAV has no array type for."""
+def _converted(frames: "list[av.AudioFrame]", kind: str) -> "list[av.AudioFrame]":
+    """Frames with their samples in another format."""
     import av
 
-    converter = av.AudioResampler(format="dblp")
+    converter = av.AudioResampler(format=kind)
     return [converted for frame in frames for converted in converter.resample(frame)]
 
 

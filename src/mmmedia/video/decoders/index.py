@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmmedia import containers
+from mmmedia.errors import InvalidMediaError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,3 +181,5 @@ def demux(packets: "Iterator[Packet[Any]]", *, flush: bool = False) -> "Iterator
                 yield packet
     except av.FFmpegError as error:
         logger.debug("The demuxer stopped early: %s", error)
+    except IndexError:  # PyAV knows only the streams that the header announces
+        raise InvalidMediaError("The video has a stream that begins midway.") from None

@@ -167,7 +167,10 @@ def source_metadata(capture: Capture, encoded_bytes: int = 0) -> VideoSourceMeta
     """
     import cv2
 
-    total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    if not count > -_MAX_TOTAL_FRAMES:  # also NaN
+        raise InvalidMediaError(f"The header claims {count:g} frames.")
+    total = int(min(count, 2.0**62))
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     if not math.isfinite(fps):
         fps = 0.0
