@@ -1,0 +1,289 @@
+"""A process that feeds broken media to the connector until its time is up, or something unexpected happens.
+
+    python fuzz_worker.py KIND SEED FIRST SECONDS STATUS_FILE
+
+Case number N of a kind is made from `KIND:SEED:N` alone, so that
+`python fuzz_worker.py KIND SEED N 0 /dev/null` runs it again. Before a case its number is written to the status
+file: whoever waits for this process learns what killed it. A case ends well with media, or with an error of
+this library.
+"""
+
+import base64
+import faulthandler
+import io
+import json
+import os
+import random
+import resource
+import struct
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+LIMITS = {
+    "VLLM_MAX_IMAGE_PIXELS": "4000000",
+    "VLLM_MAX_AUDIO_DECODE_BYTES": str(64 << 20),
+    "VLLM_MAX_VIDEO_DECODE_BYTES": str(64 << 20),
+    "VLLM_MAX_EMBED_DECODE_BYTES": str(64 << 20),
+    "VLLM_VIDEO_DECODE_TIMEOUT_S": "30",
+}
+HANG_SECONDS = 90.0
+MAX_BYTES = 1 << 30
+INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+
+
+def images() -> list[bytes]:
+    import numpy as np
+    from PIL import Image
+
+    picture = Image.effect_noise((60, 40), 60).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    alpha = picture.convert("RGBA")
+    alpha.putalpha(picture.convert("L"))
+    frames = [picture.rotate(angle) for angle in (0, 90, 180)]
+    wide = Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60) * 20)
+    kinds: list[tuple[Image.Image, str, dict[str, Any]]] = [
+        (picture, "PNG", {}), (alpha, "PNG", {}), (wide, "PNG", {}),
+        (picture.convert("P"), "PNG", {"transparency": 3}), (picture.convert("1"), "PNG", {}),
+        (picture, "JPEG", {"exif": exif}), (picture, "JPEG", {"progressive": True}),
+        (picture.convert("CMYK"), "JPEG", {}), (picture.convert("L"), "JPEG", {}), (picture, "WEBP", {}),
+        (alpha, "WEBP", {"lossless": True}), (picture, "BMP", {}), (picture, "PPM", {}), (picture, "ICO", {}),
+        (alpha, "TGA", {"compression": "tga_rle"}), (picture, "PCX", {}), (picture, "TIFF", {}),
+        (picture, "TIFF", {"compression": "tiff_lzw"}),
+        (picture, "TIFF", {"compression": "tiff_adobe_deflate"}), (wide, "TIFF", {}),
+        (picture, "JPEG2000", {}), (picture, "SGI", {}), (picture, "DDS", {}), (picture, "AVIF", {}),
+        (frames[0].convert("P"), "GIF", {"save_all": True, "append_images": frames[1:]}),
+        (frames[0], "PNG", {"save_all": True, "append_images": frames[1:]}),
+        (frames[0], "WEBP", {"save_all": True, "append_images": frames[1:]}),
+        (frames[0], "TIFF", {"save_all": True, "append_images": frames[1:]}),
+    ]  # fmt: skip
+    made = []
+    for image, kind, options in kinds:
+        file = io.BytesIO()
+        try:
+            image.save(file, kind, **options)
+        except (KeyError, OSError, ValueError):  # a plugin that this Pillow was built without
+            continue
+        made.append(file.getvalue())
+    return made
+
+
+def sounds() -> list[bytes]:
+    from support.sounds import BY_FFMPEG, BY_SOUNDFILE, encode, encode_av, sine
+
+    made = [encode(sine(440, 0.3, 48000, 1 if how[0] == "SVX" else 2), 48000, *how) for how in BY_SOUNDFILE]
+    return made + [encode_av(sine(440, 0.3, 48000, 2), 48000, *how) for how in BY_FFMPEG]
+
+
+def videos() -> list[bytes]:
+    from support.clips import clip
+
+    small: dict[str, Any] = {"frames": 24, "width": 96, "height": 64, "gop": 8}
+    kinds: list[dict[str, Any]] = [
+        {}, {"bframes": 2}, {"container": "matroska"}, {"container": "mpegts"},
+        {"container": "mov", "audio": True},
+        {"container_options": {"movflags": "frag_keyframe+empty_moov"}}, {"codec": "libx265"},
+        {"codec": "libvpx-vp9", "container": "webm"}, {"codec": "mpeg4", "container": "avi"},
+        {"codec": "mjpeg", "container": "avi", "pix_fmt": "yuvj420p"},
+        {"codec": "libx264", "container": "flv"},
+        {"codec": "mpeg2video", "container": "mpegts"}, {"codec": "libsvtav1"}, {"extra_video": (64, 48)},
+    ]  # fmt: skip
+    made = []
+    for kind in kinds:
+        try:
+            made.append(clip(**{**small, **kind}))
+        except (ValueError, OSError):  # an encoder that this PyAV was built without
+            continue
+    return made
+
+
+def tensors() -> list[bytes]:
+    import numpy as np
+    import torch
+
+    made = []
+    for tensor in (
+        torch.arange(60.0).reshape(3, 20), torch.zeros(0), torch.ones(4, 5, dtype=torch.bfloat16),
+        torch.eye(6).to_sparse(), torch.eye(6).to_sparse_csr(), torch.arange(6),
+        torch.ones(3, dtype=torch.bool),
+    ):  # fmt: skip
+        for zipped in (True, False):
+            file = io.BytesIO()
+            torch.save(tensor, file, _use_new_zipfile_serialization=zipped)
+            made.append(file.getvalue())
+    for array in (
+        np.arange(12.0).reshape(3, 4),
+        np.asfortranarray(np.eye(5, dtype=">f4")),
+        np.ones(3, np.uint8),
+    ):
+        file = io.BytesIO()
+        np.save(file, array)
+        made.append(file.getvalue())
+    return made
+
+
+CORPORA: dict[str, Callable[[], list[bytes]]] = {
+    "image": images, "audio": sounds, "video": videos, "embedding": tensors, "data_url": images,
+}  # fmt: skip
+
+
+def mutate(data: bytes, corpus: list[bytes], chance: random.Random) -> bytes:
+    """Damage some bytes, mostly few, and mostly in the header or at the end, where indexes lie."""
+    changed = bytearray(data)
+    for _ in range(chance.choice((1, 1, 1, 2, 3, 5, 8, 20))):
+        if not changed:
+            break
+        reach = chance.choice((64, 512, len(changed), len(changed)))
+        place = chance.randrange(min(reach, len(changed)))
+        if chance.random() < 0.2:
+            place = len(changed) - 1 - place
+        match chance.randrange(9):
+            case 0 | 1:
+                changed[place] ^= 1 << chance.randrange(8)
+            case 2:
+                changed[place] = chance.randrange(256)
+            case 3 | 4:
+                order = chance.choice("<>")
+                size = chance.choice("BHIQ")
+                number = chance.choice(INTERESTING) & ((1 << 8 * struct.calcsize(size)) - 1)
+                changed[place : place + struct.calcsize(size)] = struct.pack(order + size, number)
+            case 5:
+                del changed[place : place + chance.choice((1, 4, 16, 256, 1 << 20))]
+            case 6:
+                changed[place:place] = chance.randbytes(chance.choice((1, 4, 64)))
+            case 7:
+                end = place + chance.choice((4, 16, 128, 1024))
+                changed[place:place] = changed[place:end] * chance.choice((1, 2, 50))
+            case 8:
+                other = chance.choice(corpus)
+                start = chance.randrange(len(other))
+                changed[place : place + chance.choice((0, 64))] = other[
+                    start : start + chance.choice((16, 512, 8192))
+                ]
+    return bytes(changed)
+
+
+TEXTS = (("base64", "BASE64"), ("+", "-"), ("/", "_"), ("=", ""), ("=", "%3d"), ("A", "%41"),
+         ("image/png", "video/jpeg"))  # fmt: skip
+
+
+def mangle(url: str, chance: random.Random) -> str:
+    """Damage the text of a data URL."""
+    letters = "\0\n\t %+/-_=,;:&#é☃A" + chr(chance.randrange(0xD800)) + "\udc80"
+    for _ in range(chance.choice((1, 1, 2, 5))):
+        place = chance.randrange(min(len(url), chance.choice((30, 30, 10**9))) + 1)
+        match chance.randrange(5):
+            case 0:
+                url = url[:place] + chance.choice(letters) + url[place + 1 :]
+            case 1:
+                url = url[:place] + chance.choice(letters) * chance.choice((1, 3, 5000)) + url[place:]
+            case 2:
+                url = url[:place] + url[place + chance.choice((1, 2, 3, 20)) :]
+            case 3:
+                url = url.replace(*chance.choice(TEXTS))
+            case 4:
+                url = url[: chance.randrange(len(url) + 1)]
+    return url
+
+
+class Case:
+    """One input, and what loads it."""
+
+    def __init__(self, kind: str, seed: str, corpus: list[bytes]) -> None:
+        from mmmedia.media.connector import MediaConnector
+
+        self.kind, self.seed, self.corpus = kind, seed, corpus
+        self.connector = MediaConnector()
+
+    def run(self, number: int) -> None:
+        chance = random.Random(f"{self.kind}:{self.seed}:{number}")
+        data = mutate(chance.choice(self.corpus), self.corpus, chance)
+        if self.kind == "data_url":
+            types = ("image/png", "", "image/jpeg;charset=utf-8", "video/jpeg", "audio/wav")
+            pictures = ",".join(base64.b64encode(data).decode() for _ in range(chance.choice((1, 1, 3))))
+            url = mangle(f"data:{chance.choice(types)};base64,{pictures}", chance)
+            if not url.startswith("data:"):
+                url = "data:" + url
+            fetch = chance.choice(
+                (self.connector.fetch_image, self.connector.fetch_video, self.connector.fetch_audio)
+            )
+            self._expect(fetch, url)
+            return
+        text = base64.b64encode(data).decode()
+        if self.kind == "embedding":
+            self._expect(
+                chance.choice(
+                    (
+                        self.connector.fetch_image_embedding,
+                        self.connector.fetch_audio_embedding,
+                        self.connector.fetch_video_embedding,
+                    )
+                ),
+                text,
+            )
+            return
+        options: dict[str, Any] = {}
+        if self.kind == "video":
+            modes = ("auto", "auto", "seek", "sequential")
+            options = {"num_frames": chance.choice((1, 4, 32, -1)), "decode": chance.choice(modes)}
+            if chance.random() < 0.3:
+                options["video_backend"] = chance.choice(("opencv_dynamic", "molmo2"))
+            if chance.random() < 0.2:
+                options["frame_recovery"] = True
+        connector = type(self.connector)({self.kind: options})
+        self._expect(getattr(connector, f"fetch_{self.kind}"), f"data:application/octet-stream;base64,{text}")
+
+    @staticmethod
+    def _expect(fetch: Callable[[str], Any], url: str) -> None:
+        from mmmedia.errors import MediaError
+
+        try:
+            media = fetch(url)
+        except MediaError as error:
+            if len(str(error)) > 2000:
+                raise AssertionError(f"a message of {len(str(error))} characters") from error
+        else:
+            assert media is not None
+            if isinstance(media, tuple):
+                assert media[0].nbytes <= 64 << 20, "more than the limit"
+
+
+def memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main(kind: str, seed: str, first: str, seconds: str, status_path: str) -> None:
+    import logging
+    import warnings
+
+    warnings.simplefilter("ignore")
+    logging.disable()
+    os.environ.update(LIMITS)
+    case = Case(kind, seed, CORPORA[kind]())
+    status = os.open(status_path, os.O_WRONLY | os.O_CREAT, 0o600)
+    end = time.monotonic() + float(seconds)
+    number = int(first)
+    while True:
+        os.pwrite(status, b"%20d" % number, 0)
+        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+        finding = ""
+        try:
+            case.run(number)
+        except BaseException:
+            finding = traceback.format_exc()
+        faulthandler.cancel_dump_traceback_later()
+        if not finding and memory() > MAX_BYTES:
+            finding = f"{memory() >> 20} MiB of memory"
+        number += 1
+        if finding or time.monotonic() >= end:
+            break
+    sys.stdout.write(json.dumps({"next": number, "finding": finding, "memory": memory()}))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    main(*sys.argv[1:])
