@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,32 @@ def test_the_cache_is_read_when_asked(
         for name in ("hits_total", "misses_total", "puts_total", "evictions_total", "bytes", "entries")
     ]
     assert counts == [2, 1, 1, 0, 5000, 1]
+
+
+def test_what_waits_for_a_worker_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics.register()
+    started, gate = threading.Event(), threading.Event()
+    seen = []
+
+    class Slow(Plain):
+        def load_base64(self, media_type: str, data: str) -> bytes:
+            started.set()
+            gate.wait(20)
+            return b""
+
+    async def crowd() -> None:
+        connector = MediaConnector()
+        tasks = [
+            asyncio.ensure_future(connector.load_from_url_async("data:;base64,AA", Slow())) for _ in range(50)
+        ]
+        await asyncio.to_thread(started.wait, 20)
+        seen.append(value("mmmedia_pool_queue_length", pool="loading"))
+        gate.set()
+        await asyncio.gather(*tasks)
+
+    asyncio.run(crowd())
+    assert 50 - 8 <= seen[0] < 50
+    assert value("mmmedia_pool_queue_length", pool="loading") == 0
 
 
 def test_queues_have_a_length() -> None:

@@ -3,9 +3,9 @@
     python fuzz_worker.py KIND SEED FIRST SECONDS STATUS_FILE
 
 Case number N of a kind is made from `KIND:SEED:N` alone, so that
-`python fuzz_worker.py KIND SEED N 0 /dev/null` runs it again. Before a case its number is written to the status
-file: whoever waits for this process learns what killed it. A case ends well with media, or with an error of
-this library.
+`python fuzz_worker.py KIND SEED N 0 /dev/null` runs it again. Before a case its number is written to the
+status file: whoever waits for this process learns what killed it. A case ends well with media, or with an
+error of this library.
 """
 
 import base64
