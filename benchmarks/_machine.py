@@ -34,13 +34,16 @@ def _installed(package: str) -> str:
         return f"{package} (not installed)"
 
 
+def _python() -> str:
+    return f"{platform.python_implementation()} {platform.python_version()}"
+
+
 def describe() -> str:
     """The machine in three lines: processor and usable cores, system and Python, library versions."""
     return "\n".join(
         (
             f"{_processor()}, {_cores()} usable cores",
-            f"{platform.system()} {platform.release()}, "
-            f"{platform.python_implementation()} {platform.python_version()}",
+            ", ".join([f"{platform.system()} {platform.release()}", _python()]),
             ", ".join(_installed(package) for package in LIBRARIES),
         )
     )

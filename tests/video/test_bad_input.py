@@ -2,8 +2,8 @@
 
 import base64
 import logging
-import random
 import math
+import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
