@@ -251,7 +251,9 @@ def frames_at_rate(rate: float | None, total: int, max_frames: int, fps0: float)
     [0, 2, 5, 7]
     """
     if rate is None:
-        indices: list[int] = np.linspace(0, total, max(0, max_frames), endpoint=False, dtype=int).tolist()
+        # A source of fewer than no frames has none to offer.
+        count = max(0, max_frames) if total >= 0 else 0
+        indices: list[int] = np.linspace(0, total, count, endpoint=False, dtype=int).tolist()
         return indices
     return list(range(0, total, _step(fps0, rate)))[:max_frames]
 

@@ -168,9 +168,10 @@ def source_metadata(capture: Capture, encoded_bytes: int = 0) -> VideoSourceMeta
     import cv2
 
     count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    if not count > -_MAX_TOTAL_FRAMES:  # also NaN
+    # Below zero for a stream of unknown length, and handed on so; beyond what is exact it is rubbish.
+    if not abs(count) < 2.0**53:  # also NaN
         raise InvalidMediaError(f"The header claims {count:g} frames.")
-    total = int(min(count, 2.0**62))
+    total = int(count)
     fps = float(capture.get(cv2.CAP_PROP_FPS))
     if not math.isfinite(fps):
         fps = 0.0
