@@ -258,7 +258,11 @@ def test_what_waits_for_a_worker_is_counted(monkeypatch: pytest.MonkeyPatch) -> 
             asyncio.ensure_future(connector.load_from_url_async("data:;base64,AA", Slow())) for _ in range(50)
         ]
         await asyncio.to_thread(started.wait, 20)
-        seen.append(value("mmmedia_pool_queue_length", pool="loading"))
+        for _ in range(2000):  # until the crowd has arrived, not only the first of it
+            seen[:] = [value("mmmedia_pool_queue_length", pool="loading")]
+            if seen[0] >= 50 - 8:
+                break
+            await asyncio.sleep(0.01)
         gate.set()
         await asyncio.gather(*tasks)
 
