@@ -15,6 +15,7 @@ mmmedia.errors.InvalidMediaError: A concat script is not media: it names other f
 
 import io
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mmmedia.errors import InvalidMediaError
@@ -125,10 +126,14 @@ def identify(data: Buffer) -> str:
     raise InvalidMediaError("By its first bytes, not a media container that is known and allowed; refused.")
 
 
-def open_av(data: Buffer) -> "InputContainer":
+def open_av(data: Buffer, *, options: Mapping[str, str] | None = None) -> "InputContainer":
     """Open encoded bytes with PyAV: in memory, allow-listed demuxers only, no protocols.
 
     The container is a context manager; close it.
+
+    Args:
+        data: an encoded file.
+        options: more options for FFmpeg's demuxer.
 
     Raises:
         InvalidMediaError: (a `ValueError`) the bytes are refused by `identify`, or FFmpeg can't open them.
@@ -138,7 +143,11 @@ def open_av(data: Buffer) -> "InputContainer":
     identify(data)
     try:
         return av.open(
-            io.BytesIO(data), "r", options=AV_OPTIONS, metadata_errors="replace", buffer_size=1 << 17
+            io.BytesIO(data),
+            "r",
+            options={**(options or {}), **AV_OPTIONS},
+            metadata_errors="replace",
+            buffer_size=1 << 17,
         )
     except (av.FFmpegError, ValueError, OSError, UnicodeError) as error:
         raise InvalidMediaError(f"Could not open the container: {_reason(error)}") from error

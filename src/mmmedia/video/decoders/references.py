@@ -13,6 +13,7 @@ Source: ITU-T H.264, 7.3.3, 8.2.4 and 8.2.5.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -113,6 +114,17 @@ class H264References:
     slices: Slices
     stand_ins: StandIns
 
+    # Plain integers, as they are looked up one by one.
+    @cached_property
+    def _numbered(self) -> list[int]:
+        numbers: list[int] = self.frame_num.tolist()
+        return numbers
+
+    @cached_property
+    def _ordered(self) -> list[int]:
+        order: list[int] = self.order.tolist()
+        return order
+
     def replaceable(self, start: int, stop: int, wanted: Sequence[int]) -> set[int]:
         """The positions of a span for which stand-ins will do, so that the wanted ones come out exactly."""
         stored_b = (np.flatnonzero((self.kept & self.has_b)[start:stop]) + start).tolist()
@@ -157,17 +169,18 @@ class H264References:
         """What each picture of a span may refer to; None where its lists can't be followed."""
         stored: list[int] = []
         references: dict[int, list[int]] = {}
-        for position in range(start, stop):
-            if not self.kept[position] and position not in wanted:
+        columns = (column[start:stop].tolist() for column in (self.kept, self.reset, self.intra))
+        for position, (kept, reset, intra) in enumerate(zip(*columns, strict=True), start):
+            if not kept and position not in wanted:
                 continue
-            if self.reset[position]:
+            if reset:
                 stored = []
-            if not self.intra[position]:
+            if not intra:
                 active = self._active(position, stored)
                 if active is None:
                     return None
                 references[position] = active
-            if self.kept[position]:
+            if kept:
                 after = self._store(position, stored)
                 if after is None:
                     return None
@@ -177,7 +190,7 @@ class H264References:
     def _store(self, position: int, stored: list[int]) -> list[int] | None:
         """The pictures stored once the one at `position` is among them (8.2.5.3, 8.2.5.4.1)."""
         if self.marked[position]:
-            numbers, current = self._numbers(position, stored), int(self.frame_num[position])
+            numbers, current = self._numbers(position, stored), self._numbered[position]
             for difference in self.slices.forgotten(position):
                 if numbers.pop(current - difference - 1, None) is None:
                     return None
@@ -188,10 +201,10 @@ class H264References:
 
     def _numbers(self, position: int, stored: list[int]) -> dict[int, int]:
         """The stored pictures by picture number, as the picture at `position` has it (8.2.4.1)."""
-        current = int(self.frame_num[position])
+        current = self._numbered[position]
         numbers = {}
         for picture in stored:
-            number = int(self.frame_num[picture])
+            number = self._numbered[picture]
             numbers[number - self.frame_numbers if number > current else number] = picture
         return numbers
 
@@ -215,8 +228,9 @@ class H264References:
         """A slice's lists before changes (8.2.4.2.1, 8.2.4.2.3)."""
         if not is_b:
             return [[numbers[number] for number in sorted(numbers, reverse=True)]]
-        shown = sorted(numbers.values(), key=lambda picture: int(self.order[picture]))
-        before = [picture for picture in shown if self.order[picture] < self.order[position]]
+        order = self._ordered
+        shown = sorted(numbers.values(), key=order.__getitem__)
+        before = [picture for picture in shown if order[picture] < order[position]]
         after = shown[len(before) :]
         forward, backward = before[::-1] + after, after + before[::-1]
         if len(backward) > 1 and backward == forward:
@@ -227,7 +241,7 @@ class H264References:
         self, position: int, numbers: dict[int, int], ordered: list[int], changes: list[tuple[int, int]]
     ) -> list[int] | None:
         """A list as a slice changes it (8.2.4.3.1)."""
-        current = predicted = int(self.frame_num[position])
+        current = predicted = self._numbered[position]
         for place, (operation, value) in enumerate(changes):
             if operation > 1:
                 return None
