@@ -135,6 +135,15 @@ def _first_bytes(data: Bytes, start: Ints, length: Ints, width: int) -> Bytes:
     return rows
 
 
+def _parameter_set(extradata: bytes, at: int) -> tuple[bytes, int]:
+    """A parameter set of a configuration record, behind its length, and where the next begins."""
+    stop = at + 2 + int.from_bytes(extradata[at : at + 2], "big")
+    payload = extradata[at + 2 : stop]
+    if len(payload) != stop - at - 2 or len(payload) < 4:
+        raise CannotSeekError(DAMAGED)
+    return payload.rstrip(b"\0"), stop
+
+
 def _same_parameter_sets(data: Bytes, units: _Units, known: set[bytes]) -> None:
     """Parameter sets within the stream must be those that the container gave."""
     for start, length in zip(units.start.tolist(), units.length.tolist(), strict=True):
@@ -322,12 +331,8 @@ def _avcc(extradata: bytes) -> tuple[int, list[bytes]]:
         count = extradata[at] & mask
         at += 1
         for _ in range(count):
-            length = int.from_bytes(extradata[at : at + 2], "big")
-            payload = extradata[at + 2 : at + 2 + length]
-            if len(payload) != length or length < 4:
-                raise CannotSeekError(DAMAGED)
-            sets.append(payload.rstrip(b"\0"))
-            at += 2 + length
+            payload, at = _parameter_set(extradata, at)
+            sets.append(payload)
     return (extradata[4] & 3) + 1, sets
 
 
@@ -689,12 +694,8 @@ def _hvcc(extradata: bytes) -> tuple[int, list[bytes]]:
         count = int.from_bytes(extradata[at + 1 : at + 3], "big")
         at += 3
         for _ in range(count):
-            length = int.from_bytes(extradata[at : at + 2], "big")
-            payload = extradata[at + 2 : at + 2 + length]
-            if len(payload) != length or length < 4:
-                raise CannotSeekError(DAMAGED)
-            sets.append(payload.rstrip(b"\0"))
-            at += 2 + length
+            payload, at = _parameter_set(extradata, at)
+            sets.append(payload)
     return (extradata[21] & 3) + 1, sets
 
 

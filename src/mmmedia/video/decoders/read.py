@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSeekableError
 from mmmedia.video.decoders import eligible, index, opencv, plan, pyav, seek, stats
-from mmmedia.video.decoders.bitstreams import CannotSeekError
+from mmmedia.video.decoders.bitstreams import CannotSeekError, Structure
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.samplers import VideoSourceMetadata
 
@@ -129,16 +129,30 @@ def _seek(
         if not forced:
             raise CannotSeekError("does not pay")
         seek.prove_whole(packets)
+    decoded = _by_spans(packets, structure, source, wanted, must_pay=not forced)
+    opencv.log_missing(wanted, decoded.indices)
+    return decoded
+
+
+def _by_spans(
+    packets: index.PacketIndex,
+    structure: Structure,
+    source: VideoSourceMetadata,
+    wanted: list[int],
+    *,
+    must_pay: bool = False,
+) -> Decoded:
+    """Decode the spans that hold the wanted frames; raises CannotSeekError as `seek.execute` does."""
     # An index past the end fails in the reference too, and is left out.
     present = sorted({number for number in wanted if 0 <= number < len(packets)})
     if not present:
         raise CannotSeekError("no such frames")
     seek_plan = seek.make_plan(packets, structure, present)
-    if not forced and not seek_plan.pays(last=present[-1]):
+    if must_pay and not seek_plan.pays(last=present[-1]):
         raise CannotSeekError("does not pay")
-    frames = np.empty((len(present), reference.height, reference.width, 3), np.uint8)
+    check_size(packets.height, packets.width, len(present))
+    frames = np.empty((len(present), packets.height, packets.width, 3), np.uint8)
     decoded = seek.execute(seek_plan, frames)
-    opencv.log_missing(wanted, present)
     stats.count("seek", wanted=len(present), decoded=decoded)
     logger.debug(
         "Decoded by seeking: %d frames for %d of %d.", decoded, len(present), source.total_frames_num
@@ -170,19 +184,11 @@ def _read_pyav(data: bytes, choose: Callable[[VideoSourceMetadata], list[int]], 
     wanted = _chosen(choose, source)
     if mode != "sequential":
         try:
-            structure = eligible.judge(packets, None)
-            present = sorted({number for number in wanted if 0 <= number < len(packets)})
-            check_size(packets.height, packets.width, len(present))
-            frames = np.empty((len(present), packets.height, packets.width, 3), np.uint8)
-            seek_plan = seek.make_plan(packets, structure, present)
-            decoded = seek.execute(seek_plan, frames)
+            return _by_spans(packets, eligible.judge(packets, None), source, wanted)
         except CannotSeekError as refusal:
             if mode == "seek":
                 raise NotSeekableError(f'decode="seek": {refusal}.') from None
             stats.count("sequential", str(refusal))
-        else:
-            stats.count("seek", wanted=len(present), decoded=decoded)
-            return Decoded(frames, present, source)
     frames, valid = pyav.read_frames(data, wanted)
     if not valid:
         raise InvalidMediaError("No frame could be decoded from the video.")
