@@ -22,7 +22,7 @@ import urllib3.connection
 
 from mmmedia import dialling, egress
 from mmmedia.dialling import Answer, JudgedConnector, JudgedDial, JudgedPool, async_resolve, connect, resolve
-from mmmedia.egress import EgressPolicy, Reach, journey
+from mmmedia.egress import EgressPolicy, Journey, Reach
 from mmmedia.errors import RefusedURLError
 from support.server import Server, hang_up, in_turn, reply
 
@@ -71,7 +71,7 @@ def run_blocking(script: Script, *, proxy: str | None = None, ca: str | None = N
         for scheme in ("http://", "https://"):
             session.mount(scheme, _Adapter())
         for policy, urls in script:
-            with journey(policy) as trip:
+            with Journey(policy) as trip:
                 for url in urls:
                     trip.depart()
                     try:
@@ -89,7 +89,7 @@ def run_async(script: Script, *, proxy: str | None = None, ca: str | None = None
         context = ssl.create_default_context(cafile=ca)
         async with aiohttp.ClientSession(connector=_Connector(ssl=context)) as session:
             for policy, urls in script:
-                with journey(policy) as trip:
+                with Journey(policy) as trip:
                     for url in urls:
                         trip.depart()
                         try:
@@ -303,7 +303,7 @@ def test_without_a_journey_the_settings_hold(
 ) -> None:
     monkeypatch.setenv("VLLM_MEDIA_EGRESS_BLOCK_PRIVATE", "1")
     monkeypatch.setitem(
-        run.__globals__, "journey", lambda policy: contextlib.nullcontext(egress.Journey(policy))
+        run.__globals__, "Journey", lambda policy: contextlib.nullcontext(egress.Journey(policy))
     )
     [result] = run([(OPEN, [server.url("/")])])
     assert refused(result)
@@ -498,7 +498,7 @@ def test_aiohttp_without_its_hook_is_still_held_to_the_policy(
 
     async def fetch() -> None:
         async with aiohttp.ClientSession(connector=_Connector()) as session:
-            with journey(CLOSED):
+            with Journey(CLOSED):
                 await asyncio.wait_for(session.get(server.url("/")), 20)
 
     with pytest.raises(RefusedURLError):

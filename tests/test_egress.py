@@ -14,7 +14,6 @@ from mmmedia.egress import (
     Reach,
     current_journey,
     embedded_ipv4,
-    journey,
     judge,
     literal_address,
 )
@@ -303,9 +302,7 @@ def test_through_a_proxy_literal_addresses_are_judged_and_names_are_not(
 
 def test_who_dials_without_a_journey_is_held_to_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_MEDIA_EGRESS_BLOCK_PRIVATE", "1")
-    with current_journey() as own:
-        assert own.policy == EgressPolicy(block_private=True)
-    with journey(EgressPolicy()) as outer, current_journey() as inner:
-        assert inner is outer
-    with current_journey() as other:
-        assert other is not outer
+    assert current_journey().policy == EgressPolicy(block_private=True)
+    with Journey(EgressPolicy()) as outer:
+        assert current_journey() is outer
+    assert current_journey() is not outer

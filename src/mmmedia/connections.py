@@ -28,8 +28,9 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from mmmedia import envs, metrics
 from mmmedia._version import __version__
-from mmmedia.egress import EgressPolicy, Journey, journey
+from mmmedia.egress import EgressPolicy, Journey
 from mmmedia.errors import InvalidMediaError, LimitExceededError, MediaError, PartError, RefusedURLError
+from mmmedia.slots import Slots
 from mmmedia.urls import (
     HTTPURL,
     MAX_REDIRECTS,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 USER_AGENT = f"mmmedia/{__version__}"
+_HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "gzip, deflate"}
 TOTAL_SECONDS = 600.0
 """All attempts and waits of one fetch together; a longer `timeout` is granted one attempt."""
 MAX_RETRY_AFTER = 30.0
@@ -81,24 +83,32 @@ class FetchPolicy:
     @classmethod
     def of(cls, domains: DomainList) -> "FetchPolicy":
         """Return the policy for `allowed_media_domains` under the settings of now."""
-        return cls(domains, EgressPolicy.from_env(domains))
+        return _policies(domains, EgressPolicy.from_env(domains))
 
 
+# Thousands of requests have one and the same.
+_policies = functools.lru_cache(maxsize=64)(FetchPolicy)
 _policy: ContextVar[FetchPolicy | None] = ContextVar("mmmedia_fetch_policy", default=None)
 
 
-@contextlib.contextmanager
-def fetch_policy(policy: FetchPolicy) -> Iterator[None]:
+class fetch_policy:  # noqa: N801  # reads as what it does
     """Hold every fetch inside the block to `policy`, on every hop.
 
     It travels with the context and not as an argument, so that it also holds where a subclass of
     `HTTPConnection` overrides `get_bytes` with the signature that vLLM gives it.
     """
-    token = _policy.set(policy)
-    try:
-        yield
-    finally:
-        _policy.reset(token)
+
+    __slots__ = ("_policy", "_token")
+
+    def __init__(self, policy: FetchPolicy) -> None:
+        self._policy = policy
+
+    def __enter__(self) -> FetchPolicy:
+        self._token = _policy.set(self._policy)
+        return self._policy
+
+    def __exit__(self, *_: object) -> None:
+        _policy.reset(self._token)
 
 
 def _current_policy() -> FetchPolicy:
@@ -118,9 +128,8 @@ class Hop:
         """Return the request for `url`; it raises what `parse_http_url` and the policy raise."""
         parsed = parse_http_url(url)
         _current_policy().domains.check(parsed.host)
-        headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "gzip, deflate"}
         extra = {name.title(): value for name, value in (extra_headers or {}).items()}
-        return cls(parsed, {**headers, **_credentials(parsed), **extra})
+        return cls(parsed, {**_HEADERS, **_credentials(parsed), **extra})
 
     def redirected(self, status: int, location: str | None) -> "Hop":
         """Return the request that follows a redirect.
@@ -562,7 +571,7 @@ class HTTPConnection:
         self._sync_client: requests.Session | None = None
         self._process = os.getpid()
         self._async_clients: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
-        self._slots: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
+        self._slots: dict[asyncio.AbstractEventLoop, Slots] = {}
 
     # The blocking half.
 
@@ -598,7 +607,7 @@ class HTTPConnection:
 
         hop = Hop.first(url, extra_headers)
         client = self.get_sync_client()
-        with deadline(None if stream else timeout), journey(_current_policy().egress) as travelled:
+        with deadline(None if stream else timeout), Journey(_current_policy().egress) as travelled:
             response = self._send(client, hop, travelled, timeout)
             while allow_redirects and response.status_code in REDIRECT_STATUSES:
                 response.close()
@@ -721,7 +730,7 @@ class HTTPConnection:
 
         client = self.get_sync_client()
         try:
-            with deadline(seconds), journey(_current_policy().egress) as travelled:
+            with deadline(seconds), Journey(_current_policy().egress) as travelled:
                 while True:
                     with self._send(client, hop, travelled, seconds) as response:
                         if not _redirects(hop, response.status_code, allow_redirects):
@@ -796,7 +805,7 @@ class HTTPConnection:
     ) -> "aiohttp.ClientResponse":
         hop = Hop.first(url, extra_headers)
         client = await self.get_async_client()
-        with journey(_current_policy().egress) as travelled:
+        with Journey(_current_policy().egress) as travelled:
             response = await _async_send(client, hop, travelled, timeout, decode=True)
             while allow_redirects and response.status in REDIRECT_STATUSES:
                 response.close()
@@ -905,11 +914,12 @@ class HTTPConnection:
         self, hop: Hop, sink: IO[bytes], seconds: float, allow_redirects: bool, conditional: bool
     ) -> Download:
         client = await self.get_async_client()
-        slots = self._slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(MAX_CONNECTIONS))
+        loop = asyncio.get_running_loop()
+        slots = self._slots.get(loop) or self._slots.setdefault(loop, Slots(MAX_CONNECTIONS))
         try:
             # Waiting for a slot is not the server's fault, so the clock does not run yet.
             async with slots, asyncio.timeout(seconds):
-                with journey(_current_policy().egress) as travelled:
+                with Journey(_current_policy().egress) as travelled:
                     while True:
                         response = await _async_send(client, hop, travelled, None)
                         try:

@@ -175,13 +175,13 @@ class JudgedDial(_URLLib3Connection):
         timeout = self.timeout if isinstance(self.timeout, int | float) else socket.getdefaulttimeout()
         started = time.monotonic()
         try:
-            with current_journey() as journey:
-                answers = resolve(self.host, self.port, timeout)
-                journey.check_dial(self.host, self.port, [answer.address for answer in answers])
-                left = None if timeout is None else max(timeout - (time.monotonic() - started), 1e-3)
-                options = list(self.socket_options or [])
-                sock, answer = connect(answers, left, options, self.source_address)
-                journey.arrive(self.host, answer.address)
+            journey = current_journey()
+            answers = resolve(self.host, self.port, timeout)
+            journey.check_dial(self.host, self.port, [answer.address for answer in answers])
+            left = None if timeout is None else max(timeout - (time.monotonic() - started), 1e-3)
+            options = list(self.socket_options or [])
+            sock, answer = connect(answers, left, options, self.source_address)
+            journey.arrive(self.host, answer.address)
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error
         except TimeoutError as error:
@@ -200,8 +200,7 @@ class JudgedPool(_URLLib3Pool):
         connection: Any = super()._get_conn(timeout)
         if self.proxy is None and connection.sock is not None:
             try:
-                with current_journey() as journey:
-                    journey.arrive(self.host, _peer(connection.sock.getpeername()[0]))
+                current_journey().arrive(self.host, _peer(connection.sock.getpeername()[0]))
             except (RefusedURLError, OSError):
                 connection.close()  # it is dialled, and judged, anew
         return connection
@@ -232,20 +231,20 @@ class JudgedConnector(_TCPConnector):
             finally:
                 _by_proxy.reset(token)
         host = req.url.raw_host or ""
-        with current_journey() as journey:
-            while True:
-                connection = await super().connect(req, traces, timeout)
-                peer = connection.transport and connection.transport.get_extra_info("peername")
-                try:
-                    journey.arrive(host, _peer(peer[0]) if peer else None)
-                except RefusedURLError:
-                    is_new = connection.protocol not in self._admitted
-                    connection.close()
-                    if is_new:
-                        raise
-                else:
-                    self._admitted.add(connection.protocol)
-                    return connection
+        journey = current_journey()
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            peer = connection.transport and connection.transport.get_extra_info("peername")
+            try:
+                journey.arrive(host, _peer(peer[0]) if peer else None)
+            except RefusedURLError:
+                is_new = connection.protocol not in self._admitted
+                connection.close()
+                if is_new:
+                    raise
+            else:
+                self._admitted.add(connection.protocol)
+                return connection
 
     async def _resolve_host(
         self,
@@ -256,8 +255,7 @@ class JudgedConnector(_TCPConnector):
         # Here and not in a resolver, which aiohttp does not ask for hosts that look like an address.
         answers = await async_resolve(host, port)
         if not _by_proxy.get():
-            with current_journey() as journey:
-                journey.check_dial(host, port, [answer.address for answer in answers])
+            current_journey().check_dial(host, port, [answer.address for answer in answers])
         return [
             {
                 "hostname": host,

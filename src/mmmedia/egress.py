@@ -8,16 +8,15 @@ Python's `ipaddress` does not suffice. Its `is_global` says yes to multicast, to
 serve credentials on, and to most ways of writing an IPv4 address inside an IPv6 one.
 """
 
-import contextlib
 import enum
+import functools
 import logging
 import re
 import socket
-from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from mmmedia import envs
 from mmmedia.errors import RefusedURLError
@@ -125,6 +124,7 @@ BLOCKED_PORTS = frozenset(
 _NO_SETTING = "neither VLLM_MEDIA_EGRESS_BLOCK_PRIVATE nor allowed_media_domains changes this"
 
 
+@functools.lru_cache(maxsize=1024)  # asked at each use of a connection
 def judge(address: Address) -> Judgement:
     """Say what an address is; one that holds an IPv4 address is as bad as what it reaches.
 
@@ -190,7 +190,7 @@ class EgressPolicy:
     @classmethod
     def from_env(cls, domains: DomainList | None = None) -> "EgressPolicy":
         """Return the policy of `VLLM_MEDIA_EGRESS_BLOCK_PRIVATE` now, and of `allowed_media_domains`."""
-        return cls(envs.VLLM_MEDIA_EGRESS_BLOCK_PRIVATE, domains.names if domains else frozenset())
+        return _policies(envs.VLLM_MEDIA_EGRESS_BLOCK_PRIVATE, domains.names if domains else frozenset())
 
     def check_port(self, host: str, port: int) -> None:
         """Raise `RefusedURLError` (a `ValueError`) for a port that no media come from."""
@@ -235,6 +235,10 @@ VLLM_MEDIA_EGRESS_BLOCK_PRIVATE=1 admits only public addresses, and hosts named 
         )
 
 
+# Thousands of requests have one and the same.
+_policies = functools.lru_cache(maxsize=64)(EgressPolicy)
+
+
 def normal_host(host: str) -> str:
     """Return a host as lists of hosts hold it: small letters, no brackets, no final dot.
 
@@ -244,6 +248,7 @@ def normal_host(host: str) -> str:
     return host.lower().removeprefix("[").removesuffix("]").removesuffix(".")
 
 
+@functools.lru_cache(maxsize=1024)
 def literal_address(host: str) -> Address | None:
     """Return the address that a host is, in any spelling that a resolver takes without asking anyone.
 
@@ -268,14 +273,25 @@ def literal_address(host: str) -> Address | None:
 class Journey:
     """One attempt of a fetch: a chain of hops, each judged with regard to the one before.
 
+    All that is dialled inside a `with` block of it is held to its policy; call `depart` before each hop.
+
     Args:
         policy: what it is held to.
     """
+
+    __slots__ = ("_from_public", "_reached", "_token", "policy")
 
     def __init__(self, policy: EgressPolicy) -> None:
         self.policy = policy
         self._from_public = False
         self._reached: Reach | None = None
+
+    def __enter__(self) -> Self:
+        self._token = _journey.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _journey.reset(self._token)
 
     def depart(self) -> None:
         """Begin the next hop: what was reached last redirects."""
@@ -319,22 +335,6 @@ class Journey:
 _journey: ContextVar[Journey | None] = ContextVar("mmmedia_journey", default=None)
 
 
-@contextlib.contextmanager
-def journey(policy: EgressPolicy) -> Iterator[Journey]:
-    """Hold all that is dialled inside the block to `policy`; call `Journey.depart` before each hop."""
-    token = _journey.set(begun := Journey(policy))
-    try:
-        yield begun
-    finally:
-        _journey.reset(token)
-
-
-@contextlib.contextmanager
-def current_journey() -> Iterator[Journey]:
-    """Give the journey under way, or one of its own to who dials without: the policy of the settings."""
-    under_way = _journey.get()
-    if under_way is not None:
-        yield under_way
-    else:
-        with journey(EgressPolicy.from_env()) as begun:
-            yield begun
+def current_journey() -> Journey:
+    """Return the journey under way, or one of its own to who dials without: the policy of the settings."""
+    return _journey.get() or Journey(EgressPolicy.from_env())

@@ -131,13 +131,13 @@ def absent(*variables: str) -> bool:
     """Say, at little cost, whether none of these environment variables exists."""
     if _variables is None or os.environ is not _environ:
         return not any(variable in os.environ for variable in variables)
-    return not any(_key(variable) in _variables for variable in variables)
+    return _variables.keys().isdisjoint(_keys(variables))
 
 
 @functools.lru_cache(maxsize=256)
-def _key(variable: str) -> object:
+def _keys(variables: tuple[str, ...]) -> tuple[object, ...]:
     encode: Callable[[str], object] = getattr(_environ, "encodekey", str)
-    return encode(variable)
+    return tuple(map(encode, variables))
 
 
 @dataclass(frozen=True)
@@ -165,15 +165,14 @@ class Setting:
         Raises:
             InvalidSettingError: (a `ValueError`) the variable's text can't be read.
         """
-        value = self._read_environment()
-        ceiling = (_ceilings.get() or {}).get(self.name)
+        value = self.default if absent(*self.variables) else self._read_environment()
+        ceilings = _ceilings.get()
+        ceiling = None if ceilings is None else ceilings.get(self.name)
         if ceiling is None or not isinstance(value, int | float):
             return value
         return min(value, ceiling) if value > 0 else ceiling
 
     def _read_environment(self) -> Value:
-        if absent(*self.variables):
-            return self.default
         for variable in self.variables:
             text = os.environ.get(variable)
             if text is None or not text.strip():
@@ -231,8 +230,7 @@ SETTINGS: dict[str, Setting] = {
 
 
 def __getattr__(name: str) -> Value:
-    vllm_name = "VLLM_" + name.removeprefix("MMMEDIA_") if name.startswith("MMMEDIA_") else name
-    setting = SETTINGS.get(vllm_name)
+    setting = SETTINGS.get(name) or SETTINGS.get(name.replace("MMMEDIA_", "VLLM_", 1))
     if setting is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return setting.read()

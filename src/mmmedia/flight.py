@@ -9,9 +9,8 @@ import asyncio
 import contextlib
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Hashable
-from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -25,6 +24,8 @@ class Flight(Generic[T]):
 
     Attributes:
         patience: the timeout that its leader gave it, `None` for none.
+        has_landed: whether it has ended, one way or the other.
+        error: what it failed with, if it did.
         is_shared: whether others than its leader have waited for it.
         decodes: what those who share it also share, by what they ask for.
     """
@@ -33,16 +34,64 @@ class Flight(Generic[T]):
         self.patience = patience
         self.loop = loop
         self.task: asyncio.Task[T] | None = None
-        self.landed: Future[T] = Future()
+        self.has_landed = False
+        self.error: Exception | None = None
         self.waiting = 0
-        self.is_shared = False
+        self.is_open = self.is_shared = False
         self.decodes: dict[Hashable, Any] = {}
+        self._result: T | None = None
+        self._lock = threading.Lock()
+        self._calls: list[Callable[[], object]] = []
         self._unclaimed = [True]
 
     @property
     def result(self) -> T:
         """What the download brought."""
-        return self.landed.result(timeout=0)
+        return cast("T", self._result)
+
+    def land(self, result: T | None, error: BaseException | None) -> None:
+        """End, and tell all who wait."""
+        with self._lock:
+            self._result = result
+            self.error = error if error is None or isinstance(error, Exception) else _Abandoned()
+            self.has_landed = True
+            calls, self._calls = self._calls, []
+        for call in calls:
+            call()
+
+    def call_when_landed(self, call: Callable[[], object]) -> None:
+        """Call in the thread in which it lands, or now if it has landed."""
+        with self._lock:
+            if not self.has_landed:
+                self._calls.append(call)
+                return
+        call()
+
+    def wait(self, seconds: float) -> None:
+        """Block until it has landed, or so many seconds."""
+        event = threading.Event()
+        self.call_when_landed(event.set)
+        event.wait(seconds)
+
+    async def wait_async(self, loop: asyncio.AbstractEventLoop, seconds: float | None) -> None:
+        """Wait on the running loop until it has landed, or so many seconds."""
+        told = loop.create_future()
+
+        def tell() -> None:
+            if not told.done():
+                told.set_result(None)
+
+        def tell_from_elsewhere() -> None:
+            with contextlib.suppress(RuntimeError):  # that loop is closed, and nobody waits
+                loop.call_soon_threadsafe(tell)
+
+        self.call_when_landed(tell if self.loop is loop else tell_from_elsewhere)
+        timer = None if seconds is None else loop.call_later(seconds, tell)
+        try:
+            await told
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def claim(self) -> bool:
         """Return true to the first who asks; it does what needs doing once, such as storing."""
@@ -64,9 +113,19 @@ class SingleFlight(Generic[T]):
 
     def retire(self, key: Hashable, flight: Flight[T]) -> None:
         """Let nobody join any more."""
-        with self._lock:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
+        if flight.is_open:
+            with self._lock:
+                self._close(key, flight)
+
+    def _close(self, key: Hashable, flight: Flight[T]) -> None:
+        if flight.is_open:
+            flight.is_open = False
+            del self._flights[key]
+
+    def _open(self, key: Hashable, flight: Flight[T]) -> Flight[T]:
+        flight.is_open = True
+        self._flights[key] = flight
+        return flight
 
     def fly(
         self,
@@ -98,7 +157,7 @@ class SingleFlight(Generic[T]):
                 if flight is None or blocks:
                     flight = Flight(patience, None)
                     if not blocks:
-                        self._flights[key] = flight
+                        self._open(key, flight)
                 else:
                     flight.waiting += 1
                     flight.is_shared = True
@@ -106,29 +165,32 @@ class SingleFlight(Generic[T]):
                 self._lead(key, flight, download, linger)
                 return flight
             try:
-                error = flight.landed.exception(timeout=bound())
+                seconds = bound()
+                flight.wait(seconds)
+                if not flight.has_landed:
+                    raise TimeoutError(f"others took more than {seconds:g} s for the same URL")
             finally:
                 self._leave(key, flight)
-            if error is None:
+            if flight.error is None:
                 return flight
-            if not _fly_again(error, flight.patience, patience):
-                raise error
+            if not _fly_again(flight.error, flight.patience, patience):
+                raise flight.error
 
     def _lead(self, key: Hashable, flight: Flight[T], download: Callable[[], T], linger: bool) -> None:
         try:
             result = download()
         except BaseException as error:
             self.retire(key, flight)
-            flight.landed.set_exception(error if isinstance(error, Exception) else _Abandoned())
+            flight.land(None, error)
             raise
         if not linger:
             self.retire(key, flight)
-        flight.landed.set_result(result)
+        flight.land(result, None)
 
     async def fly_async(
         self,
         key: Hashable,
-        download: Callable[[], Awaitable[T]],
+        download: Callable[[], Coroutine[Any, Any, T]],
         *,
         patience: float | None,
         bound: Callable[[], float],
@@ -144,37 +206,30 @@ class SingleFlight(Generic[T]):
                 flight = self._flights.get(key)
                 leads = flight is None
                 if flight is None:
-                    flight = self._flights[key] = Flight(patience, loop)
-                    flight.task = loop.create_task(_as_coroutine(download))
+                    flight = self._open(key, Flight(patience, loop))
+                    flight.task = loop.create_task(download())
                     flight.task.add_done_callback(self._landing(key, flight, linger))
                 else:
                     flight.is_shared = True
                 flight.waiting += 1
             try:
                 seconds = None if leads else bound()
-                if flight.loop is loop and flight.task is not None:
-                    await asyncio.wait((flight.task,), timeout=seconds)
-                else:
-                    await _wait_for(flight.landed, loop, seconds)
-                if not flight.landed.done():
+                await flight.wait_async(loop, seconds)
+                if not flight.has_landed:
                     raise TimeoutError(f"others took more than {seconds:g} s for the same URL")
-                error = flight.landed.exception()
             finally:
                 self._leave(key, flight)
-            if error is None:
+            if flight.error is None:
                 return flight
-            if not _fly_again(error, flight.patience, patience):
-                raise error
+            if not _fly_again(flight.error, flight.patience, patience):
+                raise flight.error
 
     def _landing(self, key: Hashable, flight: Flight[T], linger: bool) -> Callable[[asyncio.Task[T]], None]:
         def land(task: asyncio.Task[T]) -> None:
             error = _Abandoned() if task.cancelled() else task.exception()
             if error is not None or not linger:
                 self.retire(key, flight)
-            if error is None:
-                flight.landed.set_result(task.result())
-            else:
-                flight.landed.set_exception(error if isinstance(error, Exception) else _Abandoned())
+            flight.land(task.result() if error is None else None, error)
 
         return land
 
@@ -182,10 +237,9 @@ class SingleFlight(Generic[T]):
         """Stop waiting; the last to leave a flight that has not landed cancels it."""
         with self._lock:
             flight.waiting -= 1
-            if flight.waiting or flight.task is None or flight.landed.done():
+            if flight.waiting or flight.task is None or flight.has_landed:
                 return
-            if self._flights.get(key) is flight:
-                del self._flights[key]
+            self._close(key, flight)
         loop, task = flight.loop, flight.task
         assert loop is not None
         if _running_loop() is loop:
@@ -217,24 +271,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def _in_a_loop() -> bool:
     return _running_loop() is not None
-
-
-async def _as_coroutine(download: Callable[[], Awaitable[T]]) -> T:
-    return await download()
-
-
-async def _wait_for(landed: "Future[T]", loop: asyncio.AbstractEventLoop, seconds: float | None) -> None:
-    """Wait until a flight of another thread or loop has landed, or so many seconds."""
-    done = asyncio.Event()
-
-    def tell(_: object) -> None:
-        with contextlib.suppress(RuntimeError):  # this loop is closed, and nobody waits
-            loop.call_soon_threadsafe(done.set)
-
-    landed.add_done_callback(tell)
-    try:
-        async with asyncio.timeout(seconds):
-            await done.wait()
-    except TimeoutError:
-        if not landed.done():
-            raise

@@ -101,6 +101,7 @@ class _Metrics:
         from prometheus_client import REGISTRY
 
         self.downloads = self._make("mmmedia_downloads_total")
+        self.succeeded = self.downloads.labels("ok")
         self.bytes = self._make("mmmedia_download_bytes_total")
         self.seconds = self._make("mmmedia_download_seconds")
         self.in_flight = self._make("mmmedia_downloads_in_flight")
@@ -121,34 +122,47 @@ class _Metrics:
             return Gauge(name, meaning, labels, multiprocess_mode="livesum")
         return Histogram(name, meaning, labels, buckets=buckets)
 
-    @contextlib.contextmanager
-    def downloading(self, sink: IO[bytes]) -> Iterator[None]:
-        started = time.perf_counter()
-        self.in_flight.inc()
-        outcome = "ok"
-        try:
-            yield
-            self.bytes.inc(sink.tell())
-        except BaseException as error:
-            outcome = failure(error)
-            raise
-        finally:
-            self.in_flight.dec()
-            self.downloads.labels(outcome).inc()
-            self.seconds.observe(time.perf_counter() - started)
 
-    @contextlib.contextmanager
-    def decoding(self, media_io: object) -> Iterator[None]:
-        kind: Any = type(media_io)
-        modality = _modality(kind)
+class _Downloading:
+    """One download, from its first attempt to its end."""
+
+    __slots__ = ("_metrics", "_sink", "_started")
+
+    def __init__(self, metrics: _Metrics, sink: IO[bytes]) -> None:
+        self._metrics, self._sink = metrics, sink
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+        self._metrics.in_flight.inc()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._metrics.in_flight.dec()
+        self._metrics.seconds.observe(time.perf_counter() - self._started)
+        if error is None:
+            self._metrics.succeeded.inc()
+            self._metrics.bytes.inc(self._sink.tell())
+        else:
+            self._metrics.downloads.labels(failure(error)).inc()
+
+
+class _Decoding:
+    """One decode."""
+
+    __slots__ = ("_metrics", "_modality", "_started")
+
+    def __init__(self, metrics: _Metrics, modality: str) -> None:
+        self._metrics, self._modality = metrics, modality
+
+    def __enter__(self) -> None:
         _decode.path = ""
-        started = time.perf_counter()
-        try:
-            yield
-        except BaseException:
-            self.failures.labels(modality).inc()
-            raise
-        self.decodes.labels(modality, _decode.path).observe(time.perf_counter() - started)
+        self._started = time.perf_counter()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            seconds = time.perf_counter() - self._started
+            self._metrics.decodes.labels(self._modality, _decode.path).observe(seconds)
+        else:
+            self._metrics.failures.labels(self._modality).inc()
 
 
 class _Collector:
@@ -239,7 +253,7 @@ def register() -> bool:
 def downloading(sink: IO[bytes]) -> AbstractContextManager[None]:
     """Count what is done inside as one download, of what is in `sink` at the end."""
     metrics = _metrics()
-    return _nothing if metrics is None else metrics.downloading(sink)
+    return _nothing if metrics is None else _Downloading(metrics, sink)
 
 
 def count_retry(error: BaseException) -> None:
@@ -251,7 +265,8 @@ def count_retry(error: BaseException) -> None:
 def decoding(media_io: object) -> AbstractContextManager[None]:
     """Count what is done inside as one decode by `media_io`."""
     metrics = _metrics()
-    return _nothing if metrics is None else metrics.decoding(media_io)
+    kind: Any = type(media_io)
+    return _nothing if metrics is None else _Decoding(metrics, _modality(kind))
 
 
 def note_decode_path(path: str) -> None:

@@ -392,13 +392,10 @@ class MediaConnector:
             return self._load_data_url(url, media_io)
         return self._load_file_url(url, media_io)
 
-    @contextmanager
-    def _fetching(self, url: str) -> Iterator[FetchPolicy]:
+    def _fetching(self, url: str) -> fetch_policy:
         """Hold what happens inside to the policy of this connector."""
         self._assert_url_in_allowed_media_domains(url)
-        policy = FetchPolicy.of(self._domains)
-        with fetch_policy(policy):
-            yield policy
+        return fetch_policy(FetchPolicy.of(self._domains))
 
     def _assert_url_in_allowed_media_domains(self, url_spec: "str | Url") -> None:
         """Raise `RefusedURLError` (a `ValueError`) if the host of an HTTP URL is not allowed."""
