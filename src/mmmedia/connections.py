@@ -59,7 +59,10 @@ MAX_RETRY_AFTER = 30.0
 MAX_CONNECTIONS = 128
 """Concurrent fetches per event loop, and idle connections kept by the blocking half."""
 
-_PROXY_VARIABLES = {"http": ("http_proxy", "HTTP_PROXY"), "https": ("https_proxy", "HTTPS_PROXY")}
+_PROXY_VARIABLES = {
+    "http": ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"),
+    "https": ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"),
+}
 _CHUNK = 64 * 1024
 _PIECE = 256 * 1024
 # Conditions are about one resource, and a redirect leads to another.
@@ -68,7 +71,7 @@ _CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 _PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class FetchPolicy:
     """What one request of an engine may reach; see `fetch_policy`.
 
@@ -490,7 +493,7 @@ def async_error(error: Exception, url: str) -> Exception:
 def environment_proxy(url: HTTPURL) -> str | None:
     """Return the proxy that the environment names for a URL (`https_proxy`, `no_proxy`, …)."""
     # `getproxies` of the standard library goes through the whole environment, at every request.
-    if envs.absent("all_proxy", "ALL_PROXY", *_PROXY_VARIABLES[url.scheme]):
+    if envs.absent(_PROXY_VARIABLES[url.scheme]):
         return None
     from urllib.request import (  # type: ignore[attr-defined]  # typeshed omits the second
         getproxies_environment,

@@ -55,7 +55,7 @@ Value = str | int | float | bool
 
 # A request reads ten settings, of which hardly any is set, and `os.environ.get` takes its time to say so.
 _environ = os.environ
-_variables: Mapping[object, object] | None = getattr(_environ, "_data", None)
+_variables: Mapping[object, object] = getattr(_environ, "_data", {})
 
 
 def _text(text: str) -> str:
@@ -127,9 +127,9 @@ def at_most(ceilings: Mapping[str, int]) -> Iterator[None]:
         _ceilings.reset(token)
 
 
-def absent(*variables: str) -> bool:
+def absent(variables: tuple[str, ...]) -> bool:
     """Say, at little cost, whether none of these environment variables exists."""
-    if _variables is None or os.environ is not _environ:
+    if not _variables or os.environ is not _environ:
         return not any(variable in os.environ for variable in variables)
     return _variables.keys().isdisjoint(_keys(variables))
 
@@ -165,7 +165,7 @@ class Setting:
         Raises:
             InvalidSettingError: (a `ValueError`) the variable's text can't be read.
         """
-        value = self.default if absent(*self.variables) else self._read_environment()
+        value = self._read_environment()
         ceilings = _ceilings.get()
         ceiling = None if ceilings is None else ceilings.get(self.name)
         if ceiling is None or not isinstance(value, int | float):
@@ -229,7 +229,19 @@ SETTINGS: dict[str, Setting] = {
 }  # fmt: skip
 
 
+# What a setting is while neither of its variables exists.
+_unset: dict[str, tuple[object, object, Value]] = {
+    name: (_keys(each.variables)[0], _keys(each.variables)[1], each.default)
+    for name, each in SETTINGS.items()
+    if _variables
+}
+
+
 def __getattr__(name: str) -> Value:
+    if name in _unset and os.environ is _environ and _ceilings.get() is None:
+        winning, other, default = _unset[name]
+        if winning not in _variables and other not in _variables:
+            return default
     setting = SETTINGS.get(name) or SETTINGS.get(name.replace("MMMEDIA_", "VLLM_", 1))
     if setting is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -230,9 +230,9 @@ def next_hop(url: HTTPURL, status: int, location: str | None) -> HTTPURL:
     return parse_http_url(goal)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DomainList:
-    """The hosts that an operator admits; see `domain_list`."""
+    """The hosts that an operator admits; see `domain_list`, which gives the same object for the same list."""
 
     names: frozenset[str]
     parents: tuple[str, ...]

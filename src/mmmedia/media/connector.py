@@ -7,6 +7,7 @@ thread pool) belongs to the process and is only referred to.
 import asyncio
 import atexit
 import errno
+import functools
 import os
 import stat
 import sys
@@ -139,7 +140,12 @@ async def _in_pool(call: Callable[..., T], *args: Any) -> T:
 
 def _longest(timeout: float | None) -> float:
     """Return how many seconds a fetch with all its attempts takes at most."""
-    return RetryPlan(timeout, envs.VLLM_MEDIA_FETCH_MAX_RETRIES).bound_seconds
+    return _bound_seconds(timeout, envs.VLLM_MEDIA_FETCH_MAX_RETRIES)
+
+
+@functools.lru_cache(maxsize=64)
+def _bound_seconds(timeout: float | None, attempts: int) -> float:
+    return RetryPlan(timeout, attempts).bound_seconds
 
 
 class Budget(Protocol):

@@ -1,7 +1,7 @@
 """One decode for many: requests that shared a download also share what it decodes to.
 
-Copying pixels takes a fiftieth of the time of decoding them. Everyone gets an object of its own, in which
-nothing that can be changed is anyone else's, and which is the same as if it had been decoded for it alone.
+Everyone gets an object of its own, which is the same as if it had been decoded for it alone: whatever one
+does to it, nobody else's changes. The pixels are common to all until someone changes its own.
 """
 
 import enum
@@ -17,6 +17,7 @@ from PIL import Image, ImagePalette
 from mmmedia import envs
 from mmmedia.media.base import MediaIO, MediaWithBytes
 from mmmedia.media.image import ImageMediaIO
+from mmmedia.media.lending import borrower, can_lend
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,6 +29,7 @@ _AT_A_TIME = 16
 
 _IMAGE_SETTINGS = ("image_mode", "rgba_background_color", "exif_transpose", "flatten_alpha", "max_pixels")
 _OF_IMAGE_IO = frozenset({*_IMAGE_SETTINGS, "kwargs"})
+_Core: Any = type(Image.new("L", (1, 1)).im)
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
@@ -48,56 +50,81 @@ def decode_key(media_io: MediaIO[Any]) -> Hashable | None:
     return (*settings, envs.VLLM_MAX_IMAGE_PIXELS)
 
 
-def twin(media: Any) -> Any:
-    """Return an equal object that shares nothing with it that can be changed; `None` if there is no telling.
+def twin_maker(media: Any) -> Callable[[], Any] | None:
+    """Return what makes equal objects; changes of those never show in the first, nor in each other.
+
+    The first must not be changed from then on, as the others may have its pixels.
+
+    Returns:
+        A function without arguments; `None` if there is no telling how to copy the object.
 
     >>> red = MediaWithBytes(Image.new("RGB", (4, 2), "red"), b"...")
-    >>> copy = twin(red)
-    >>> copy.media.putpixel((0, 0), (0, 0, 0))
-    >>> red.getpixel((0, 0))
-    (255, 0, 0)
+    >>> make = twin_maker(red)
+    >>> twin = make()
+    >>> twin.media.putpixel((0, 0), (0, 0, 0))
+    >>> red.getpixel((0, 0)), make().getpixel((0, 0))
+    ((255, 0, 0), (255, 0, 0))
     """
+    if type(media) is not MediaWithBytes or not isinstance(media.media, Image.Image):
+        return None
+    data: bytes = media.original_bytes
     try:
-        if type(media) is MediaWithBytes and isinstance(media.media, Image.Image):
-            return MediaWithBytes(_twin_image(media.media), media.original_bytes)
+        make_image = _image_maker(media.media)
     except _Unshareable:
-        pass
-    return None
+        return None
+    return lambda: MediaWithBytes(make_image(), data)
 
 
-def _twin_image(image: Image.Image) -> Image.Image:
+def _image_maker(image: Image.Image) -> Callable[[], Image.Image]:
     kind = type(image)
     if not kind.__module__.startswith("PIL."):
         raise _Unshareable
     # Not by `Image.copy`, which forgets the class, the format and what else was read from the file.
-    copied = kind.__new__(kind)
-    for name, value in vars(image).items():
-        if name == "_im":
-            vars(copied)[name] = image.im.copy()
-        elif name == "_exif" and "exif" in image.info:
-            vars(copied)[name] = None  # it is read from there again, by who asks
-        else:
-            vars(copied)[name] = _twin_value(value)
-    return copied
+    state = vars(image).copy()
+    if "exif" in image.info:
+        state["_exif"] = None  # it is read from there again, by who asks
+    copied = [(name, value, copy) for name, value in state.items() if (copy := _copier(value)) is not None]
+    if can_lend(image):
+        kind = borrower(kind)
+        copied = [each for each in copied if each[0] != "_im"]
+
+    def make() -> Image.Image:
+        made = kind.__new__(kind)
+        attributes = vars(made)
+        attributes.update(state)
+        for name, value, copy in copied:
+            attributes[name] = copy(value)
+        return made
+
+    return make
 
 
-def _twin_value(value: Any) -> Any:
+def _copier(value: Any) -> Callable[[Any], Any] | None:
+    """Return what copies a value and others like it, `None` if it can't be changed anyway."""
     kind = type(value)
     if kind in _IMMUTABLE or isinstance(value, enum.Enum):
-        return value
+        return None
     if kind is dict:
-        return {name: item if type(item) in _IMMUTABLE else _twin_value(item) for name, item in value.items()}
+        within = {name: copy for name, item in value.items() if (copy := _copier(item)) is not None}
+        return lambda items: {**items, **{name: copy(items[name]) for name, copy in within.items()}}
     if kind is list or kind is tuple:
-        if all(type(item) in _IMMUTABLE for item in value):
-            return value[:]
-        return kind(_twin_value(item) for item in value)
-    if kind is ImagePalette.ImagePalette:
-        return value.copy()
+        copiers = [_copier(item) for item in value]
+        if not any(copiers):
+            return None if kind is tuple else list.copy
+        return lambda items: kind(
+            copy(item) if copy else item for copy, item in zip(copiers, items, strict=True)
+        )
+    if kind in (ImagePalette.ImagePalette, _Core):
+        return kind.copy  # type: ignore[no-any-return]
     if kind is io.BytesIO:
-        file = io.BytesIO(value.getvalue())
-        file.seek(value.tell())
-        return file
+        return _copy_file
     raise _Unshareable
+
+
+def _copy_file(file: io.BytesIO) -> io.BytesIO:
+    copied = io.BytesIO(file.getvalue())
+    copied.seek(file.tell())
+    return copied
 
 
 @dataclass(slots=True)
@@ -131,6 +158,8 @@ class SharedDecode:
         self._threads = 0
         self._original: Any = None
         """What nobody is given, as it may still be copied."""
+        self._make: Callable[[], Any] | None = None
+        """Makes copies of that."""
         self._error: BaseException | None = None
 
     def join(self, request: Request) -> None:
@@ -143,12 +172,14 @@ class SharedDecode:
         self._hops.start(self._work)
 
     def _work(self) -> None:
-        while requests := self._take(1 if self._original is None else _AT_A_TIME):
-            if self._original is None and self._error is None:
+        while requests := self._take(1 if self._make is None else _AT_A_TIME):
+            if self._error is not None:
+                self._hops.finish(requests[0].future, None, self._error)
+            elif self._make is None:
                 self._decode(requests[0])
             else:
                 for request in requests:
-                    self._copy(request)
+                    self._copy(request, self._make)
 
     def _take(self, number: int) -> list[Request]:
         """Take requests that still wait; with the last, this thread's work ends."""
@@ -160,7 +191,7 @@ class SharedDecode:
                     taken.append(request)
             if not taken:
                 self._threads -= 1
-            elif self._waiting and self._original is not None:
+            elif self._waiting and self._make is not None:
                 self._threads += 1
                 self._hops.start(self._work)
             return taken
@@ -173,16 +204,14 @@ class SharedDecode:
             if not request.has_budget:
                 self._error = error
             return
-        if (copied := twin(media)) is not None:  # the others may only be about to join
-            self._original, media = media, copied
+        if (make := twin_maker(media)) is not None:  # the others may only be about to join
+            self._original, media = media, make()
+            self._make = make
         self._hops.finish(request.future, media)
 
-    def _copy(self, request: Request) -> None:
-        if self._error is not None:
-            self._hops.finish(request.future, None, self._error)
-            return
+    def _copy(self, request: Request, make: Callable[[], Any]) -> None:
         try:
             request.charge(self._original)
-            self._hops.finish(request.future, twin(self._original))
+            self._hops.finish(request.future, make())
         except BaseException as error:  # noqa: BLE001  # theirs to judge
             self._hops.finish(request.future, None, error)
