@@ -4,10 +4,8 @@
 them in disorder. Here one filter stays in place, and asks which thread is warning.
 """
 
-import contextlib
 import threading
 import warnings
-from collections.abc import Iterator
 from typing import Any, cast
 
 
@@ -24,18 +22,18 @@ _THREADS = _QuietThreads()
 _FILTER: Any = ("ignore", _THREADS, Warning, None, 0)
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
+class quiet:  # noqa: N801  # reads as what it does
     """Ignore the warnings of this thread inside the block, under any filters, and only them.
 
     >>> with quiet():
     ...     warnings.warn("the file of a stranger is odd")
     """
-    filters = cast("list[Any]", warnings.filters)
-    if not filters or filters[0] is not _FILTER:  # a test runner has its own list for each test
-        filters.insert(0, _FILTER)
-    _THREADS.depth += 1
-    try:
-        yield
-    finally:
+
+    def __enter__(self) -> None:
+        filters = cast("list[Any]", warnings.filters)
+        if not filters or filters[0] is not _FILTER:  # a test runner has its own list for each test
+            filters.insert(0, _FILTER)
+        _THREADS.depth += 1
+
+    def __exit__(self, *_: object) -> None:
         _THREADS.depth -= 1

@@ -22,7 +22,7 @@ itself and scans more often.
 import contextlib
 import errno
 import fcntl
-import json
+import functools
 import logging
 import os
 import re
@@ -119,8 +119,15 @@ def entry_name(url: str) -> str:
     return sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:20] + suffix
 
 
+_short_entry_name = functools.lru_cache(maxsize=1024)(entry_name)
+
+
 def _absolute(directory: str | os.PathLike[str]) -> str:
-    return os.path.abspath(os.path.expanduser(directory))
+    text = os.fspath(directory)
+    return _normal(text) if text.startswith("/") else os.path.abspath(os.path.expanduser(text))
+
+
+_normal = functools.lru_cache(maxsize=64)(os.path.normpath)
 
 
 def _charge(size: int) -> int:
@@ -158,15 +165,15 @@ class _Label(NamedTuple):
         return self.length == len(data) and self.crc32 == zlib.crc32(data)
 
     def dumps(self) -> bytes:
-        return json.dumps(self).encode()
+        return "\n".join(map(str, self)).encode()
 
     @classmethod
     def loads(cls, text: bytes) -> "_Label | None":
         try:
-            length, crc32, etag, last_modified = json.loads(text)
-        except (ValueError, TypeError):
+            length, crc32, etag, last_modified = text.decode().split("\n")
+            return cls(int(length), int(crc32), etag, last_modified)
+        except ValueError:
             return None
-        return cls(length, crc32, str(etag), str(last_modified))
 
 
 def _get_attribute(file: int) -> bytes | None:
@@ -355,7 +362,12 @@ class MediaCache:
 
     def path(self, url: str) -> Path:
         """The file that holds, or would hold, a URL's entry."""
-        return self.directory / entry_name(url)
+        return Path(self._file(url))
+
+    def _file(self, url: str) -> str:
+        # A miss is followed by a put; what is long is not kept.
+        name = _short_entry_name(url) if len(url) <= 512 else entry_name(url)
+        return f"{self._shared.path}/{name}"
 
     def get(self, url: str, *, max_size: int | None = None) -> bytes | None:
         """The bytes stored for a URL, which counts as a use, or None.
@@ -364,7 +376,7 @@ class MediaCache:
             url: The URL as it was given to `put`.
             max_size: Take a larger entry for a miss, without reading it.
         """
-        entry = self._read(str(self.path(url)), max_size, stale=False)
+        entry = self._read(self._file(url), max_size, stale=False)
         self._shared.count("misses" if entry is None else "hits")
         return None if entry is None else entry.data
 
@@ -374,7 +386,7 @@ class MediaCache:
         Entries that were stored with an ``ETag`` or ``Last-Modified`` are kept for this up to twice the
         time to live, unless the budget needs their room. Counts neither as hit nor as miss, nor as a use.
         """
-        return self._read(str(self.path(url)), max_size, stale=True)
+        return self._read(self._file(url), max_size, stale=True)
 
     def put(self, url: str, data: bytes, *, etag: str = "", last_modified: str = "") -> bool:
         """Store the bytes downloaded from a URL, in place of what was there.
@@ -393,10 +405,11 @@ class MediaCache:
         """
         if not 0 < len(data) <= self.max_bytes:
             return False
-        if len(etag) + len(last_modified) > 512:  # attributes are small on every file system
+        # Attributes are small on every file system, and this one has a line for each.
+        if len(etag) + len(last_modified) > 512 or not (etag + last_modified).isprintable():
             etag = last_modified = ""
         label = _Label(len(data), zlib.crc32(data), etag, last_modified)
-        path = str(self.path(url))
+        path = self._file(url)
         try:
             try:
                 self._store(path, data, label)
@@ -420,7 +433,7 @@ class MediaCache:
             Whether there was an entry.
         """
         try:
-            file = os.open(self.path(url), _READ)
+            file = os.open(self._file(url), _READ)
         except OSError:
             return False
         try:
@@ -435,7 +448,7 @@ class MediaCache:
 
     def discard(self, url: str) -> None:
         """Forget a URL: its bytes turned out not to decode."""
-        self._discard(str(self.path(url)))
+        self._discard(self._file(url))
 
     def evict(self, exclude: Path | None = None) -> None:
         """Scan the directory: bring it within budget, least recently used first, and sweep it.
@@ -559,7 +572,7 @@ class MediaCache:
         An account that all processes share is exact but for what others than this library do in the
         directory. One of this process alone knows nothing of the other processes.
         """
-        return account.changes > account.entries // (4 if self._shared.shares_account else _LARGE)
+        return account.changes > account.entries // (1 if self._shared.shares_account else _LARGE)
 
     def _scan(self, directory: int, *, keep: str | None = None, evict: bool = True) -> _Account:
         """Count the entries, evict what must go, and settle the account. The directory is locked."""

@@ -55,7 +55,7 @@ Value = str | int | float | bool
 
 # A request reads ten settings, of which hardly any is set, and `os.environ.get` takes its time to say so.
 _environ = os.environ
-_variables: Mapping[object, object] = getattr(_environ, "_data", {})
+_variables: Mapping[object, str | bytes] = getattr(_environ, "_data", {})
 
 
 def _text(text: str) -> str:
@@ -140,7 +140,7 @@ def _keys(variables: tuple[str, ...]) -> tuple[object, ...]:
     return tuple(map(encode, variables))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Setting:
     """One setting: its `VLLM_` name, default, how its text is read, and what it means."""
 
@@ -154,6 +154,12 @@ class Setting:
         """The environment variables that set it, the winning one first."""
         return "MMMEDIA_" + self.name.removeprefix("VLLM_"), self.name
 
+    @functools.cached_property
+    def keys(self) -> tuple[object, object]:
+        """Those two as `os.environ` keeps them."""
+        winning, other = _keys(self.variables)
+        return winning, other
+
     @property
     def expected(self) -> str:
         """What a value must be, in words."""
@@ -165,23 +171,30 @@ class Setting:
         Raises:
             InvalidSettingError: (a `ValueError`) the variable's text can't be read.
         """
-        value = self._read_environment()
+        if _variables and os.environ is _environ:
+            winning, other = self.keys
+            value = _parsed(self, _variables.get(winning), _variables.get(other))
+        else:
+            value = _parsed(self, *map(os.environ.get, self.variables))
         ceilings = _ceilings.get()
         ceiling = None if ceilings is None else ceilings.get(self.name)
         if ceiling is None or not isinstance(value, int | float):
             return value
         return min(value, ceiling) if value > 0 else ceiling
 
-    def _read_environment(self) -> Value:
-        for variable in self.variables:
-            text = os.environ.get(variable)
-            if text is None or not text.strip():
-                continue
-            try:
-                return self.parse(text)
-            except (ValueError, KeyError, OverflowError):
-                raise InvalidSettingError(f"{variable}={text[:64]!r}: expected {self.expected}.") from None
-        return self.default
+
+@functools.lru_cache(maxsize=256)
+def _parsed(setting: Setting, *values: str | bytes | None) -> Value:
+    """Return what a setting is when its variables have these values."""
+    for variable, value in zip(setting.variables, values, strict=True):
+        text = os.fsdecode(value or "")
+        if not text.strip():
+            continue
+        try:
+            return setting.parse(text)
+        except (ValueError, KeyError, OverflowError):
+            raise InvalidSettingError(f"{variable}={text[:64]!r}: expected {setting.expected}.") from None
+    return setting.default
 
 
 SETTINGS: dict[str, Setting] = {
@@ -229,19 +242,7 @@ SETTINGS: dict[str, Setting] = {
 }  # fmt: skip
 
 
-# What a setting is while neither of its variables exists.
-_unset: dict[str, tuple[object, object, Value]] = {
-    name: (_keys(each.variables)[0], _keys(each.variables)[1], each.default)
-    for name, each in SETTINGS.items()
-    if _variables
-}
-
-
 def __getattr__(name: str) -> Value:
-    if name in _unset and os.environ is _environ and _ceilings.get() is None:
-        winning, other, default = _unset[name]
-        if winning not in _variables and other not in _variables:
-            return default
     setting = SETTINGS.get(name) or SETTINGS.get(name.replace("MMMEDIA_", "VLLM_", 1))
     if setting is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

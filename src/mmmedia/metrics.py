@@ -107,7 +107,7 @@ class _Metrics:
         self.in_flight = self._make("mmmedia_downloads_in_flight")
         self.retries = self._make("mmmedia_download_retries_total")
         self.refusals = self._make("mmmedia_refusals_total")
-        self.decodes = self._make("mmmedia_decode_seconds")
+        self.decoded = functools.lru_cache(maxsize=64)(self._make("mmmedia_decode_seconds").labels)
         self.failures = self._make("mmmedia_decode_failures_total")
         REGISTRY.register(cast("Any", _Collector()))  # a collector is what has its methods
 
@@ -160,7 +160,7 @@ class _Decoding:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             seconds = time.perf_counter() - self._started
-            self._metrics.decodes.labels(self._modality, _decode.path).observe(seconds)
+            self._metrics.decoded(self._modality, _decode.path).observe(seconds)
         else:
             self._metrics.failures.labels(self._modality).inc()
 

@@ -272,10 +272,11 @@ class MediaConnector:
         """
         if not self._is_http(url):
             return self._load_in_place(url, media_io)
-        with self._fetching(url) as policy:
-            found, media = self._load_cached(url, media_io)
-            if found:
-                return media
+        self._assert_url_in_allowed_media_domains(url)
+        found, media = self._load_cached(url, media_io)
+        if found:
+            return media
+        with fetch_policy(FetchPolicy.of(self._domains)) as policy:
             key, allow_redirects = self._flight_key(url, policy)
             try:
                 flight = _flights.fly(
@@ -305,12 +306,13 @@ class MediaConnector:
         """
         if not self._is_http(url):
             return await _in_pool(self._load_in_place, url, media_io)
-        with self._fetching(url) as policy:
-            if self._media_cache_dir:
-                load: Callable[..., tuple[bool, T]] = self._load_cached
-                found, media = await _in_pool(load, url, media_io)
-                if found:
-                    return media
+        self._assert_url_in_allowed_media_domains(url)
+        if self._media_cache_dir:
+            load: Callable[..., tuple[bool, T]] = self._load_cached
+            found, media = await _in_pool(load, url, media_io)
+            if found:
+                return media
+        with fetch_policy(FetchPolicy.of(self._domains)) as policy:
             key, allow_redirects = self._flight_key(url, policy)
             try:
                 flight = await _flights.fly_async(
@@ -398,11 +400,6 @@ class MediaConnector:
             return self._load_data_url(url, media_io)
         return self._load_file_url(url, media_io)
 
-    def _fetching(self, url: str) -> fetch_policy:
-        """Hold what happens inside to the policy of this connector."""
-        self._assert_url_in_allowed_media_domains(url)
-        return fetch_policy(FetchPolicy.of(self._domains))
-
     def _assert_url_in_allowed_media_domains(self, url_spec: "str | Url") -> None:
         """Raise `RefusedURLError` (a `ValueError`) if the host of an HTTP URL is not allowed."""
         self._domains.check(parse_http_url(str(url_spec)).host)
@@ -434,8 +431,6 @@ class MediaConnector:
         Raises:
             RefusedURLError: (a `ValueError`) it does not.
         """
-        from mmmedia.dialling import resolve
-
         policy = EgressPolicy.from_env(self._domains)
         parsed = parse_http_url(url)
         policy.check_port(parsed.host, parsed.port)
@@ -443,6 +438,8 @@ class MediaConnector:
         if address is not None:
             policy.check(parsed.host, address)
         elif policy.block_private and environment_proxy(parsed) is None:
+            from mmmedia.dialling import resolve
+
             try:
                 answers = resolve(parsed.host, parsed.port, timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT)
             except OSError:
