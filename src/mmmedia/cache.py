@@ -17,7 +17,7 @@ and a scan made by one serves all. Where the file system has no such attributes 
 itself and scans more often.
 """
 # Plain strings and os calls: on this path a Path would cost as much as the system call.
-# ruff: noqa: PTH100, PTH103, PTH105, PTH108, PTH111, PTH119
+# ruff: noqa: PTH100, PTH103, PTH105, PTH108, PTH111, PTH112, PTH119
 
 import contextlib
 import errno
@@ -236,6 +236,12 @@ def _write_all(file: int, data: bytes) -> None:
         view = view[os.write(file, view) :]
 
 
+def _link(file: int, directory: int, path: str) -> None:
+    """Give an unnamed file a name that does not exist yet."""
+    # With any `src_dir_fd` at all, as only then Python makes the call that follows the link in /proc.
+    os.link(f"/proc/self/fd/{file}", path, src_dir_fd=directory, follow_symlinks=True)
+
+
 def _remove(path: str) -> bool:
     """Remove a file; True if it is gone, by whosever hand."""
     try:
@@ -275,6 +281,7 @@ class _Directory:
         self._counts = dict.fromkeys(("hits", "misses", "puts", "evictions", "expiries", "corruptions"), 0)
         self._own_account: _Account | None = None
         self.shares_account = True
+        self.can_unname = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
         self.renew_locks()
         _directories_alive.add(self)
 
@@ -525,24 +532,38 @@ class MediaCache:
         return can_ask and self._age(status) < 2 * self.ttl_secs
 
     def _store(self, path: str, data: bytes, label: _Label) -> None:
-        """Write a temp file and publish it under its name."""
-        temp, file = self._create_temp()
-        published = False
+        """Write a file that nobody sees and publish it under its name."""
+        temp, file = self._create_unnamed() or self._create_temp()
         try:
             _write_all(file, data)
             _set_attribute(file, label.dumps())
             self._set_times(file)
-            self._publish(temp, path, _charge(len(data)))
-            published = True
+            self._publish(temp, file, path, _charge(len(data)))
+            temp = ""
         finally:
             # Closed last: until here the lock on the file tells others that its writer lives.
-            if not published:
+            if temp:
                 _remove(temp)
             os.close(file)
 
+    def _create_unnamed(self) -> tuple[str, int] | None:
+        """Make a file without a name, which vanishes with its writer; None where there is no such thing."""
+        if not self._shared.can_unname:
+            return None
+        try:
+            return "", os.open(self._shared.path, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                raise
+            self._shared.can_unname = False
+            return None
+
+    def _temp_name(self) -> str:
+        return f"{self._shared.path}/.mmmedia-{secrets.token_hex(8)}.tmp"
+
     def _create_temp(self) -> tuple[str, int]:
         while True:
-            path = f"{self._shared.path}/.mmmedia-{secrets.token_hex(8)}.tmp"
+            path = self._temp_name()
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             file = os.open(path, flags, 0o666)
             _lock(file, _LOCK_PATIENCE)
@@ -550,21 +571,44 @@ class MediaCache:
                 return path, file
             os.close(file)  # swept between its creation and its lock
 
-    def _publish(self, temp: str, path: str, charge: int) -> None:
+    def _publish(self, temp: str, file: int, path: str, charge: int) -> None:
         with self._shared.locked() as directory:
             account = self._shared.account(directory)
-            if account is not None:
-                replaced = _charge_of(path)
-                account = _Account(
-                    max(0, account.size + charge - (replaced or 0)),
-                    account.entries + (replaced is None),
-                    account.changes + 1,
-                )
-                # Before the file: a process killed in between leaves the account too high, not too low.
-                self._shared.set_account(directory, account)
-            os.replace(temp, path)
+            replaced = _charge_of(path) if temp else None
+            account = self._enter(directory, account, charge, replaced)
+            if temp:
+                os.replace(temp, path)
+            else:
+                try:
+                    _link(file, directory, path)
+                except FileExistsError:
+                    account = self._enter(directory, account, 0, _charge_of(path))
+                    temp = self._temp_name()
+                    _link(file, directory, temp)
+                    try:
+                        os.replace(temp, path)
+                    except OSError:
+                        _remove(temp)
+                        raise
             if account is None or account.size > self.max_bytes or self._is_scan_due(account):
                 self._scan(directory, keep=os.path.basename(path))
+
+    def _enter(
+        self, directory: int, account: _Account | None, charge: int, replaced: int | None
+    ) -> _Account | None:
+        """Enter a new file into the account, in place of one of which the charge is given.
+
+        Before the file itself: a process killed in between leaves the account too high, not too low.
+        """
+        if account is None:
+            return None
+        account = _Account(
+            max(0, account.size + charge - (replaced or 0)),
+            account.entries + (replaced is None),
+            account.changes + 1,
+        )
+        self._shared.set_account(directory, account)
+        return account
 
     def _is_scan_due(self, account: _Account) -> bool:
         """Whether enough was written since the last scan to pay for one.
@@ -572,7 +616,7 @@ class MediaCache:
         An account that all processes share is exact but for what others than this library do in the
         directory. One of this process alone knows nothing of the other processes.
         """
-        return account.changes > account.entries // (1 if self._shared.shares_account else _LARGE)
+        return account.changes > account.entries // (2 if self._shared.shares_account else _LARGE)
 
     def _scan(self, directory: int, *, keep: str | None = None, evict: bool = True) -> _Account:
         """Count the entries, evict what must go, and settle the account. The directory is locked."""

@@ -40,7 +40,7 @@ class Hops:
     def __init__(self, pool: Executor, width: int) -> None:
         self.pool = pool
         self._width = width
-        self._few = min(width, max(1, _usable_cores() + 0))
+        self._few = min(width, _usable_cores())
         self._lock = threading.Lock()
         self._calls: deque[tuple[asyncio.Future[Any] | None, Callable[..., Any], tuple[Any, ...]]] = deque()
         self._threads = 0
