@@ -1,4 +1,4 @@
-"""The packet index: what a container says of its video stream, read by demuxing once, without decoding."""
+"""The packet index: what a container says of its video stream, read without decoding."""
 
 import logging
 from dataclasses import dataclass
@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
+from mmmedia.video.decoders import tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from av.container import InputContainer
     from av.packet import Packet
     from av.stream import Stream
     from av.video.codeccontext import VideoCodecContext
@@ -104,7 +106,7 @@ class PacketIndex:
 
 
 def build(data: bytes) -> PacketIndex:
-    """Demux the first video stream of encoded bytes.
+    """Index the first video stream of encoded bytes: by the tables of the file, or by demuxing.
 
     Raises:
         InvalidMediaError: (a `ValueError`) the bytes are refused, can't be demuxed, or hold no video.
@@ -112,15 +114,8 @@ def build(data: bytes) -> PacketIndex:
     with containers.open_av(data, options=_options(data)) as container:
         stream = containers.video_stream(container)
         context = stream.codec_context
-        rows = []
-        side_data = False
-        for packet in demux(container.demux(stream)):
-            shown = NO_PTS if packet.pts is None else packet.pts
-            decoded = NO_PTS if packet.dts is None else packet.dts
-            flags = packet.is_keyframe, packet.is_discard, packet.is_corrupt
-            rows.append((shown, decoded, _locate(data, packet), packet.size, *flags))
-            side_data = side_data or packet.has_sidedata("new_extradata")
-        pts, dts, offset, size, key, discard, corrupt = zip(*rows, strict=True) if rows else [()] * 7
+        found = _by_tables(data, container, stream)
+        packets = _by_demuxing(data, container, stream) if found is None else found
         return PacketIndex(
             data=data,
             container=container.format.name,
@@ -135,15 +130,40 @@ def build(data: bytes) -> PacketIndex:
             extradata=bytes(context.extradata or b""),
             codec_tag=context.codec_tag,
             colour=(context.color_range, context.colorspace, context.color_primaries, context.color_trc),
-            side_data=side_data,
-            pts=np.array(pts, np.int64),
-            dts=np.array(dts, np.int64),
-            offset=np.array(offset, np.int64),
-            size=np.array(size, np.int64),
-            key=np.array(key, np.bool_),
-            discard=np.array(discard, np.bool_),
-            corrupt=np.array(corrupt, np.bool_),
+            **packets,
         )
+
+
+def _by_tables(data: bytes, container: "InputContainer", stream: "VideoStream") -> dict[str, Any] | None:
+    """What the tables of an MP4 say; none of its samples is read for it."""
+    is_mp4 = "mov" in container.format.name.split(",")
+    found = tables.samples(data, container, stream) if is_mp4 else None
+    if found is None:
+        return None
+    no = np.zeros(len(found.pts), np.bool_)
+    return {**found._asdict(), "discard": no, "corrupt": no, "side_data": False}
+
+
+def _by_demuxing(data: bytes, container: "InputContainer", stream: "VideoStream") -> dict[str, Any]:
+    rows = []
+    side_data = False
+    for packet in demux(container.demux(stream)):
+        shown = NO_PTS if packet.pts is None else packet.pts
+        decoded = NO_PTS if packet.dts is None else packet.dts
+        flags = packet.is_keyframe, packet.is_discard, packet.is_corrupt
+        rows.append((shown, decoded, _locate(data, packet), packet.size, *flags))
+        side_data = side_data or packet.has_sidedata("new_extradata")
+    pts, dts, offset, size, key, discard, corrupt = zip(*rows, strict=True) if rows else [()] * 7
+    return {
+        "side_data": side_data,
+        "pts": np.array(pts, np.int64),
+        "dts": np.array(dts, np.int64),
+        "offset": np.array(offset, np.int64),
+        "size": np.array(size, np.int64),
+        "key": np.array(key, np.bool_),
+        "discard": np.array(discard, np.bool_),
+        "corrupt": np.array(corrupt, np.bool_),
+    }
 
 
 def _options(data: bytes) -> dict[str, str]:

@@ -1,0 +1,130 @@
+"""What the tables of an MP4 or QuickTime file say of a track, without reading any of its samples.
+
+FFmpeg tells where the samples are, how large, and when they are to be decoded; not when they are to be shown.
+That stands in the box `ctts` (ISO/IEC 14496-12, 8.6.1.3), which is read here.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
+
+Ints = npt.NDArray[np.int64]
+
+# The flags of an entry. Any other says that the sample is not to be shown.
+_SHOWN, _KEY = 0, 1
+_MAX_BOXES = 1000
+_MAX_SAMPLES = 1 << 24
+
+
+class Samples(NamedTuple):
+    """All samples of a track in decode order; times in units of the track's clock."""
+
+    pts: Ints
+    dts: Ints
+    offset: Ints
+    size: Ints
+    key: npt.NDArray[np.bool_]
+
+
+def samples(data: bytes, container: "InputContainer", stream: "VideoStream") -> Samples | None:
+    """Return the samples of a track of which the file's tables say all; None if there may be more to it.
+
+    That is where samples are in fragments, an edit list leaves some out, descriptions change midway, times
+    go back, or the file is cut short.
+
+    Args:
+        data: the whole file.
+        container: the file, as FFmpeg opened it; nothing of it has been read yet.
+        stream: the track.
+    """
+    try:
+        shifts = _shifts(data, stream.id)
+    except (struct.error, ValueError, IndexError):
+        return None
+    if shifts is None or not 0 < len(stream.index_entries) == len(shifts):
+        return None
+    # A sample of any track that can't be read ends the file, for OpenCV as well.
+    for other in container.streams:
+        if other is not stream and not all(
+            0 <= each.pos <= each.pos + each.size <= len(data) for each in other.index_entries
+        ):
+            return None
+    rows = [(each.pos, each.timestamp, each.size, each.flags) for each in stream.index_entries]
+    offset, dts, size, flags = np.array(rows, np.int64).T
+    is_plain = (size > 0) & (offset >= 0) & (offset + size <= len(data)) & np.isin(flags, (_SHOWN, _KEY))
+    if not is_plain.all() or (np.diff(dts) <= 0).any():
+        return None
+    return Samples(dts + shifts, dts, offset, size, flags == _KEY)
+
+
+def _shifts(data: bytes, track: int) -> Ints | None:
+    """By how much each sample of a track is shown later than it is decoded."""
+    top = dict(_boxes(data, 0, len(data)))
+    if b"moov" not in top or b"moof" in top:
+        return None
+    movie = list(_boxes(data, *top[b"moov"]))
+    if any(name == b"mvex" for name, _ in movie):
+        return None
+    tracks = [dict(_boxes(data, *within)) for name, within in movie if name == b"trak"]
+    ours = [boxes for boxes in tracks if b"tkhd" in boxes and _number(data, boxes[b"tkhd"][0]) == track]
+    if len(ours) != 1:
+        return None
+    boxes = ours[0]
+    for name in (b"mdia", b"minf", b"stbl"):
+        if name not in boxes:
+            return None
+        boxes = dict(_boxes(data, *boxes[name]))
+    if b"stsd" not in boxes or b"stsz" not in boxes:
+        return None
+    (descriptions,) = struct.unpack_from(">I", data, boxes[b"stsd"][0] + 4)
+    (count,) = struct.unpack_from(">I", data, boxes[b"stsz"][0] + 8)
+    if descriptions != 1 or count > _MAX_SAMPLES:
+        return None
+    return _runs(data, *boxes[b"ctts"], count) if b"ctts" in boxes else np.zeros(count, np.int64)
+
+
+def _number(data: bytes, header: int) -> int:
+    """The number of a track, by its header: what stands before it is longer in version 1."""
+    number: int = struct.unpack_from(">I", data, header + (20 if data[header] else 12))[0]
+    return number
+
+
+def _runs(data: bytes, start: int, stop: int, count: int) -> Ints | None:
+    """The `count` values of a table of pairs: how many samples, and the value of each."""
+    (length,) = struct.unpack_from(">I", data, start + 4)
+    if 8 + 8 * length > stop - start:
+        return None
+    pairs = np.frombuffer(data, ">i4", 2 * length, start + 8).astype(np.int64)
+    numbers, values = pairs[::2], pairs[1::2]
+    if (numbers <= 0).any() or (values < 0).any() or numbers.sum() != count:
+        return None
+    return np.repeat(values, numbers)
+
+
+def _boxes(data: bytes, start: int, stop: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    """Yield the name of each box in a stretch, and where its content begins and ends.
+
+    Raises:
+        ValueError: one reaches beyond the stretch, or there are too many.
+    """
+    for _ in range(_MAX_BOXES):
+        if start + 8 > stop:
+            return
+        size, name = struct.unpack_from(">I4s", data, start)
+        head = 8
+        if size == 1:
+            size, head = struct.unpack_from(">Q", data, start + 8)[0], 16
+        elif size == 0:
+            size = stop - start
+        if size < head or start + size > stop:
+            raise ValueError(f"box {name!r} does not fit")
+        yield name, (start + head, start + size)
+        start += size
+    raise ValueError("too many boxes")
