@@ -155,5 +155,5 @@ def hops(pool: Executor, width: int) -> Hops:
 
 
 def waiting() -> int:
-    """Return how many calls of all loops wait for a thread."""
-    return sum(len(each._calls) for each in list(_by_loop.values()))
+    """Return how many calls of all loops wait for a thread; those of a closed one wait for nothing."""
+    return sum(len(each._calls) for loop, each in list(_by_loop.items()) if not loop.is_closed())

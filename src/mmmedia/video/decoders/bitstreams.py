@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from mmmedia.video.decoders.bits import BitReader, BitTable, Bools, HeaderEndError, Ints, unescape
 from mmmedia.video.decoders.references import (
@@ -125,13 +126,20 @@ def _read_headers(data: Bytes, start: Ints, length: Ints, read: Callable[[BitTab
 
 
 def _first_bytes(data: Bytes, start: Ints, length: Ints, width: int) -> Bytes:
-    columns = np.arange(width)
-    rows: Bytes = data[np.minimum(start[:, None] + columns, len(data) - 1)]
-    rows[columns >= length[:, None]] = 0
-    zeros = rows == 0
-    escaped = (zeros[:, :-2] & zeros[:, 1:-1] & (rows[:, 2:] == 3)).any(axis=1)
-    for row in np.flatnonzero(escaped):
-        rows[row] = np.frombuffer(unescape(rows[row].tobytes()).ljust(width, b"\0"), np.uint8)
+    """The first bytes of NAL units, without emulation prevention bytes; zeros behind the end of a short one."""
+    if len(data) < width:
+        data = np.pad(data, (0, width - len(data)))
+    begin = np.minimum(start, len(data) - width)
+    rows: Bytes = sliding_window_view(data, width)[begin]
+    for row in np.flatnonzero(begin < start):  # at the very end of the file
+        rows[row] = np.pad(data[start[row] :], (0, width))[:width]
+    rows[np.arange(width) >= length[:, None]] = 0
+    escapes = (rows[:, :-2] | rows[:, 1:-1] == 0) & (rows[:, 2:] == 3)
+    escaped = escapes.any(axis=1)
+    kept = np.pad(~escapes[escaped], ((0, 0), (2, 0)), constant_values=True)
+    moved = np.zeros_like(rows[escaped])
+    moved[np.nonzero(kept)[0], (np.cumsum(kept, axis=1) - 1)[kept]] = rows[escaped][kept]
+    rows[escaped] = moved
     return rows
 
 
