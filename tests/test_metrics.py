@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import prometheus_client
 import pytest
 import requests
 
-from mmmedia import connections, metrics
+from mmmedia import connections, hops, metrics
 from mmmedia.errors import (
     InvalidMediaError,
     InvalidURLError,
@@ -243,7 +244,6 @@ def test_the_cache_is_read_when_asked(
 
 def test_what_waits_for_a_worker_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     metrics.register()
-    before = value("mmmedia_pool_queue_length", pool="loading")  # calls that closed loops of other tests left
     started, gate = threading.Event(), threading.Event()
     seen = []
 
@@ -260,7 +260,7 @@ def test_what_waits_for_a_worker_is_counted(monkeypatch: pytest.MonkeyPatch) -> 
         ]
         await asyncio.to_thread(started.wait, 20)
         for _ in range(2000):  # until the crowd has arrived, not only the first of it
-            seen[:] = [value("mmmedia_pool_queue_length", pool="loading") - before]
+            seen[:] = [value("mmmedia_pool_queue_length", pool="loading")]
             if seen[0] >= 50 - 8:
                 break
             await asyncio.sleep(0.01)
@@ -269,7 +269,25 @@ def test_what_waits_for_a_worker_is_counted(monkeypatch: pytest.MonkeyPatch) -> 
 
     asyncio.run(crowd())
     assert 50 - 8 <= seen[0] < 50
-    assert value("mmmedia_pool_queue_length", pool="loading") == before
+    assert value("mmmedia_pool_queue_length", pool="loading") == 0
+
+
+def test_what_a_closed_loop_has_left_waits_no_more() -> None:
+    gate = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+
+        async def leave() -> int:
+            queue = hops.hops(pool, 1)
+            for _ in range(3):
+                queue.call(gate.wait, 20)
+            await asyncio.sleep(0.05)
+            return hops.waiting()
+
+        loop = asyncio.new_event_loop()
+        assert loop.run_until_complete(leave()) >= 2
+        loop.close()
+        assert hops.waiting() == 0
+        gate.set()
 
 
 def test_queues_have_a_length() -> None:

@@ -126,7 +126,7 @@ def _read_headers(data: Bytes, start: Ints, length: Ints, read: Callable[[BitTab
 
 
 def _first_bytes(data: Bytes, start: Ints, length: Ints, width: int) -> Bytes:
-    """The first bytes of NAL units, without emulation prevention bytes; zeros behind the end of a short one."""
+    """The first bytes of NAL units without emulation prevention, and zeros behind the end of a short one."""
     if len(data) < width:
         data = np.pad(data, (0, width - len(data)))
     begin = np.minimum(start, len(data) - width)
