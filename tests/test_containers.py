@@ -345,3 +345,34 @@ class TestEnvironment:
         ok, image = opencv.open_capture(clip(**SMALL)).read()
         assert ok
         assert np.asarray(image).shape == (96, 128, 3)
+
+
+def _box(name: bytes, content: bytes) -> bytes:
+    return (8 + len(content)).to_bytes(4, "big") + name + content
+
+
+def test_tables_that_claim_more_than_there_can_be_are_refused() -> None:
+    """FFmpeg would take a gigabyte for the samples that these few bytes claim (found by the fuzz session)."""
+    start = _box(b"ftyp", b"isom\0\0\2\0isomiso5")
+
+    def run(count: int) -> bytes:
+        return start + _box(b"moof", _box(b"traf", _box(b"trun", bytes(4) + count.to_bytes(4, "big"))))
+
+    assert containers.admit(run(1 << 22)) == "mov"
+    with pytest.raises(InvalidMediaError, match="claims 83886080 samples"):
+        containers.admit(run(5 << 24))
+    many = start + _box(b"moof", _box(b"traf", _box(b"trun", bytes(4) + (1 << 21).to_bytes(4, "big")) * 3))
+    with pytest.raises(InvalidMediaError, match="claims"):
+        containers.admit(many)
+    sizes = _box(b"stsz", bytes(8) + (1 << 30).to_bytes(4, "big"))
+    for holder in (b"stbl", b"minf", b"mdia", b"trak", b"moov"):
+        sizes = _box(holder, sizes)
+    with pytest.raises(InvalidMediaError, match="claims"):
+        containers.admit(start + sizes)
+
+
+def test_boxes_without_end_are_not_followed_without_end() -> None:
+    start = _box(b"ftyp", b"isom\0\0\2\0isomiso5")
+    assert containers.admit(start + b"\0\0\0\x08moov" * 300_000) == "mov"
+    nested = b"".join((8 * (50_000 - depth)).to_bytes(4, "big") + b"moov" for depth in range(50_000))
+    assert containers.admit(start + nested) == "mov"

@@ -15,7 +15,7 @@ mmmedia.errors.InvalidMediaError: A concat script is not media: it names other f
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mmmedia.errors import InvalidMediaError
@@ -35,6 +35,17 @@ FORMAT_WHITELIST = (
 )
 
 AV_OPTIONS = {"format_whitelist": FORMAT_WHITELIST, "protocol_whitelist": "none"}
+
+# Boxes of an MP4 that hold tables of samples, and where in such a table the number of its entries stands.
+_HOLDERS = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"})
+_COUNT_AT = {
+    b"stsz": 8,
+    b"stz2": 8,
+    b"trun": 4,
+    **dict.fromkeys((b"stts", b"ctts", b"stsc", b"stco", b"stss"), 4),
+}
+_FEW_ENTRIES = 1 << 22
+_MOST_BOXES = 200_000
 
 # How far texts and elementary streams may be searched: what is past this, no prober looks at either.
 _HEAD = 4096
@@ -126,6 +137,60 @@ def identify(data: Buffer) -> str:
     raise InvalidMediaError("By its first bytes, not a media container that is known and allowed; refused.")
 
 
+def admit(data: Buffer) -> str:
+    """Return the container's name as `identify` does, once FFmpeg may open the bytes.
+
+    Raises:
+        InvalidMediaError: (a `ValueError`) also where a table claims so many entries that FFmpeg would take
+            a large part of the memory for those of a few bytes.
+    """
+    name = identify(data)
+    if name == "mov":
+        entries = _claimed_entries(data)
+        if entries > max(len(data), _FEW_ENTRIES):
+            raise InvalidMediaError(f"The file claims {entries} samples in {len(data)} bytes; refused.")
+    return name
+
+
+def _claimed_entries(data: Buffer) -> int:
+    """How many entries all tables of samples in an MP4 begin with, as far as its boxes can be followed."""
+    total = 0
+    inside = [boxes(data, 0, len(data))]
+    for _ in range(_MOST_BOXES):
+        while inside and (found := next(inside[-1], None)) is None:
+            inside.pop()
+        if not inside or found is None:
+            break
+        name, (begin, end) = found
+        if name in _HOLDERS:
+            inside.append(boxes(data, begin, min(end, len(data))))
+        elif name in _COUNT_AT:
+            begin += _COUNT_AT[name]
+            total += int.from_bytes(data[begin : begin + 4], "big")
+    return total
+
+
+def boxes(data: Buffer, start: int, stop: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
+    r"""Yield the name of each box in a stretch of an MP4, and where its content begins and ends.
+
+    The last may reach beyond the stretch. It ends at what can't be a box.
+
+    >>> list(boxes(b"\0\0\0\x0cfree1234\0\0\0\x09mdat", 0, 20))
+    [(b'free', (8, 12)), (b'mdat', (20, 21))]
+    """
+    while start + 8 <= stop:
+        size, name = int.from_bytes(data[start : start + 4], "big"), bytes(data[start + 4 : start + 8])
+        head = 8
+        if size == 1:
+            size, head = int.from_bytes(data[start + 8 : start + 16], "big"), 16
+        elif size == 0:
+            size = stop - start
+        if size < head:
+            return
+        yield name, (start + head, start + size)
+        start += size
+
+
 def open_av(data: Buffer, *, options: Mapping[str, str] | None = None) -> "InputContainer":
     """Open encoded bytes with PyAV: in memory, allow-listed demuxers only, no protocols.
 
@@ -140,7 +205,7 @@ def open_av(data: Buffer, *, options: Mapping[str, str] | None = None) -> "Input
     """
     import av
 
-    identify(data)
+    admit(data)
     try:
         return av.open(
             io.BytesIO(data),

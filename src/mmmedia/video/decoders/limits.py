@@ -5,6 +5,7 @@ import time
 
 from mmmedia import envs
 from mmmedia.errors import InvalidMediaError, LimitExceededError
+from mmmedia.video.decoders.watch import pulse
 
 
 def check_size(height: int, width: int, count: int) -> None:
@@ -34,10 +35,16 @@ class Deadline:
     def __init__(self) -> None:
         self._seconds = envs.VLLM_VIDEO_DECODE_TIMEOUT_S
         self._end = time.monotonic() + self._seconds if self._seconds > 0 else math.inf
+        self._pulse = pulse()
 
     def check(self) -> None:
-        """Raise LimitExceededError, a `ValueError`, once the time is up."""
-        if time.monotonic() > self._end:
+        """Raise LimitExceededError, a `ValueError`, once the time is up; to be called at every frame."""
+        now = time.monotonic()
+        if self._pulse is not None:
+            self._pulse.last = now
+            if not self._pulse.is_awaited:
+                raise InvalidMediaError("Nobody waits for this video any more.")
+        if now > self._end:
             raise LimitExceededError(
                 f"Decoding the video took longer than {self._seconds} s (VLLM_VIDEO_DECODE_TIMEOUT_S)."
             )

@@ -21,6 +21,7 @@ from mmmedia.errors import InvalidMediaError, LimitExceededError, MediaError
 from mmmedia.video.decoders.bitstreams import is_progressive_h264
 from mmmedia.video.decoders.eligible import Reference
 from mmmedia.video.decoders.limits import Deadline, check_size
+from mmmedia.video.decoders.watch import may_use_threads
 from mmmedia.video.samplers import VideoSourceMetadata
 
 if TYPE_CHECKING:
@@ -124,14 +125,35 @@ def open_capture(data: containers.Buffer) -> "cv2.VideoCapture":
     import cv2
 
     if not is_replaced():
-        containers.identify(data)
+        containers.admit(data)
     api = get_cv2_video_api()
     with _capture_options():
-        stream: Any = _Stream(data)  # OpenCV's types ask for a class of its own
-        capture: cv2.VideoCapture = cv2.VideoCapture(stream, api, [])
+        capture = _open(data, api, [])
+        if not is_replaced() and capture.isOpened() and not may_use_threads(kind(capture)):
+            capture = _open(data, api, [cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():
         raise InvalidMediaError("Could not open video stream: OpenCV does not recognise it.")
     return capture
+
+
+def _open(data: containers.Buffer, api: int, parameters: list[int]) -> "cv2.VideoCapture":
+    import cv2
+
+    stream: Any = _Stream(data)  # OpenCV's types ask for a class of its own
+    return cv2.VideoCapture(stream, api, parameters)
+
+
+def kind(capture: Capture) -> str:
+    """What of a capture may stall: OpenCV with this codec.
+
+    >>> import types
+    >>> kind(types.SimpleNamespace(get=lambda _: 0x63766568))
+    "OpenCV's hevc"
+    """
+    import cv2
+
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(8, "little", signed=True)[:4]
+    return f"OpenCV's {code.decode('ascii', 'replace')}"
 
 
 @contextmanager

@@ -11,12 +11,14 @@ from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders import index
 from mmmedia.video.decoders.convert import Converter
 from mmmedia.video.decoders.limits import Deadline, check_size
+from mmmedia.video.decoders.watch import may_use_threads, watched
 from mmmedia.video.samplers import VideoSourceMetadata
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 Frames = npt.NDArray[np.uint8]
+_KIND = "PyAV"
 
 
 def source_metadata(packets: index.PacketIndex) -> VideoSourceMetadata:
@@ -36,6 +38,10 @@ def read_frames(data: bytes, wanted: Sequence[int]) -> tuple[Frames, list[int]]:
         InvalidMediaError: (a `ValueError`) the bytes can't be decoded, or the frames change their size.
         LimitExceededError: (a `ValueError`) the frames are larger than the settings admit.
     """
+    return watched(_KIND, lambda: _read_frames(data, wanted))
+
+
+def _read_frames(data: bytes, wanted: Sequence[int]) -> tuple[Frames, list[int]]:
     targets = sorted({number for number in wanted if number >= 0})
     frames = np.empty((0, 0, 0, 3), np.uint8)
     valid: list[int] = []
@@ -77,7 +83,8 @@ def _decode(data: bytes, threads: int = 0) -> "Iterator[VideoFrame]":
     with containers.open_av(data) as container:
         stream = containers.video_stream(container)
         check_size(stream.codec_context.height, stream.codec_context.width, 1)
-        stream.thread_count, stream.thread_type = threads, "AUTO"
+        stream.thread_count = threads if may_use_threads(_KIND) else 1
+        stream.thread_type = "AUTO"
         for packet in index.demux(container.demux(stream), flush=True):
             deadline.check()
             try:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSeekableE
 from mmmedia.video.decoders import eligible, index, opencv, plan, pyav, seek, stats
 from mmmedia.video.decoders.bitstreams import CannotSeekError, Structure
 from mmmedia.video.decoders.limits import check_size
+from mmmedia.video.decoders.watch import watched
 from mmmedia.video.samplers import VideoSourceMetadata
 
 logger = logging.getLogger(__name__)
@@ -99,17 +101,25 @@ def read_video(
     logger.debug("Decoding sequentially (%s): %d of %d frames.", reason, len(wanted), source.total_frames_num)
     if built_in and opencv.may_be_interlaced(capture, data) and pyav.starts_interlaced(data):
         return _by_pyav(data, wanted, source, "OpenCV can't convert its interlaced frames")
-    if recovery:
-        frames, valid, _ = reader._read_frames_with_recovery(capture, wanted, source.total_frames_num)
-    else:
-        frames, count, valid = reader._read_frames(capture, set(wanted), len(wanted), max(wanted))
-        frames = frames[:count]
+    read = partial(_sequentially, reader, capture, wanted, source.total_frames_num, recovery)
+    frames, valid = watched(opencv.kind(capture), read) if built_in else read()
     if valid:
         return Decoded(frames, valid, source)
-    del capture
+    del capture, read
     if opencv.is_replaced():
         raise _nothing_read(source)
     return _by_pyav(data, wanted, source, "OpenCV reads no frame of it")
+
+
+def _sequentially(
+    reader: Reader, capture: Any, wanted: list[int], total: int, recovery: bool
+) -> tuple[Frames, list[int]]:
+    """The reference: one pass by OpenCV. The frames that could be read, and their source indices."""
+    if recovery:
+        frames, valid, _ = reader._read_frames_with_recovery(capture, wanted, total)
+        return frames, valid
+    frames, count, valid = reader._read_frames(capture, set(wanted), len(wanted), max(wanted))
+    return frames[:count], valid
 
 
 def _seek(

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mmmedia import containers
+
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
@@ -109,22 +111,12 @@ def _runs(data: bytes, start: int, stop: int, count: int) -> Ints | None:
 
 
 def _boxes(data: bytes, start: int, stop: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """Yield the name of each box in a stretch, and where its content begins and ends.
+    """The boxes of a stretch, as `containers.boxes` yields them.
 
     Raises:
         ValueError: one reaches beyond the stretch, or there are too many.
     """
-    for _ in range(_MAX_BOXES):
-        if start + 8 > stop:
-            return
-        size, name = struct.unpack_from(">I4s", data, start)
-        head = 8
-        if size == 1:
-            size, head = struct.unpack_from(">Q", data, start + 8)[0], 16
-        elif size == 0:
-            size = stop - start
-        if size < head or start + size > stop:
+    for number, (name, (begin, end)) in enumerate(containers.boxes(data, start, stop)):
+        if end > stop or number >= _MAX_BOXES:
             raise ValueError(f"box {name!r} does not fit")
-        yield name, (start + head, start + size)
-        start += size
-    raise ValueError("too many boxes")
+        yield name, (begin, end)
