@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from mmmedia.video.decoders import index
+from mmmedia.video.decoders.bits import BitTable, BitWriter
 from mmmedia.video.decoders.bitstreams import (
     DAMAGED,
     HIDDEN,
@@ -20,6 +21,7 @@ from mmmedia.video.decoders.bitstreams import (
     UNSUPPORTED,
     CannotSeekError,
     Structure,
+    _h264_list_changes,
     analyse,
 )
 from mmmedia.video.decoders.index import PacketIndex
@@ -376,3 +378,16 @@ class TestDamaged:
                     analyse(stream)
                 refused += 1
         assert lost == refused > 0
+
+
+@pytest.mark.parametrize(("value", "is_bad"), [(0, False), (15, False), (16, True), (70_000, True)])
+def test_h264_lists_refer_to_numbers_that_exist(value: int, is_bad: bool) -> None:
+    """Where they don't, a decoder drops the slice, and its threads decide what stands there instead."""
+    writer = BitWriter()
+    writer.u(1, 1)
+    writer.ue(0)
+    writer.ue(value)
+    writer.ue(3)
+    table = BitTable(np.frombuffer(writer.finish().ljust(16, b"\0"), np.uint8).reshape(1, -1))
+    _h264_list_changes(table, np.array([True]), 16)
+    assert table.bad.tolist() == [is_bad]

@@ -530,8 +530,8 @@ def _h264_slices(
         counts.append(np.where(used, count, 0))
         table.require(counts[-1] <= 16)
     lists = (
-        ListColumns(counts[0], *_h264_list_changes(table, predicted | bi)),
-        ListColumns(counts[1], *_h264_list_changes(table, bi)),
+        ListColumns(counts[0], *_h264_list_changes(table, predicted | bi, 1 << sequence.frame_num_bits)),
+        ListColumns(counts[1], *_h264_list_changes(table, bi, 1 << sequence.frame_num_bits)),
     )
     weighted = (predicted & (of_picture(lambda p: p.weighted) == 1)) | (
         bi & (of_picture(lambda p: p.weighted_bi) == 1)
@@ -551,7 +551,7 @@ def _h264_slices(
     return _H264Slices(first_macroblock, frame_num, order, predicted, bi, lists, marking)
 
 
-def _h264_list_changes(table: BitTable, used: Bools) -> tuple[list[Ints], list[Ints]]:
+def _h264_list_changes(table: BitTable, used: Bools, frame_numbers: int) -> tuple[list[Ints], list[Ints]]:
     """Changes to a list of reference pictures (7.3.3.1): the operations, 3 for none, and their values."""
     operations, values = [], []
     active = table.flag(used)
@@ -563,6 +563,8 @@ def _h264_list_changes(table: BitTable, used: Bools) -> tuple[list[Ints], list[I
             break
         operations.append(np.where(active, operation, 3))
         values.append(table.ue(active))
+        # Beyond it a decoder drops the slice, and what stands in for it depends on its threads.
+        table.require(values[-1] < frame_numbers, active & (operation < 2))
     table.require(~active)
     return operations, values
 
