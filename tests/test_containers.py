@@ -376,3 +376,19 @@ def test_boxes_without_end_are_not_followed_without_end() -> None:
     assert containers.admit(start + b"\0\0\0\x08moov" * 300_000) == "mov"
     nested = b"".join((8 * (50_000 - depth)).to_bytes(4, "big") + b"moov" for depth in range(50_000))
     assert containers.admit(start + nested) == "mov"
+
+
+def test_texts_that_claim_more_than_there_can_be_are_refused() -> None:
+    """FFmpeg would take two gigabytes for a title that is not there (found by the fuzz session)."""
+
+    def file(size: int, kind: bytes = b"AVI ") -> bytes:
+        header = b"LIST" + (4 + 8 + 2).to_bytes(4, "little") + b"hdrlJUNK\x02\0\0\0ab"
+        frames = b"LIST" + (4 + 8).to_bytes(4, "little") + b"movi00dc\0\0\0\0"
+        body = header + frames + b"LIST" + size.to_bytes(4, "little") + b"INFOINAM\x02\0\0\0a\0"
+        return b"RIFF" + len(body).to_bytes(4, "little") + kind + body
+
+    assert containers.admit(file(14)) == "avi"
+    assert containers.admit(file(1 << 20)) == "avi"  # cut short, perhaps
+    for kind in (b"AVI ", b"WAVE"):
+        with pytest.raises(InvalidMediaError, match="claims 2147483674 bytes of texts"):
+            containers.admit(file((1 << 31) + 26, kind))

@@ -149,6 +149,10 @@ def admit(data: Buffer) -> str:
         entries = _claimed_entries(data)
         if entries > max(len(data), _FEW_ENTRIES):
             raise InvalidMediaError(f"The file claims {entries} samples in {len(data)} bytes; refused.")
+    elif name in ("avi", "wav"):
+        size = _claimed_texts(data)
+        if size > max(len(data), _FEW_ENTRIES):
+            raise InvalidMediaError(f"The file claims {size} bytes of texts in {len(data)}; refused.")
     return name
 
 
@@ -168,6 +172,21 @@ def _claimed_entries(data: Buffer) -> int:
             begin += _COUNT_AT[name]
             total += int.from_bytes(data[begin : begin + 4], "big")
     return total
+
+
+def _claimed_texts(data: Buffer) -> int:
+    """The size of the largest list of texts (title, author) in a RIFF file, as far as it can be followed."""
+    largest, at = 0, 12
+    for _ in range(_MOST_BOXES):
+        if at + 12 > len(data):
+            break
+        size, kind = int.from_bytes(data[at + 4 : at + 8], "little"), bytes(data[at + 8 : at + 12])
+        if bytes(data[at : at + 4]) not in (b"LIST", b"RIFF"):
+            at += 8 + size + size % 2
+            continue
+        largest = max(largest, size) if kind == b"INFO" else largest
+        at += 8 + size + size % 2 if kind == b"movi" else 12
+    return largest
 
 
 def boxes(data: Buffer, start: int, stop: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
