@@ -14,24 +14,11 @@ import requests
 from mmmedia.errors import RefusedURLError
 from mmmedia.flight import SingleFlight
 from mmmedia.media import connector as connector_module
-from mmmedia.media.base import MediaIO
 from mmmedia.media.connector import MediaConnector
+from support.plain import Plain
 from support.server import Behaviour, Request, Server, reply
 
 BODY = bytes(range(256)) * 20_000  # 5 MB
-
-
-class Plain(MediaIO[bytes]):
-    """Loads to the bytes themselves."""
-
-    def load_bytes(self, data: bytes) -> bytes:
-        return data
-
-    def load_base64(self, media_type: str, data: str) -> bytes:
-        raise AssertionError
-
-    def load_file(self, filepath: Path) -> bytes:
-        raise AssertionError
 
 
 class Gate:

@@ -21,8 +21,8 @@ import requests
 
 from mmmedia import connections, egress
 from mmmedia.errors import InvalidMediaError, LimitExceededError, RefusedURLError
-from mmmedia.media.base import MediaIO
 from mmmedia.media.connector import MediaConnector
+from support.plain import Plain
 from support.server import (
     Behaviour,
     Server,
@@ -46,19 +46,6 @@ BODY = b"content" * 100
 
 def _words(text: str) -> list[str]:
     return text.split()
-
-
-class Plain(MediaIO[bytes]):
-    """Loads to the bytes themselves."""
-
-    def load_bytes(self, data: bytes) -> bytes:
-        return data
-
-    def load_base64(self, media_type: str, data: str) -> bytes:
-        raise AssertionError(media_type)
-
-    def load_file(self, filepath: Path) -> bytes:
-        raise AssertionError(filepath)
 
 
 def _sync(connector: MediaConnector, url: str, **kwargs: Any) -> bytes:

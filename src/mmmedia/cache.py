@@ -95,6 +95,11 @@ class StaleEntry:
     etag: str = ""
     last_modified: str = ""
 
+    @property
+    def validators(self) -> dict[str, str]:
+        """What to ask the server with, by the names of those two."""
+        return {"etag": self.etag, "last_modified": self.last_modified}
+
 
 def entry_name(url: str) -> str:
     """The file name of a URL's entry.

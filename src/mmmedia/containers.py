@@ -2,8 +2,8 @@ r"""Which containers a decoder may be shown: recognised by their first bytes, be
 
 FFmpeg follows what it reads: a playlist, a concat script or an SDP text makes it open files and sockets
 that the bytes name. So every path on which FFmpeg opens a stranger's bytes passes here first: `identify`
-judges the first bytes, and FFmpeg itself is held to `FORMAT_WHITELIST`, to in-memory reading, and to no
-protocol at all.
+judges the first bytes, `admit` also what tables claim that FFmpeg would take memory for, and FFmpeg itself is
+held to `FORMAT_WHITELIST`, to in-memory reading, and to no protocol at all.
 
 >>> identify(b"\x1aE\xdf\xa3" + bytes(28))
 'matroska'
@@ -141,8 +141,8 @@ def admit(data: Buffer) -> str:
     """Return the container's name as `identify` does, once FFmpeg may open the bytes.
 
     Raises:
-        InvalidMediaError: (a `ValueError`) also where a table claims so many entries that FFmpeg would take
-            a large part of the memory for those of a few bytes.
+        InvalidMediaError: (a `ValueError`) also where a table or text claims so much that FFmpeg would take
+            gigabytes for a few bytes.
     """
     name = identify(data)
     if name == "mov":
@@ -220,7 +220,7 @@ def open_av(data: Buffer, *, options: Mapping[str, str] | None = None) -> "Input
         options: more options for FFmpeg's demuxer.
 
     Raises:
-        InvalidMediaError: (a `ValueError`) the bytes are refused by `identify`, or FFmpeg can't open them.
+        InvalidMediaError: (a `ValueError`) the bytes are refused by `admit`, or FFmpeg can't open them.
     """
     import av
 

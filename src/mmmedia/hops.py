@@ -8,7 +8,6 @@ As many threads as there are cores are at work; all that the pool has, when thos
 
 import asyncio
 import contextlib
-import os
 import threading
 import time
 import weakref
@@ -17,16 +16,14 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
+from mmmedia.cores import usable_cores
+
 T = TypeVar("T")
 
 _SLICE = 0.02
 """Seconds after which a thread gets in line again behind the other work of its pool."""
 _PATIENCE = 0.005
 """Seconds in which none of the threads at work gets done before others are set to work too."""
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Hops:
@@ -40,7 +37,7 @@ class Hops:
     def __init__(self, pool: Executor, width: int) -> None:
         self.pool = pool
         self._width = width
-        self._few = min(width, _usable_cores())
+        self._few = min(width, usable_cores())
         self._lock = threading.Lock()
         self._calls: deque[tuple[asyncio.Future[Any] | None, Callable[..., Any], tuple[Any, ...]]] = deque()
         self._threads = 0

@@ -31,25 +31,12 @@ from mmmedia.errors import (
     RemoteFileError,
     RemoteFileNotFoundError,
 )
-from mmmedia.media.base import MediaIO
 from mmmedia.media.connector import MEDIA_CONNECTOR_REGISTRY, MediaConnector
 from mmmedia.media.fsspec_connector import NEVER, FsspecConnector, bucket_list, parse_object_url
+from support.plain import Plain
 from support.server import Server, reply
 
 OPEN = ["memory://open"]
-
-
-class Plain(MediaIO[bytes]):
-    def load_bytes(self, data: bytes) -> bytes:
-        if data.startswith(b"bad"):
-            raise ValueError("undecodable")
-        return data
-
-    def load_base64(self, media_type: str, data: str) -> bytes:
-        raise AssertionError(media_type)
-
-    def load_file(self, filepath: Path) -> bytes:
-        raise AssertionError(filepath)
 
 
 Load = Callable[..., Any]

@@ -13,24 +13,11 @@ import requests
 
 from mmmedia.cache import entry_name
 from mmmedia.connections import HTTPConnection, global_http_connection
-from mmmedia.media.base import MediaIO
 from mmmedia.media.connector import MediaConnector
+from support.plain import Plain
 from support.server import Behaviour, Request, Server, head, raw, redirect, reply
 
 BODY = b"content" * 1000
-
-
-class Plain(MediaIO[bytes]):
-    def load_bytes(self, data: bytes) -> bytes:
-        if data.startswith(b"bad"):
-            raise ValueError("undecodable")
-        return data
-
-    def load_base64(self, media_type: str, data: str) -> bytes:
-        raise AssertionError(media_type)
-
-    def load_file(self, filepath: Path) -> bytes:
-        raise AssertionError(filepath)
 
 
 def _sync(url: str, connector: MediaConnector | None = None) -> bytes:

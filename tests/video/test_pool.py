@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from mmmedia.video.decoders import pool
-from mmmedia.video.decoders.pool import DecodePool, _cgroup_quota, usable_cores, worker_count
+from mmmedia import cores as cores_module
+from mmmedia.cores import _cgroup_quota, usable_cores
+from mmmedia.video.decoders.pool import DecodePool, decode_pool, worker_count
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -279,13 +280,13 @@ class TestWorkerCount:
     ) -> None:
         """The fewer of the affinity mask and the quota, at least one."""
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-        monkeypatch.setattr(pool, "_cgroup_quota", lambda: quota)
+        monkeypatch.setattr(cores_module, "_cgroup_quota", lambda: quota)
         assert usable_cores() == expected
 
     def test_a_platform_without_affinity(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """All cores then."""
         monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-        monkeypatch.setattr(pool, "_cgroup_quota", lambda: None)
+        monkeypatch.setattr(cores_module, "_cgroup_quota", lambda: None)
         monkeypatch.setattr(os, "cpu_count", lambda: 6)
         assert usable_cores() == 6
         monkeypatch.setattr(os, "cpu_count", lambda: None)
@@ -303,15 +304,15 @@ def test_a_child_forked_amid_work_can_work(monkeypatch: pytest.MonkeyPatch) -> N
         started.wait()
         gate.wait(30)
 
-    busy = threading.Thread(target=pool.decode_pool.run, args=([hold, hold],))
+    busy = threading.Thread(target=decode_pool.run, args=([hold, hold],))
     busy.start()
     started.wait()
-    with pool.decode_pool._lock:
+    with decode_pool._lock:
         child = os.fork()
         if not child:
             signal.alarm(20)
             done: list[int] = []
-            pool.decode_pool.run([lambda: done.append(1)] * 3)
+            decode_pool.run([lambda: done.append(1)] * 3)
             os._exit(0 if len(done) == 3 else 1)
     try:
         _, status = os.waitpid(child, 0)

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,14 @@ def test_common_files_are_read_by_their_tables(container: str, fields: dict[str,
 )
 def test_where_there_may_be_more_to_it_it_is_demuxed(data: Any) -> None:
     assert compare(data()) in ("demuxed", "refused")
+
+
+def test_without_index_entries_it_is_demuxed() -> None:
+    """PyAV 16 has none."""
+    data = clip(**CLIP)
+    with containers.open_av(data) as container:
+        number = containers.video_stream(container).id
+    assert tables.samples(data, SimpleNamespace(streams=[]), SimpleNamespace(id=number)) is None
 
 
 def test_damaged_tables_never_give_other_samples() -> None:

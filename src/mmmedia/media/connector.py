@@ -340,11 +340,7 @@ class MediaConnector:
             return Fetched(self.connection.get_bytes(url, timeout=timeout, allow_redirects=allow_redirects))
         stale = self._get_stale(url)
         answer = self.connection.get_if_changed(
-            url,
-            etag=stale.etag,
-            last_modified=stale.last_modified,
-            timeout=timeout,
-            allow_redirects=allow_redirects,
+            url, timeout=timeout, allow_redirects=allow_redirects, **stale.validators
         )
         return Fetched.of(answer, stale)
 
@@ -356,11 +352,7 @@ class MediaConnector:
             )
         stale = await _in_pool(self._get_stale, url)
         answer = await self.connection.async_get_if_changed(
-            url,
-            etag=stale.etag,
-            last_modified=stale.last_modified,
-            timeout=timeout,
-            allow_redirects=allow_redirects,
+            url, timeout=timeout, allow_redirects=allow_redirects, **stale.validators
         )
         return Fetched.of(answer, stale)
 

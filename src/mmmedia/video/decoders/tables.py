@@ -50,7 +50,9 @@ def samples(data: bytes, container: "InputContainer", stream: "VideoStream") -> 
         shifts = _shifts(data, stream.id)
     except (struct.error, ValueError, IndexError):
         return None
-    if shifts is None or not 0 < len(stream.index_entries) == len(shifts):
+    # Older PyAV does not hand them out.
+    entries = getattr(stream, "index_entries", None)
+    if shifts is None or entries is None or not 0 < len(entries) == len(shifts):
         return None
     # A sample of any track that can't be read ends the file, for OpenCV as well.
     for other in container.streams:
@@ -58,7 +60,7 @@ def samples(data: bytes, container: "InputContainer", stream: "VideoStream") -> 
             0 <= each.pos <= each.pos + each.size <= len(data) for each in other.index_entries
         ):
             return None
-    rows = [(each.pos, each.timestamp, each.size, each.flags) for each in stream.index_entries]
+    rows = [(each.pos, each.timestamp, each.size, each.flags) for each in entries]
     offset, dts, size, flags = np.array(rows, np.int64).T
     is_plain = (size > 0) & (offset >= 0) & (offset + size <= len(data)) & np.isin(flags, (_SHOWN, _KEY))
     if not is_plain.all() or (np.diff(dts) <= 0).any():

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, wait
 from contextvars import ContextVar, copy_context
 from typing import TypeVar
 
@@ -71,15 +71,11 @@ def watched(kind: str, call: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name="mmmedia-watched", daemon=True).start()
     try:
-        while True:
-            left = mine.last + patience - time.monotonic()
-            try:
-                return outcome.result(max(left, 0.01))
-            except FutureTimeoutError:
-                if outcome.done():  # its own error
-                    raise
+        while not wait((outcome,), max(mine.last + patience - time.monotonic(), 0.01)).done:
             if time.monotonic() > mine.last + patience:
                 break
+        else:
+            return outcome.result()
     finally:
         mine.is_awaited = False
     _stalled.add(kind)
