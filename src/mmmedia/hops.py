@@ -93,10 +93,12 @@ class Hops:
             raise
 
     def _work(self) -> None:
-        end = time.monotonic() + _SLICE
-        while time.monotonic() < end:
+        now = time.monotonic()
+        end = now + _SLICE
+        is_quick = False
+        while now < end:
             with self._lock:
-                if not self._calls:
+                if not self._calls or (is_quick and self._threads > self._few):
                     self._threads -= 1
                     return
                 future, function, args = self._calls.popleft()
@@ -112,6 +114,8 @@ class Hops:
                     del result
             del future, function, args  # what they hold is not this thread's to keep
             self._done += 1  # may miss one; none is missed by all
+            started, now = now, time.monotonic()
+            is_quick = now - started < _PATIENCE
         with contextlib.suppress(RuntimeError):  # the pool is being shut down
             self._submit()
 

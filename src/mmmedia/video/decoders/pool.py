@@ -13,6 +13,9 @@ logger = logging.getLogger(__name__)
 
 Job = Callable[[], None]
 
+_WAKING = 0.5
+"""Seconds in which a waiting request looks up."""
+
 
 def worker_count() -> int:
     """The number of decode workers: the setting, or the usable cores."""
@@ -65,7 +68,9 @@ class DecodePool:
         try:
             for _ in range(lacking):
                 threading.Thread(target=self._work, name="mmmedia-decode", daemon=True).start()
-            request.done.wait()
+            # A Ctrl-C that comes just before the lock sleeps is not seen before it wakes.
+            while not request.done.wait(_WAKING):
+                pass
         except BaseException as error:
             with self._lock:
                 request.error = request.error or error
