@@ -260,10 +260,10 @@ def test_a_leader_that_is_interrupted_leaves_the_flight_to_who_waits() -> None:
         raise KeyboardInterrupt
 
     with ThreadPoolExecutor(2) as pool:
-        leader = pool.submit(flights.fly, "key", interrupted, patience=None, bound=lambda: 20)
+        leader = pool.submit(flights.fly, "key", interrupted, patience=None, bound=lambda _: 20)
         leading.wait(20)
         (flight,) = flights._flights.values()
-        follower = pool.submit(flights.fly, "key", lambda: 7, patience=None, bound=lambda: 20)
+        follower = pool.submit(flights.fly, "key", lambda: 7, patience=None, bound=lambda _: 20)
         asyncio.run(_until(lambda: flight.waiting == 1))
         waiting.set()
         with pytest.raises(KeyboardInterrupt):
@@ -280,12 +280,12 @@ def test_an_interrupted_download_task_fails_over_too() -> None:
 
     async def main() -> None:
         results = await asyncio.gather(
-            *(flights.fly_async("key", fail, patience=None, bound=lambda: 20) for _ in range(3)),
+            *(flights.fly_async("key", fail, patience=None, bound=lambda _: 20) for _ in range(3)),
             return_exceptions=True,
         )
         assert [type(result) for result in results] == [KeyError] * 3
 
     asyncio.run(main())
     with contextlib.suppress(KeyError):
-        flights.fly("key", lambda: {}["x"], patience=None, bound=lambda: 1)
+        flights.fly("key", lambda: {}["x"], patience=None, bound=lambda _: 1)
     assert len(flights) == 0

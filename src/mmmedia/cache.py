@@ -13,12 +13,14 @@ whose entries are served as they stand. What is known about an entry lives in it
 
 What is known about the directory, the sum of its entries, lives in an extended attribute of the directory,
 changed under its ``flock``: no process needs to list the directory to learn whether the budget is reached,
-and a scan made by one serves all. Where the file system has no such attributes each process counts for
-itself and scans more often.
+and a scan made by one serves all. Of a large budget each process takes a small reserve at a time, and while
+that lasts it publishes entries without the account. Where the file system has no such attributes each
+process counts for itself and scans more often.
 """
 # Plain strings and os calls: on this path a Path would cost as much as the system call.
 # ruff: noqa: PTH100, PTH103, PTH105, PTH108, PTH111, PTH112, PTH119
 
+import atexit
 import contextlib
 import errno
 import fcntl
@@ -51,6 +53,12 @@ _TEMP_NAME = re.compile(r"\.mmmedia-[0-9a-f]{16}\.tmp", re.ASCII)
 _ATTRIBUTE = "user.mmmedia"
 _LARGE = 64  # from so many entries on, eviction frees more than it must, so that scans are rare:
 _SPARE = 32  # this part of the budget
+_RESERVE = 4096  # this part of the budget is what a process takes in advance,
+_MIN_RESERVE = 65536  # unless that is less than this
+_PROCESSES = 32  # that may each have a reserve which a scan by another did not see
+_LOCAL_FILE_SYSTEMS = frozenset(
+    {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs"}
+)
 _CLOCK_SKEW = 5.0  # seconds by which the clocks of two machines that share a directory may differ
 _LOCK_PATIENCE = 5.0  # seconds; only a process stopped in the middle of a put makes anyone wait this long
 _TEMP_AGE = 3600.0  # seconds after which a temp file counts as abandoned where files can't be locked
@@ -67,8 +75,9 @@ class CacheStats:
         evictions: Entries removed because the budget was exceeded.
         expiries: Entries found to be older than the time to live.
         corruptions: Entries found damaged: not of the length or checksum they were stored with.
-        bytes: What the entries count together, at least 4096 each. All processes' entries are in it.
-        entries: How many there are.
+        bytes: What the entries count together, at least 4096 each. All processes' entries are in it, and what
+            other processes that are writing have reserved: each 1/4096 of the budget.
+        entries: How many there are; those that other processes wrote on their reserve are not yet in it.
     """
 
     hits: int = 0
@@ -142,9 +151,10 @@ def _charge(size: int) -> int:
 class _Account(NamedTuple):
     """What all processes know together about a directory."""
 
-    size: int  # of all entries, each counted at least as a block
+    size: int  # of all entries, each counted at least as a block, and of all reserves
     entries: int
     changes: int  # entries written since the last scan
+    scans: int  # how many there have been
 
     def dumps(self) -> bytes:
         return " ".join(map(str, self)).encode()
@@ -152,10 +162,34 @@ class _Account(NamedTuple):
     @classmethod
     def loads(cls, text: bytes) -> "_Account | None":
         try:
-            total, entries, changes = map(int, text.split())
+            total, entries, changes, scans = map(int, text.split())
         except ValueError:
             return None
-        return cls(total, entries, changes) if min(total, entries, changes) >= 0 else None
+        account = cls(total, entries, changes, scans)
+        return account if min(account) >= 0 else None
+
+
+class _Reserve(NamedTuple):
+    """What this process has taken of the budget in advance, to write entries without the account."""
+
+    left: int = 0
+    used: int = 0
+    entries: int = 0  # written on it
+    scans: int = 0  # those of the account when it was taken
+
+    def spend(self, charge: int) -> "_Reserve":
+        return _Reserve(self.left - charge, self.used + charge, self.entries + 1, self.scans)
+
+    def settled(self, account: _Account) -> _Account:
+        """Give back what is left, and enter what was written."""
+        # After a scan by another process, which may not have counted what was written later: rather twice.
+        change = -self.left if account.scans == self.scans else self.used
+        return _Account(
+            max(0, account.size + change),
+            account.entries + self.entries,
+            account.changes + self.entries,
+            account.scans,
+        )
 
 
 class _Label(NamedTuple):
@@ -241,10 +275,25 @@ def _write_all(file: int, data: bytes) -> None:
         view = view[os.write(file, view) :]
 
 
-def _link(file: int, directory: int, path: str) -> None:
+def _link(file: int, path: str) -> None:
     """Give an unnamed file a name that does not exist yet."""
     # With any `src_dir_fd` at all, as only then Python makes the call that follows the link in /proc.
-    os.link(f"/proc/self/fd/{file}", path, src_dir_fd=directory, follow_symlinks=True)
+    os.link(f"/proc/self/fd/{file}", path, src_dir_fd=file, follow_symlinks=True)
+
+
+def _is_local(directory: str) -> bool:
+    """Whether a directory lies on a disk of this machine or in its memory, as far as that is known."""
+    try:
+        device = Path(directory).stat().st_dev
+        with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="replace") as mounts:
+            kinds = [
+                mount.partition(" - ")[2].split()[0]
+                for mount in mounts
+                if mount.split()[2] == f"{os.major(device)}:{os.minor(device)}"
+            ]
+    except (OSError, IndexError, ValueError):
+        return False
+    return bool(kinds) and _LOCAL_FILE_SYSTEMS.issuperset(kinds)
 
 
 def _remove(path: str) -> bool:
@@ -287,12 +336,16 @@ class _Directory:
         self._own_account: _Account | None = None
         self.shares_account = True
         self.can_unname = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
-        self.renew_locks()
+        self.is_local: bool | None = None
+        """Whether a name can be looked up without waiting for a network; None until somebody has asked."""
+        self.start_afresh()
         _directories_alive.add(self)
 
-    def renew_locks(self) -> None:
+    def start_afresh(self) -> None:
+        """Forget what other threads, perhaps of the process that this one was forked from, are doing."""
         self._lock = threading.Lock()
         self._counts_lock = threading.Lock()
+        self._reserve = _Reserve()
 
     def count(self, name: str, number: int = 1) -> None:
         with self._counts_lock:
@@ -316,16 +369,51 @@ class _Directory:
                 os.close(file)
 
     def account(self, file: int) -> _Account | None:
-        """The account, or None if nobody has scanned this directory yet. Call it `locked`."""
-        if not self.shares_account:
-            return self._own_account
-        text = _get_attribute(file)
-        return None if text is None else _Account.loads(text)
+        """The account, or None if nobody has scanned this directory yet. Call it `locked`.
+
+        It says what there is: this process's reserve ends with it.
+        """
+        if self.shares_account:
+            text = _get_attribute(file)
+            account = None if text is None else _Account.loads(text)
+        else:
+            account = self._own_account
+        if self._reserve.scans:
+            reserve, self._reserve = self._reserve, _Reserve()
+            if account is not None:
+                account = reserve.settled(account)
+                self.set_account(file, account)
+        return account
 
     def set_account(self, file: int, account: _Account) -> None:
         if self.shares_account and not _set_attribute(file, account.dumps()):
             self.shares_account = False
         self._own_account = account
+
+    def take_reserve(self, size: int, account: _Account) -> None:
+        """Go on without the account, in which so much has been entered for it. Call it `locked`."""
+        if size:
+            self._reserve = _Reserve(size, scans=account.scans)
+
+    def publish_on_reserve(self, file: int, path: str, charge: int) -> bool:
+        """Give an unnamed file its name, if that does not exist and there is enough left for it."""
+        if charge > self._reserve.left:
+            return False
+        with self._lock:
+            if charge > self._reserve.left:
+                return False
+            try:
+                _link(file, path)
+            except FileExistsError:
+                return False
+            self._reserve = self._reserve.spend(charge)
+            return True
+
+    def settle(self) -> None:
+        """Bring the account up to date."""
+        if self._reserve.scans:
+            with contextlib.suppress(OSError), self.locked() as file:
+                self.account(file)
 
 
 _directories_alive: "weakref.WeakSet[_Directory]" = weakref.WeakSet()
@@ -368,6 +456,9 @@ class MediaCache:
         self.ttl_secs = ttl_secs
         self._clock = clock
         self._shared = _Directory(str(self.directory))
+        reserve = max_bytes // _RESERVE
+        self._reserve = reserve if reserve >= _MIN_RESERVE else 0
+        self._limit = max_bytes - _PROCESSES * self._reserve
 
     def __repr__(self) -> str:
         return f"MediaCache({str(self.directory)!r}, max_bytes={self.max_bytes}, ttl_secs={self.ttl_secs})"
@@ -388,9 +479,22 @@ class MediaCache:
             url: The URL as it was given to `put`.
             max_size: Take a larger entry for a miss, without reading it.
         """
+        if self._shared.is_local is None:
+            self._shared.is_local = _is_local(self._shared.path)
         entry = self._read(self._file(url), max_size, stale=False)
         self._shared.count("misses" if entry is None else "hits")
         return None if entry is None else entry.data
+
+    def is_missing(self, url: str) -> bool:
+        """Whether there surely is nothing stored for a URL, which counts as a miss.
+
+        Never waits long, so that an event loop may ask: of a directory on a network nothing is known, nor of
+        one that has not yet been used.
+        """
+        if not self._shared.is_local or os.access(self._file(url), os.F_OK):
+            return False
+        self._shared.count("misses")
+        return True
 
     def get_stale(self, url: str, *, max_size: int | None = None) -> StaleEntry | None:
         """The expired entry of a URL, if its server can be asked whether it is still good.
@@ -480,7 +584,7 @@ class MediaCache:
         account = None
         with contextlib.suppress(OSError), self._shared.locked() as directory:
             account = self._shared.account(directory) or self._scan(directory, evict=False)
-        account = account or _Account(0, 0, 0)
+        account = account or _Account(0, 0, 0, 0)
         return CacheStats(**self._shared.counts(), bytes=account.size, entries=account.entries)
 
     def _age(self, status: os.stat_result) -> float:
@@ -577,25 +681,30 @@ class MediaCache:
             os.close(file)  # swept between its creation and its lock
 
     def _publish(self, temp: str, file: int, path: str, charge: int) -> None:
+        if not temp and self._shared.publish_on_reserve(file, path, charge):
+            return
         with self._shared.locked() as directory:
             account = self._shared.account(directory)
             replaced = _charge_of(path) if temp else None
-            account = self._enter(directory, account, charge, replaced)
+            reserve = self._reserve if account and account.size + charge + self._reserve <= self._limit else 0
+            account = self._enter(directory, account, charge + reserve, replaced)
+            if account is not None:
+                self._shared.take_reserve(reserve, account)
             if temp:
                 os.replace(temp, path)
             else:
                 try:
-                    _link(file, directory, path)
+                    _link(file, path)
                 except FileExistsError:
                     account = self._enter(directory, account, 0, _charge_of(path))
                     temp = self._temp_name()
-                    _link(file, directory, temp)
+                    _link(file, temp)
                     try:
                         os.replace(temp, path)
                     except OSError:
                         _remove(temp)
                         raise
-            if account is None or account.size > self.max_bytes or self._is_scan_due(account):
+            if account is None or account.size > self._limit or self._is_scan_due(account):
                 self._scan(directory, keep=os.path.basename(path))
 
     def _enter(
@@ -611,6 +720,7 @@ class MediaCache:
             max(0, account.size + charge - (replaced or 0)),
             account.entries + (replaced is None),
             account.changes + 1,
+            account.scans,
         )
         self._shared.set_account(directory, account)
         return account
@@ -625,6 +735,7 @@ class MediaCache:
 
     def _scan(self, directory: int, *, keep: str | None = None, evict: bool = True) -> _Account:
         """Count the entries, evict what must go, and settle the account. The directory is locked."""
+        before = self._shared.account(directory)
         now = self._clock()
         names: list[str] = []
         charges: list[int] = []
@@ -644,7 +755,7 @@ class MediaCache:
                     _sweep(item.path)
         size, entries = sum(charges), len(names)
         if evict:
-            target = self.max_bytes
+            target = self._limit
             if size > target and entries >= _LARGE:
                 target -= target // _SPARE
             # By numpy, as sorting a long list would keep every other thread from running meanwhile.
@@ -656,7 +767,7 @@ class MediaCache:
                     size -= charges[index]
                     entries -= 1
                     self._shared.count("expiries" if is_expired else "evictions")
-        account = _Account(size, entries, 0)
+        account = _Account(size, entries, 0, before.scans + 1 if before else 1)
         self._shared.set_account(directory, account)
         return account
 
@@ -680,7 +791,7 @@ class MediaCache:
             account = self._shared.account(directory)
             if account is not None and stat.S_ISREG(status.st_mode):
                 total = max(0, account.size - _charge(status.st_size))
-                account = _Account(total, max(0, account.entries - 1), account.changes)
+                account = account._replace(size=total, entries=max(0, account.entries - 1))
                 self._shared.set_account(directory, account)
 
 
@@ -713,6 +824,11 @@ _caches: dict[tuple[str, int, float], MediaCache] = {}
 _directories: dict[str, _Directory] = {}
 _warned: set[str] = set()
 _registry_lock = threading.Lock()
+
+
+def find_media_cache(directory: str | os.PathLike[str], max_bytes: int, ttl_secs: float) -> MediaCache | None:
+    """The cache that `get_media_cache` has made for these arguments, None if it has not; touches no disk."""
+    return _caches.get((_absolute(directory), max_bytes, ttl_secs))
 
 
 def get_media_cache(directory: str | os.PathLike[str], max_bytes: int, ttl_secs: float) -> MediaCache | None:
@@ -758,7 +874,13 @@ def _after_fork() -> None:
     global _registry_lock  # noqa: PLW0603 - a lock can't be reset, only replaced
     _registry_lock = threading.Lock()
     for directory in list(_directories_alive):
-        directory.renew_locks()
+        directory.start_afresh()
 
 
+def _settle() -> None:
+    for directory in list(_directories_alive):
+        directory.settle()
+
+
+atexit.register(_settle)
 os.register_at_fork(after_in_child=_after_fork)

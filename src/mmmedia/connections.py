@@ -86,11 +86,14 @@ class FetchPolicy:
     @classmethod
     def of(cls, domains: DomainList) -> "FetchPolicy":
         """Return the policy for `allowed_media_domains` under the settings of now."""
-        return _policies(domains, EgressPolicy.from_env(domains))
+        return _policy_of(domains, envs.VLLM_MEDIA_EGRESS_BLOCK_PRIVATE)
 
 
-# Thousands of requests have one and the same.
-_policies = functools.lru_cache(maxsize=64)(FetchPolicy)
+@functools.lru_cache(maxsize=64)
+def _policy_of(domains: DomainList, block_private: bool) -> FetchPolicy:  # noqa: ARG001  # thousands have one
+    return FetchPolicy(domains, EgressPolicy.from_env(domains))
+
+
 _policy: ContextVar[FetchPolicy | None] = ContextVar("mmmedia_fetch_policy", default=None)
 
 

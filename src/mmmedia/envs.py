@@ -16,10 +16,12 @@ name under the prefix `MMMEDIA_` wins over the one under `VLLM_`; an empty varia
 import functools
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from mmmedia.errors import InvalidSettingError
@@ -165,6 +167,10 @@ class Setting:
         """What a value must be, in words."""
         return _EXPECTED[self.parse]
 
+    def __get__(self, module: object, owner: type) -> "Value | Setting":
+        """Return its value now, as an attribute of the module."""
+        return self if module is None else self.read()
+
     def read(self) -> Value:
         """Return its value now.
 
@@ -242,8 +248,17 @@ SETTINGS: dict[str, Setting] = {
 }  # fmt: skip
 
 
+class _Settings(ModuleType):
+    """This module, with its settings as attributes: by `__getattr__` finding them takes twice as long."""
+
+
+for _name, _setting in SETTINGS.items():
+    setattr(_Settings, _name, _setting)
+sys.modules[__name__].__class__ = _Settings
+
+
 def __getattr__(name: str) -> Value:
-    setting = SETTINGS.get(name) or SETTINGS.get(name.replace("MMMEDIA_", "VLLM_", 1))
+    setting = SETTINGS.get(name.replace("MMMEDIA_", "VLLM_", 1))
     if setting is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return setting.read()

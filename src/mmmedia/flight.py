@@ -7,6 +7,7 @@ rest; when all have, the task is cancelled. An error reaches all who wait, and i
 
 import asyncio
 import contextlib
+import functools
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Hashable
@@ -19,18 +20,49 @@ class _Abandoned(Exception):  # noqa: N818  # never leaves this module
     """The leader was interrupted, or its loop has ended; somebody else has to lead."""
 
 
+def _tell(told: "asyncio.Future[None]") -> None:
+    if not told.done():
+        told.set_result(None)
+
+
+def _tell_from_elsewhere(told: "asyncio.Future[None]") -> None:
+    with contextlib.suppress(RuntimeError):  # that loop is closed, and nobody waits
+        told.get_loop().call_soon_threadsafe(_tell, told)
+
+
 class Flight(Generic[T]):
     """One download under way, and after it has landed, what it brought.
 
+    Thousands may be under way at once: an instance is small, and its lock is that of all.
+
     Attributes:
         patience: the timeout that its leader gave it, `None` for none.
+        loop: that of the task that downloads, `None` if a thread does.
         has_landed: whether it has ended, one way or the other.
         error: what it failed with, if it did.
         is_shared: whether others than its leader have waited for it.
         decodes: what those who share it also share, by what they ask for.
     """
 
-    def __init__(self, patience: float | None, loop: asyncio.AbstractEventLoop | None) -> None:
+    __slots__ = (
+        "_calls",
+        "_is_claimed",
+        "_lock",
+        "_result",
+        "decodes",
+        "error",
+        "has_landed",
+        "is_open",
+        "is_shared",
+        "loop",
+        "patience",
+        "task",
+        "waiting",
+    )
+
+    def __init__(
+        self, patience: float | None, loop: asyncio.AbstractEventLoop | None, lock: threading.Lock
+    ) -> None:
         self.patience = patience
         self.loop = loop
         self.task: asyncio.Task[T] | None = None
@@ -40,9 +72,9 @@ class Flight(Generic[T]):
         self.is_open = self.is_shared = False
         self.decodes: dict[Hashable, Any] = {}
         self._result: T | None = None
-        self._lock = threading.Lock()
+        self._lock = lock
         self._calls: list[Callable[[], object]] = []
-        self._unclaimed = [True]
+        self._is_claimed = False
 
     @property
     def result(self) -> T:
@@ -67,38 +99,11 @@ class Flight(Generic[T]):
                 return
         call()
 
-    def wait(self, seconds: float) -> None:
-        """Block until it has landed, or so many seconds."""
-        event = threading.Event()
-        self.call_when_landed(event.set)
-        event.wait(seconds)
-
-    async def wait_async(self, loop: asyncio.AbstractEventLoop, seconds: float | None) -> None:
-        """Wait on the running loop until it has landed, or so many seconds."""
-        told = loop.create_future()
-
-        def tell() -> None:
-            if not told.done():
-                told.set_result(None)
-
-        def tell_from_elsewhere() -> None:
-            with contextlib.suppress(RuntimeError):  # that loop is closed, and nobody waits
-                loop.call_soon_threadsafe(tell)
-
-        self.call_when_landed(tell if self.loop is loop else tell_from_elsewhere)
-        timer = None if seconds is None else loop.call_later(seconds, tell)
-        try:
-            await told
-        finally:
-            if timer is not None:
-                timer.cancel()
-
     def claim(self) -> bool:
         """Return true to the first who asks; it does what needs doing once, such as storing."""
-        try:
-            return self._unclaimed.pop()
-        except IndexError:
-            return False
+        with self._lock:
+            is_first, self._is_claimed = not self._is_claimed, True
+        return is_first
 
 
 class SingleFlight(Generic[T]):
@@ -110,6 +115,18 @@ class SingleFlight(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._flights)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._flights
+
+    def join(self, key: Hashable) -> Flight[T] | None:
+        """Share the flight of a key if there is one; who does must `leave` it."""
+        with self._lock:
+            flight = self._flights.get(key)
+            if flight is not None:
+                flight.waiting += 1
+                flight.is_shared = True
+            return flight
 
     def retire(self, key: Hashable, flight: Flight[T]) -> None:
         """Let nobody join any more."""
@@ -130,10 +147,10 @@ class SingleFlight(Generic[T]):
     def fly(
         self,
         key: Hashable,
-        download: Callable[[], T],
-        *,
+        download: Callable[..., T],
+        *args: Any,
         patience: float | None,
-        bound: Callable[[], float],
+        bound: Callable[[float | None], float],
         linger: bool = False,
     ) -> Flight[T]:
         """Download, or wait for who is downloading already.
@@ -141,8 +158,9 @@ class SingleFlight(Generic[T]):
         Args:
             key: what is asked for; under the same key all get the same.
             download: called if nobody is under way.
+            args: what it is called with.
             patience: seconds; a flight that failed for lack of time is flown again by who has more.
-            bound: gives the seconds to wait for others at most.
+            bound: gives, for a patience, the seconds to wait for others at most.
             linger: leave it open to join after landing, until `retire`.
 
         Raises:
@@ -155,30 +173,39 @@ class SingleFlight(Generic[T]):
                 blocks = flight is not None and flight.loop is not None and _in_a_loop()
                 leads = flight is None or blocks
                 if flight is None or blocks:
-                    flight = Flight(patience, None)
+                    flight = Flight(patience, None, self._lock)
                     if not blocks:
                         self._open(key, flight)
                 else:
                     flight.waiting += 1
                     flight.is_shared = True
             if leads:
-                self._lead(key, flight, download, linger)
+                self._lead(key, flight, download, args, linger)
                 return flight
             try:
-                seconds = bound()
-                flight.wait(seconds)
+                seconds = bound(patience)
+                told = threading.Event()
+                flight.call_when_landed(told.set)
+                told.wait(seconds)
                 if not flight.has_landed:
-                    raise TimeoutError(f"others took more than {seconds:g} s for the same URL")
+                    raise late(seconds)
             finally:
-                self._leave(key, flight)
+                self.leave(key, flight)
             if flight.error is None:
                 return flight
-            if not _fly_again(flight.error, flight.patience, patience):
+            if not fly_again(flight, patience):
                 raise flight.error
 
-    def _lead(self, key: Hashable, flight: Flight[T], download: Callable[[], T], linger: bool) -> None:
+    def _lead(
+        self,
+        key: Hashable,
+        flight: Flight[T],
+        download: Callable[..., T],
+        args: tuple[Any, ...],
+        linger: bool,
+    ) -> None:
         try:
-            result = download()
+            result = download(*args)
         except BaseException as error:
             self.retire(key, flight)
             flight.land(None, error)
@@ -190,10 +217,10 @@ class SingleFlight(Generic[T]):
     async def fly_async(
         self,
         key: Hashable,
-        download: Callable[[], Coroutine[Any, Any, T]],
-        *,
+        download: Callable[..., Coroutine[Any, Any, T]],
+        *args: Any,
         patience: float | None,
-        bound: Callable[[], float],
+        bound: Callable[[float | None], float],
         linger: bool = False,
     ) -> Flight[T]:
         """Download, or wait for who is downloading already; see `fly`.
@@ -202,38 +229,43 @@ class SingleFlight(Generic[T]):
         """
         loop = asyncio.get_running_loop()
         while True:
+            told: asyncio.Future[None] = loop.create_future()
+            timer: asyncio.TimerHandle | None = None
             with self._lock:
                 flight = self._flights.get(key)
                 leads = flight is None
                 if flight is None:
-                    flight = self._open(key, Flight(patience, loop))
-                    flight.task = loop.create_task(download())
-                    flight.task.add_done_callback(self._landing(key, flight, linger))
+                    flight = self._open(key, Flight(patience, loop, self._lock))
+                    flight.task = loop.create_task(download(*args))
+                    flight.task.add_done_callback(functools.partial(self._land, key, flight, linger))
                 else:
                     flight.is_shared = True
                 flight.waiting += 1
             try:
-                seconds = None if leads else bound()
-                await flight.wait_async(loop, seconds)
+                tell = _tell if flight.loop is loop else _tell_from_elsewhere
+                flight.call_when_landed(functools.partial(tell, told))
+                if not leads:
+                    timer = loop.call_later(bound(patience), _tell, told)
+                await told
                 if not flight.has_landed:
-                    raise TimeoutError(f"others took more than {seconds:g} s for the same URL")
+                    raise late(bound(patience))
             finally:
-                self._leave(key, flight)
+                if timer is not None:
+                    timer.cancel()
+                self.leave(key, flight)
             if flight.error is None:
                 return flight
-            if not _fly_again(flight.error, flight.patience, patience):
+            if not fly_again(flight, patience):
                 raise flight.error
 
-    def _landing(self, key: Hashable, flight: Flight[T], linger: bool) -> Callable[[asyncio.Task[T]], None]:
-        def land(task: asyncio.Task[T]) -> None:
-            error = _Abandoned() if task.cancelled() else task.exception()
-            if error is not None or not linger:
-                self.retire(key, flight)
-            flight.land(task.result() if error is None else None, error)
+    def _land(self, key: Hashable, flight: Flight[T], linger: bool, task: "asyncio.Task[T]") -> None:
+        """End a flight as its task has ended."""
+        error = _Abandoned() if task.cancelled() else task.exception()
+        if error is not None or not linger:
+            self.retire(key, flight)
+        flight.land(task.result() if error is None else None, error)
 
-        return land
-
-    def _leave(self, key: Hashable, flight: Flight[T]) -> None:
+    def leave(self, key: Hashable, flight: Flight[T]) -> None:
         """Stop waiting; the last to leave a flight that has not landed cancels it."""
         with self._lock:
             flight.waiting -= 1
@@ -249,12 +281,17 @@ class SingleFlight(Generic[T]):
                 loop.call_soon_threadsafe(task.cancel)
 
 
-def _fly_again(error: BaseException, its_patience: float | None, mine: float | None) -> bool:
-    """Say whether a flight that failed should be flown by who waited for it."""
-    if isinstance(error, _Abandoned):
-        return True
-    has_more = its_patience is not None and (mine is None or mine > its_patience)
-    return has_more and _is_timeout(error)
+def fly_again(flight: Flight[Any], patience: float | None) -> bool:
+    """Say whether a flight that failed should be flown by one of those who waited for it."""
+    if flight.error is None or isinstance(flight.error, _Abandoned):
+        return flight.error is not None
+    has_more = flight.patience is not None and (patience is None or patience > flight.patience)
+    return has_more and _is_timeout(flight.error)
+
+
+def late(seconds: float) -> TimeoutError:
+    """Return the error of who has waited for others as long as this."""
+    return TimeoutError(f"others took more than {seconds:g} s for the same URL")
 
 
 def _is_timeout(error: BaseException) -> bool:

@@ -15,11 +15,10 @@ import sys
 import threading
 import time
 from asyncio import CancelledError
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
-from inspect import iscoroutinefunction
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from mmmedia.errors import (
     InvalidURLError,
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CallableT = TypeVar("CallableT", bound=Callable[..., Any])
 
 DOWNLOAD_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 DECODE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -274,35 +272,25 @@ def note_decode_path(path: str) -> None:
     _decode.path = path
 
 
-def counts_refusals(load: CallableT) -> CallableT:
-    """Decorate a function, plain or async, to count the refusals that it raises."""
-    if iscoroutinefunction(load):
+class _Refusals:
+    """Counts an error that ends the block, if it is a refusal."""
 
-        @functools.wraps(load)
-        async def counting_async(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return await load(*args, **kwargs)
-            except MediaError as error:
-                _count_refusal(error)
-                raise
+    __slots__ = ()
 
-        return counting_async  # type: ignore[return-value]  # it takes and gives the same
+    def __enter__(self) -> None:
+        pass
 
-    @functools.wraps(load)
-    def counting(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return load(*args, **kwargs)
-        except MediaError as error:
-            _count_refusal(error)
-            raise
-
-    return counting  # type: ignore[return-value]  # as above
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, MediaError) and (reason := refusal(error)) and (metrics := _metrics()):
+            metrics.refusals.labels(reason).inc()
 
 
-def _count_refusal(error: MediaError) -> None:
-    reason = refusal(error)
-    if reason and (metrics := _metrics()):
-        metrics.refusals.labels(reason).inc()
+_refusals = _Refusals()
+
+
+def counting_refusals() -> AbstractContextManager[None]:
+    """Count a refusal that what is done inside raises."""
+    return _refusals
 
 
 def refusal(error: MediaError) -> str:

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 from mmmedia import envs, metrics
 from mmmedia.budget import MediaBudget
-from mmmedia.cache import MediaCache, StaleEntry, get_media_cache
+from mmmedia.cache import MediaCache, StaleEntry, find_media_cache, get_media_cache
 from mmmedia.connections import (
     Download,
     FetchPolicy,
@@ -44,7 +44,7 @@ from mmmedia.errors import (
     RefusedURLError,
     UnsupportedMediaError,
 )
-from mmmedia.flight import Flight, SingleFlight
+from mmmedia.flight import Flight, SingleFlight, fly_again, late
 from mmmedia.hops import Hops, hops
 from mmmedia.media.base import MediaIO
 from mmmedia.registry import ExtensionManager
@@ -136,6 +136,19 @@ def _hops() -> Hops:
 async def _in_pool(call: Callable[..., T], *args: Any) -> T:
     """Call in the thread pool; if the caller is cancelled before a worker is free, it never runs."""
     return await _hops().call(call, *args)
+
+
+def _decode_key(media_io: MediaIO[Any]) -> Hashable | None:
+    """Return what must be equal for others to have what a media IO decodes; `None` if they can't."""
+    from mmmedia.media.sharing import decode_key
+
+    return decode_key(media_io)
+
+
+def _give_up(flight: Flight[Any], future: "asyncio.Future[Any]", seconds: float) -> None:
+    """End the waiting for a flight."""
+    if not (flight.has_landed or future.done()):
+        future.set_exception(late(seconds))
 
 
 def _longest(timeout: float | None) -> float:
@@ -252,7 +265,6 @@ class MediaConnector:
 
     # Any media.
 
-    @metrics.counts_refusals
     def load_from_url(self, url: str, media_io: MediaIO[T], *, fetch_timeout: float | None = None) -> T:
         """Load from a URL through a media IO.
 
@@ -270,33 +282,36 @@ class MediaConnector:
             requests.RequestException: fetching failed; from the async twin `aiohttp.ClientError` and
                 `TimeoutError`.
         """
-        if not self._is_http(url):
-            return self._load_in_place(url, media_io)
-        self._assert_url_in_allowed_media_domains(url)
-        found, media = self._load_cached(url, media_io)
-        if found:
-            return media
-        with fetch_policy(FetchPolicy.of(self._domains)) as policy:
-            key, allow_redirects = self._flight_key(url, policy)
+        with metrics.counting_refusals():
+            if not self._is_http(url):
+                return self._load_in_place(url, media_io)
+            self._assert_url_in_allowed_media_domains(url)
+            found, media = self._load_cached(url, media_io)
+            if found:
+                return media
+            with fetch_policy(FetchPolicy.of(self._domains)) as policy:
+                key, allow_redirects = self._flight_key(url, policy)
+                try:
+                    flight = _flights.fly(
+                        key,
+                        self._download,
+                        url,
+                        fetch_timeout,
+                        allow_redirects,
+                        patience=fetch_timeout,
+                        bound=_longest,
+                        linger=bool(self._media_cache_dir),
+                    )
+                except Exception as error:
+                    translated = sync_error(error, url)
+                    if translated is error:
+                        raise
+                    raise translated from error
             try:
-                flight = _flights.fly(
-                    key,
-                    lambda: self._download(url, fetch_timeout, allow_redirects),
-                    patience=fetch_timeout,
-                    bound=lambda: _longest(fetch_timeout),
-                    linger=bool(self._media_cache_dir),
-                )
-            except Exception as error:
-                translated = sync_error(error, url)
-                if translated is error:
-                    raise
-                raise translated from error
-        try:
-            return self._load_fetched(url, flight, media_io)
-        finally:
-            _flights.retire(key, flight)
+                return self._load_fetched(url, flight, media_io)
+            finally:
+                _flights.retire(key, flight)
 
-    @metrics.counts_refusals
     async def load_from_url_async(
         self, url: str, media_io: MediaIO[T], *, fetch_timeout: float | None = None
     ) -> T:
@@ -304,35 +319,44 @@ class MediaConnector:
 
         Cancelling it stops a transfer at once and takes decoding that has not begun off the queue.
         """
-        if not self._is_http(url):
-            return await _in_pool(self._load_in_place, url, media_io)
-        self._assert_url_in_allowed_media_domains(url)
-        if self._media_cache_dir:
-            load: Callable[..., tuple[bool, T]] = self._load_cached
-            found, media = await _in_pool(load, url, media_io)
-            if found:
-                return media
-        with fetch_policy(FetchPolicy.of(self._domains)) as policy:
+        with metrics.counting_refusals():
+            if not self._is_http(url):
+                return await _in_pool(self._load_in_place, url, media_io)
+            self._assert_url_in_allowed_media_domains(url)
+            if self._media_cache_dir and not self._is_missing(url):
+                load: Callable[..., tuple[bool, T]] = self._load_cached
+                found, media = await _in_pool(load, url, media_io)
+                if found:
+                    return media
+            policy = FetchPolicy.of(self._domains)
             key, allow_redirects = self._flight_key(url, policy)
             try:
-                flight = await _flights.fly_async(
-                    key,
-                    lambda: self._download_async(url, fetch_timeout, allow_redirects),
-                    patience=fetch_timeout,
-                    bound=lambda: _longest(fetch_timeout),
-                    linger=bool(self._media_cache_dir),
-                )
+                if key in _flights and (decoding := _decode_key(media_io)) is not None:
+                    found, media = await self._load_along(key, url, media_io, decoding, fetch_timeout)
+                    if found:
+                        return media
+                with fetch_policy(policy):
+                    flight = await _flights.fly_async(
+                        key,
+                        self._download_async,
+                        url,
+                        fetch_timeout,
+                        allow_redirects,
+                        patience=fetch_timeout,
+                        bound=_longest,
+                        linger=bool(self._media_cache_dir),
+                    )
             except Exception as error:
                 translated = async_error(error, url)
                 if translated is error:
                     raise
                 raise translated from error
-        try:
-            if flight.is_shared:
-                return await self._load_shared(url, flight, media_io)
-            return await _in_pool(self._load_fetched, url, flight, media_io)
-        finally:
-            _flights.retire(key, flight)
+            try:
+                if flight.is_shared and (decoding := _decode_key(media_io)) is not None:
+                    return await self._load_shared(url, flight, media_io, decoding)
+                return await _in_pool(self._load_fetched, url, flight, media_io)
+            finally:
+                _flights.retire(key, flight)
 
     def _download(self, url: str, timeout: float | None, allow_redirects: bool) -> Fetched:
         """Fetch, or let the server confirm what is in the cache."""
@@ -395,6 +419,18 @@ class MediaConnector:
     def _assert_url_in_allowed_media_domains(self, url_spec: "str | Url") -> None:
         """Raise `RefusedURLError` (a `ValueError`) if the host of an HTTP URL is not allowed."""
         self._domains.check(parse_http_url(str(url_spec)).host)
+
+    def _is_missing(self, url: str) -> bool:
+        """Say, without waiting for a disk, whether the cache surely has no entry of a URL.
+
+        A subclass may keep its bytes elsewhere.
+        """
+        if getattr(self._get_cached_bytes, "__func__", None) is not _get_cached_bytes:
+            return False
+        cache = find_media_cache(
+            self._media_cache_dir, self._media_cache_max_bytes, self._media_cache_ttl_secs
+        )
+        return cache is not None and cache.is_missing(url)
 
     def _load_cached(self, url: str, media_io: MediaIO[T]) -> tuple[bool, T]:
         """Read from the cache and decode; the first item says whether there was anything to decode."""
@@ -469,31 +505,67 @@ class MediaConnector:
         elif cache is not None and not (fetched.is_confirmed and cache.refresh(url)):
             cache.put(url, fetched.data, etag=fetched.etag, last_modified=fetched.last_modified)
 
-    async def _load_shared(self, url: str, flight: Flight[Fetched], media_io: MediaIO[T]) -> T:
-        """Decode what was fetched, or copy what another request decoded of it in the same way."""
-        from mmmedia.media.sharing import Request, SharedDecode, decode_key
+    async def _load_along(
+        self, key: Hashable, url: str, media_io: MediaIO[T], decoding: Hashable, patience: float | None
+    ) -> tuple[bool, T]:
+        """Decode what others are downloading; the first item says whether they were, and did."""
+        while (flight := _flights.join(key)) is not None:
+            try:
+                return True, await self._load_shared(url, flight, media_io, decoding, _longest(patience))
+            except Exception:
+                if not fly_again(flight, patience):
+                    raise
+            finally:
+                _flights.leave(key, flight)
+                if flight.has_landed:
+                    _flights.retire(key, flight)
+        missing: Any = None
+        return False, missing
 
-        decoding = decode_key(media_io)
-        if decoding is None:
-            return await _in_pool(self._load_fetched, url, flight, media_io)
+    async def _load_shared(
+        self,
+        url: str,
+        flight: Flight[Fetched],
+        media_io: MediaIO[T],
+        decoding: Hashable,
+        seconds: float | None = None,
+    ) -> T:
+        """Decode what was or will be fetched, or copy what another request decoded of it in the same way.
+
+        Raises:
+            TimeoutError: it has not been fetched in so many seconds.
+        """
+        from mmmedia.media.sharing import Request, SharedDecode
+
         hops = _hops()
         key = (hops, type(self), decoding)
-        shared: SharedDecode = flight.decodes.get(key) or flight.decodes.setdefault(key, SharedDecode(hops))
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        has_budget = self.decoded_budget is not None or self.download_budget is not None
+        shared: SharedDecode | None = flight.decodes.get(key)
+        if shared is None:
+            made = SharedDecode(hops)
+            shared = flight.decodes.setdefault(key, made)
+            if shared is made:
+                flight.call_when_landed(functools.partial(made.open, flight))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
         shared.join(
             Request(
                 future,
-                load=lambda: self._load_fetched(url, flight, media_io),
-                charge=lambda media: self._charge_copy(len(flight.result.data), media),
-                has_budget=has_budget,
+                load=functools.partial(self._load_fetched, url, flight, media_io),
+                charge=functools.partial(self._charge_copy, flight),
+                has_budget=self.decoded_budget is not None or self.download_budget is not None,
             )
         )
-        return await future
+        if seconds is None:
+            return await future
+        timer = loop.call_later(seconds, _give_up, flight, future, seconds)
+        try:
+            return await future
+        finally:
+            timer.cancel()
 
-    def _charge_copy(self, downloaded: int, media: object) -> None:
+    def _charge_copy(self, flight: Flight[Fetched], media: object) -> None:
         """Charge for a copy of an object before it is made, as for decoding it."""
-        self._charge_download(downloaded)
+        self._charge_download(len(flight.result.data))
         if self.decoded_budget is not None:
             with getattr(self.decoded_budget, "one_at_a_time", nullcontext)():
                 self.decoded_budget.charge(_size_of(media))
@@ -685,6 +757,9 @@ class MediaConnector:
         from mmmedia.media.video import VideoMediaIO
 
         return VideoMediaIO(self._image_io(image_mode), **self.media_io_kwargs.get("video", {}))
+
+
+_get_cached_bytes = MediaConnector._get_cached_bytes
 
 
 def _load_base64(media_io: MediaIO[T], media_type: str, url: str, start: int) -> T:

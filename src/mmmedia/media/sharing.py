@@ -22,6 +22,7 @@ from mmmedia.media.lending import borrower, can_lend
 if TYPE_CHECKING:
     import asyncio
 
+    from mmmedia.flight import Flight
     from mmmedia.hops import Hops
 
 _AT_A_TIME = 16
@@ -145,7 +146,7 @@ class Request:
 
 
 class SharedDecode:
-    """The decode of one download, for those who ask for the same of it.
+    """The decode of one download, for those who ask for the same of it, from before it has come.
 
     Args:
         hops: the threads that decode and copy.
@@ -155,6 +156,7 @@ class SharedDecode:
         self._hops = hops
         self._lock = threading.Lock()
         self._waiting: deque[Request] = deque()
+        self._is_open = False
         self._threads = 0
         self._original: Any = None
         """What nobody is given, as it may still be copied."""
@@ -166,7 +168,17 @@ class SharedDecode:
         """Let a request have the object, or the error, by way of its future."""
         with self._lock:
             self._waiting.append(request)
-            if self._threads:
+            if self._threads or not self._is_open:
+                return
+            self._threads += 1
+        self._hops.start(self._work)
+
+    def open(self, flight: "Flight[Any]") -> None:
+        """Begin, as the download has landed."""
+        with self._lock:
+            self._is_open = True
+            self._error = self._error or flight.error
+            if self._threads or not self._waiting:
                 return
             self._threads += 1
         self._hops.start(self._work)
