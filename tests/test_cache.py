@@ -323,7 +323,7 @@ def test_entries_that_others_wrote_are_found_in_time(cache: MediaCache, clock: C
     assert counted_anew(cache) == (10 * BLOCK, 10)
 
 
-@pytest.mark.parametrize("account", [b"", b"nonsense", b"-1 -1 -1", b"1 2", b"\xff", b"1 1 1 1"])
+@pytest.mark.parametrize("account", [b"", b"nonsense", b"-1 -1 -1", b"1 2", b"\xff", b"1 1 1", b"1 1 1 1 1"])
 def test_an_account_that_makes_no_sense_is_made_anew(cache: MediaCache, clock: Clock, account: bytes) -> None:
     fill(cache, clock, range(10))
     os.setxattr(cache.directory, "user.mmmedia", account)

@@ -279,11 +279,15 @@ def test_an_interrupted_download_task_fails_over_too() -> None:
         raise KeyError("once")
 
     async def main() -> None:
-        results = await asyncio.gather(
-            *(flights.fly_async("key", fail, patience=None, bound=lambda _: 20) for _ in range(3)),
-            return_exceptions=True,
-        )
-        assert [type(result) for result in results] == [KeyError] * 3
+        boarded = [flights.board("key", fail, patience=None) for _ in range(3)]
+        assert [leads for _, leads in boarded] == [True, False, False]
+        (flight,) = {flight for flight, _ in boarded}
+        landed = asyncio.Event()
+        flight.call_when_landed(landed.set)
+        await landed.wait()
+        assert type(flight.error) is KeyError
+        for _ in boarded:
+            flights.leave("key", flight)
 
     asyncio.run(main())
     with contextlib.suppress(KeyError):

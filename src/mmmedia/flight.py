@@ -20,16 +20,6 @@ class _Abandoned(Exception):  # noqa: N818  # never leaves this module
     """The leader was interrupted, or its loop has ended; somebody else has to lead."""
 
 
-def _tell(told: "asyncio.Future[None]") -> None:
-    if not told.done():
-        told.set_result(None)
-
-
-def _tell_from_elsewhere(told: "asyncio.Future[None]") -> None:
-    with contextlib.suppress(RuntimeError):  # that loop is closed, and nobody waits
-        told.get_loop().call_soon_threadsafe(_tell, told)
-
-
 class Flight(Generic[T]):
     """One download under way, and after it has landed, what it brought.
 
@@ -91,8 +81,17 @@ class Flight(Generic[T]):
         for call in calls:
             call()
 
-    def call_when_landed(self, call: Callable[[], object]) -> None:
-        """Call in the thread in which it lands, or now if it has landed."""
+    def call_when_landed(
+        self, call: Callable[[], object], loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        """Call in the thread in which it lands, or now if it has landed.
+
+        Args:
+            call: takes no argument.
+            loop: the running one, if it must be called there.
+        """
+        if loop is not None and loop is not self.loop and not self.has_landed:
+            call = functools.partial(_call_on, loop, call)
         with self._lock:
             if not self.has_landed:
                 self._calls.append(call)
@@ -115,18 +114,6 @@ class SingleFlight(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._flights)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._flights
-
-    def join(self, key: Hashable) -> Flight[T] | None:
-        """Share the flight of a key if there is one; who does must `leave` it."""
-        with self._lock:
-            flight = self._flights.get(key)
-            if flight is not None:
-                flight.waiting += 1
-                flight.is_shared = True
-            return flight
 
     def retire(self, key: Hashable, flight: Flight[T]) -> None:
         """Let nobody join any more."""
@@ -214,49 +201,34 @@ class SingleFlight(Generic[T]):
             self.retire(key, flight)
         flight.land(result, None)
 
-    async def fly_async(
+    def board(
         self,
         key: Hashable,
         download: Callable[..., Coroutine[Any, Any, T]],
         *args: Any,
         patience: float | None,
-        bound: Callable[[float | None], float],
         linger: bool = False,
-    ) -> Flight[T]:
-        """Download, or wait for who is downloading already; see `fly`.
+    ) -> tuple[Flight[T], bool]:
+        """Join the flight of a key, or begin one as a task of the running loop; arguments as of `fly`.
 
-        The leader's cancellation does not cancel the download while others wait for it.
+        Who has called this calls `leave` in the end; the leader's leaving does not cancel the download while
+        others wait for it.
+
+        Returns:
+            The flight, which may have landed, and whether the caller leads it.
         """
-        loop = asyncio.get_running_loop()
-        while True:
-            told: asyncio.Future[None] = loop.create_future()
-            timer: asyncio.TimerHandle | None = None
-            with self._lock:
-                flight = self._flights.get(key)
-                leads = flight is None
-                if flight is None:
-                    flight = self._open(key, Flight(patience, loop, self._lock))
-                    flight.task = loop.create_task(download(*args))
-                    flight.task.add_done_callback(functools.partial(self._land, key, flight, linger))
-                else:
-                    flight.is_shared = True
-                flight.waiting += 1
-            try:
-                tell = _tell if flight.loop is loop else _tell_from_elsewhere
-                flight.call_when_landed(functools.partial(tell, told))
-                if not leads:
-                    timer = loop.call_later(bound(patience), _tell, told)
-                await told
-                if not flight.has_landed:
-                    raise late(bound(patience))
-            finally:
-                if timer is not None:
-                    timer.cancel()
-                self.leave(key, flight)
-            if flight.error is None:
-                return flight
-            if not fly_again(flight, patience):
-                raise flight.error
+        with self._lock:
+            flight = self._flights.get(key)
+            leads = flight is None
+            if flight is None:
+                loop = asyncio.get_running_loop()
+                flight = self._open(key, Flight(patience, loop, self._lock))
+                flight.task = loop.create_task(download(*args))
+                flight.task.add_done_callback(functools.partial(self._land, key, flight, linger))
+            else:
+                flight.is_shared = True
+            flight.waiting += 1
+        return flight, leads
 
     def _land(self, key: Hashable, flight: Flight[T], linger: bool, task: "asyncio.Task[T]") -> None:
         """End a flight as its task has ended."""
@@ -279,6 +251,11 @@ class SingleFlight(Generic[T]):
         else:
             with contextlib.suppress(RuntimeError):  # that loop is closed, and its tasks with it
                 loop.call_soon_threadsafe(task.cancel)
+
+
+def _call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    with contextlib.suppress(RuntimeError):  # that loop is closed, and nobody waits
+        loop.call_soon_threadsafe(call)
 
 
 def fly_again(flight: Flight[Any], patience: float | None) -> bool:

@@ -49,10 +49,14 @@ class Hops:
     def call(self, function: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
         """Call in a thread, and return the future result; once that is cancelled, it is not begun."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.resolve(future, function, *args)
+        return future
+
+    def resolve(self, future: "asyncio.Future[T]", function: Callable[..., T], *args: Any) -> None:
+        """Call in a thread, and hand the result to who awaits `future`; on the loop."""
         self._start(future, function, args)
         if self._threads < self._width and self._timer is None:
             self._timer = future.get_loop().call_later(_PATIENCE, self._grow)
-        return future
 
     def _grow(self) -> None:
         """Set more threads to work if those at work took long; on the loop."""

@@ -328,35 +328,29 @@ class MediaConnector:
                 found, media = await _in_pool(load, url, media_io)
                 if found:
                     return media
-            policy = FetchPolicy.of(self._domains)
-            key, allow_redirects = self._flight_key(url, policy)
-            try:
-                if key in _flights and (decoding := _decode_key(media_io)) is not None:
-                    found, media = await self._load_along(key, url, media_io, decoding, fetch_timeout)
-                    if found:
-                        return media
-                with fetch_policy(policy):
-                    flight = await _flights.fly_async(
+            with fetch_policy(FetchPolicy.of(self._domains)) as policy:
+                key, allow_redirects = self._flight_key(url, policy)
+                while True:
+                    flight, leads = _flights.board(
                         key,
                         self._download_async,
                         url,
                         fetch_timeout,
                         allow_redirects,
                         patience=fetch_timeout,
-                        bound=_longest,
                         linger=bool(self._media_cache_dir),
                     )
-            except Exception as error:
-                translated = async_error(error, url)
-                if translated is error:
-                    raise
-                raise translated from error
-            try:
-                if flight.is_shared and (decoding := _decode_key(media_io)) is not None:
-                    return await self._load_shared(url, flight, media_io, decoding)
-                return await _in_pool(self._load_fetched, url, flight, media_io)
-            finally:
-                _flights.retire(key, flight)
+                    try:
+                        return await self._landed(
+                            url, flight, media_io, None if leads else _longest(fetch_timeout)
+                        )
+                    except Exception:
+                        if not fly_again(flight, fetch_timeout):
+                            raise
+                    finally:
+                        _flights.leave(key, flight)
+                        if flight.has_landed:
+                            _flights.retire(key, flight)
 
     def _download(self, url: str, timeout: float | None, allow_redirects: bool) -> Fetched:
         """Fetch, or let the server confirm what is in the cache."""
@@ -505,36 +499,60 @@ class MediaConnector:
         elif cache is not None and not (fetched.is_confirmed and cache.refresh(url)):
             cache.put(url, fetched.data, etag=fetched.etag, last_modified=fetched.last_modified)
 
-    async def _load_along(
-        self, key: Hashable, url: str, media_io: MediaIO[T], decoding: Hashable, patience: float | None
-    ) -> tuple[bool, T]:
-        """Decode what others are downloading; the first item says whether they were, and did."""
-        while (flight := _flights.join(key)) is not None:
-            try:
-                return True, await self._load_shared(url, flight, media_io, decoding, _longest(patience))
-            except Exception:
-                if not fly_again(flight, patience):
-                    raise
-            finally:
-                _flights.leave(key, flight)
-                if flight.has_landed:
-                    _flights.retire(key, flight)
-        missing: Any = None
-        return False, missing
+    async def _landed(
+        self, url: str, flight: Flight[Fetched], media_io: MediaIO[T], seconds: float | None
+    ) -> T:
+        """Wait until a flight has landed and what it brought is decoded.
 
-    async def _load_shared(
+        Raises:
+            TimeoutError: it has not landed in so many seconds.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        decoding = _decode_key(media_io) if flight.is_shared else None
+        if decoding is not None:
+            self._share(url, flight, media_io, decoding, future)
+        else:
+            flight.call_when_landed(functools.partial(self._load_landed, url, flight, media_io, future), loop)
+        timer = None if seconds is None else loop.call_later(seconds, _give_up, flight, future, seconds)
+        try:
+            return await future
+        except Exception as error:
+            if error is not flight.error:
+                raise
+            translated = async_error(error, url)
+            if translated is error:
+                raise
+            raise translated from error
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _load_landed(
+        self, url: str, flight: Flight[Fetched], media_io: MediaIO[T], future: "asyncio.Future[T]"
+    ) -> None:
+        """Have what was fetched decoded, by now perhaps for others too; on the loop."""
+        if future.done():
+            return
+        try:
+            if flight.error is not None:
+                future.set_exception(flight.error)
+            elif flight.is_shared and (decoding := _decode_key(media_io)) is not None:
+                self._share(url, flight, media_io, decoding, future)
+            else:
+                _hops().resolve(future, self._load_fetched, url, flight, media_io)
+        except Exception as error:  # noqa: BLE001  # its own, and nobody else's who waits
+            future.set_exception(error)
+
+    def _share(
         self,
         url: str,
         flight: Flight[Fetched],
         media_io: MediaIO[T],
         decoding: Hashable,
-        seconds: float | None = None,
-    ) -> T:
-        """Decode what was or will be fetched, or copy what another request decoded of it in the same way.
-
-        Raises:
-            TimeoutError: it has not been fetched in so many seconds.
-        """
+        future: "asyncio.Future[T]",
+    ) -> None:
+        """Have what was or will be fetched decoded once for all who want the same of it."""
         from mmmedia.media.sharing import Request, SharedDecode
 
         hops = _hops()
@@ -545,8 +563,6 @@ class MediaConnector:
             shared = flight.decodes.setdefault(key, made)
             if shared is made:
                 flight.call_when_landed(functools.partial(made.open, flight))
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
         shared.join(
             Request(
                 future,
@@ -555,13 +571,6 @@ class MediaConnector:
                 has_budget=self.decoded_budget is not None or self.download_budget is not None,
             )
         )
-        if seconds is None:
-            return await future
-        timer = loop.call_later(seconds, _give_up, flight, future, seconds)
-        try:
-            return await future
-        finally:
-            timer.cancel()
 
     def _charge_copy(self, flight: Flight[Fetched], media: object) -> None:
         """Charge for a copy of an object before it is made, as for decoding it."""

@@ -171,7 +171,7 @@ class SharedDecode:
             if self._threads or not self._is_open:
                 return
             self._threads += 1
-        self._hops.start(self._work)
+        self._start()
 
     def open(self, flight: "Flight[Any]") -> None:
         """Begin, as the download has landed."""
@@ -181,7 +181,20 @@ class SharedDecode:
             if self._threads or not self._waiting:
                 return
             self._threads += 1
-        self._hops.start(self._work)
+        self._start()
+
+    def _start(self) -> None:
+        """Set the thread to work that has just been counted."""
+        try:
+            self._hops.start(self._work)
+        except BaseException as error:  # noqa: BLE001  # theirs who wait
+            given_up: deque[Request] = deque()
+            with self._lock:
+                self._threads -= 1
+                if not self._threads:
+                    given_up, self._waiting = self._waiting, given_up
+            for request in given_up:
+                self._hops.finish(request.future, None, error)
 
     def _work(self) -> None:
         while requests := self._take(1 if self._make is None else _AT_A_TIME):
@@ -195,6 +208,7 @@ class SharedDecode:
 
     def _take(self, number: int) -> list[Request]:
         """Take requests that still wait; with the last, this thread's work ends."""
+        helps = False
         with self._lock:
             taken: list[Request] = []
             while self._waiting and len(taken) < number:
@@ -205,8 +219,10 @@ class SharedDecode:
                 self._threads -= 1
             elif self._waiting and self._make is not None:
                 self._threads += 1
-                self._hops.start(self._work)
-            return taken
+                helps = True
+        if helps:
+            self._start()
+        return taken
 
     def _decode(self, request: Request) -> None:
         try:
