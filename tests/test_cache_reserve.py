@@ -110,7 +110,8 @@ def test_the_budget_holds_with_reserves(tmp_path: Path, monkeypatch: pytest.Monk
     one, other = (MediaCache(tmp_path, max_bytes=budget, ttl_secs=3600) for _ in range(2))
     for number in range(8):
         one.put(url(number), b"small")
-    assert (left := one._shared._reserve.left) >= 4096
+    left = one._shared._reserve.left
+    assert left >= 4096
     other.evict()
     other.put(url(100), bytes(other._limit - counted(tmp_path)[0]))
     for number in range(left // 4096):

@@ -40,6 +40,14 @@ def nothing_stays_in_the_air() -> Iterator[None]:
     assert len(connector_module._flights) == 0
 
 
+@pytest.fixture(autouse=True, params=["decoded alone", "decoded together"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who waits for a download waits for its own decode of it, or for one in common."""
+    if request.param == "decoded together":
+        monkeypatch.setattr(connector_module, "_decode_key", lambda media_io: type(media_io))
+    return str(request.param)
+
+
 def _waiting() -> int:
     """How many wait for flights now, besides a leading thread."""
     return sum(flight.waiting for flight in list(connector_module._flights._flights.values()))
@@ -248,6 +256,56 @@ def test_one_of_those_who_share_stores(
     asyncio.run(main())
     assert stored == [b"content"]
     assert server.count() == 1
+
+
+def test_what_is_wrong_with_one_is_nothing_to_the_others(
+    server: Server, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(reply(b"content"))
+    url = server.route("/a", gate)
+
+    class Strange(Plain):
+        pass
+
+    def key(media_io: object) -> object:
+        if type(media_io) is Strange:
+            raise KeyError("strange")
+        return type(media_io) if way == "decoded together" else None
+
+    async def main() -> None:
+        load = MediaConnector().load_from_url_async
+        strange = asyncio.create_task(load(url, Strange()))
+        await _until(lambda: _waiting() == 1)
+        others = [asyncio.create_task(load(url, Plain())) for _ in range(2)]
+        await _until(lambda: _waiting() == 3)
+        monkeypatch.setattr(connector_module, "_decode_key", key)
+        gate.open.set()
+        with pytest.raises(KeyError, match="strange"):
+            await strange
+        assert await asyncio.gather(*others) == [b"content"] * 2
+
+    asyncio.run(main())
+    assert server.count() == 1
+
+
+def test_a_pool_that_takes_no_more_work_is_an_error_and_no_hang(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(reply(b"content"))
+    url = server.route("/a", gate)
+    closed = ThreadPoolExecutor(1)
+    closed.shutdown()
+    monkeypatch.setattr(connector_module, "global_thread_pool", closed, raising=False)
+
+    async def main() -> list[object]:
+        load = MediaConnector().load_from_url_async
+        tasks = [asyncio.create_task(load(url, Plain())) for _ in range(4)]
+        await _until(lambda: _waiting() == 4)
+        gate.open.set()
+        async with asyncio.timeout(20):
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [str(error) for error in asyncio.run(main())] == ["cannot schedule new futures after shutdown"] * 4
 
 
 def test_a_leader_that_is_interrupted_leaves_the_flight_to_who_waits() -> None:

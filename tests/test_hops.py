@@ -3,11 +3,13 @@
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import mmmedia.hops as hops_module
 from mmmedia.hops import Hops, hops, waiting
 
 
@@ -37,6 +39,34 @@ def test_calls_that_take_long_get_all_the_threads_of_the_pool() -> None:
                 await asyncio.gather(*(ours.call(everyone.wait, 20) for _ in range(8)))
 
     asyncio.run(main())
+
+
+def test_calls_that_are_quick_again_get_as_many_threads_as_there_are_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hops_module, "_PATIENCE", 0.1)
+    everyone = threading.Barrier(8)
+    lock = threading.Lock()
+    inside, at_once = 0, []
+
+    def quick() -> None:
+        nonlocal inside
+        with lock:
+            inside += 1
+            at_once.append(inside)
+        time.sleep(0.0003)
+        with lock:
+            inside -= 1
+
+    async def main() -> None:
+        with ThreadPoolExecutor(8) as pool:
+            ours = Hops(pool, 8)
+            ours._few = 2
+            slow = [ours.call(everyone.wait, 20) for _ in range(8)]
+            await asyncio.gather(*slow, *(ours.call(quick) for _ in range(300)))
+
+    asyncio.run(main())
+    assert max(at_once[-150:]) <= 2
 
 
 def test_a_cancelled_call_is_not_begun_and_others_are() -> None:

@@ -134,6 +134,8 @@ class Hop:
         """Return the request for `url`; it raises what `parse_http_url` and the policy raise."""
         parsed = parse_http_url(url)
         _current_policy().domains.check(parsed.host)
+        if not (extra_headers or parsed.authorization):
+            return cls(parsed, _HEADERS)
         extra = {name.title(): value for name, value in (extra_headers or {}).items()}
         return cls(parsed, {**_HEADERS, **_credentials(parsed), **extra})
 
@@ -1060,6 +1062,21 @@ async def _wind_up(client: "aiohttp.ClientSession") -> None:
         await asyncio.sleep(0)
 
 
+@functools.cache
+def _plain_headers() -> Mapping[str, str]:
+    """Return the headers of nearly every request, as aiohttp would make them of a dict each time."""
+    from multidict import CIMultiDict, CIMultiDictProxy
+
+    return CIMultiDictProxy(CIMultiDict(_HEADERS))
+
+
+@functools.lru_cache(maxsize=64)
+def _client_timeout(seconds: float | None) -> "aiohttp.ClientTimeout":
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=seconds)
+
+
 async def _async_send(
     client: "aiohttp.ClientSession",
     hop: Hop,
@@ -1068,14 +1085,13 @@ async def _async_send(
     *,
     decode: bool = False,
 ) -> "aiohttp.ClientResponse":
-    import aiohttp
     from yarl import URL
 
     proxy = _depart(hop, travelled)
     return await client.get(
         URL(str(hop.url), encoded=True),
-        headers=hop.headers,
-        timeout=aiohttp.ClientTimeout(total=timeout),
+        headers=_plain_headers() if hop.headers is _HEADERS else hop.headers,
+        timeout=_client_timeout(timeout),
         allow_redirects=False,
         auto_decompress=decode,
         proxy=proxy,

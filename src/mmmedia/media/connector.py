@@ -562,7 +562,7 @@ class MediaConnector:
             made = SharedDecode(hops)
             shared = flight.decodes.setdefault(key, made)
             if shared is made:
-                flight.call_when_landed(functools.partial(made.open, flight))
+                flight.call_when_landed(functools.partial(made.open, flight), future.get_loop())
         shared.join(
             Request(
                 future,

@@ -174,14 +174,20 @@ class SharedDecode:
         self._start()
 
     def open(self, flight: "Flight[Any]") -> None:
-        """Begin, as the download has landed."""
+        """Begin, as the download has landed; on the loop of those who wait."""
         with self._lock:
-            self._is_open = True
-            self._error = self._error or flight.error
-            if self._threads or not self._waiting:
-                return
-            self._threads += 1
-        self._start()
+            self._is_open, self._error = True, flight.error
+            waiting = self._waiting
+            if self._error is not None:
+                self._waiting = deque()
+            elif waiting:
+                self._threads += 1
+        if self._error is not None:
+            for request in waiting:
+                if not request.future.done():
+                    request.future.set_exception(self._error)
+        elif waiting:
+            self._start()
 
     def _start(self) -> None:
         """Set the thread to work that has just been counted."""
