@@ -13,20 +13,16 @@ import pytest
 
 from mmmedia import cores as cores_module
 from mmmedia.cores import _cgroup_quota, usable_cores
+from mmmedia.video.decoders import pool as pool_module
 from mmmedia.video.decoders.pool import DecodePool, decode_pool, worker_count
+from mmmedia.video.decoders.threads import Threads
+from support.waiting import wait_until
 
 
 @pytest.fixture(params=[1, 2, 3])
 def workers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setenv("MMMEDIA_VIDEO_DECODE_WORKERS", str(request.param))
     return int(request.param)
-
-
-def wait_until(condition: Any) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "it never came to pass"
-        time.sleep(0.001)
 
 
 def threads() -> list[threading.Thread]:
@@ -229,6 +225,7 @@ class TestErrors:
         decode_pool = DecodePool()
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", refuse)
+            patch.setattr(pool_module, "threads", Threads())  # in which none waits for work
             with pytest.raises(RuntimeError, match="start"):
                 decode_pool.run([lambda: None])
         done: list[int] = []

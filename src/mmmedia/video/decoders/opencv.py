@@ -4,10 +4,12 @@ What it returns is the contract of every faster way. It reads any object with `g
 like a `cv2.VideoCapture`, so that code under test may replace that class.
 """
 
+import ctypes
 import io
 import logging
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -103,7 +105,28 @@ def is_replaced() -> bool:
 
 
 class _Stream(io.BytesIO):
-    """Encoded bytes for OpenCV, which cuts offsets to 32 bits and crashes where `seek` raises."""
+    """Encoded bytes for OpenCV, which cuts offsets to 32 bits and crashes where `seek` raises.
+
+    OpenCV (4.14) also makes a new string of a method's name for every call and never lets go of it: reading
+    7 MB loses 60 KB for ever. So each is let go of here, when the next call shows that it is not used again.
+    """
+
+    def __init__(self, data: containers.Buffer) -> None:
+        super().__init__(data)
+        # Whoever has put something in the place of OpenCV makes its strings itself.
+        self._names = {} if is_replaced() else {"read": _LostString(), "seek": _LostString()}
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "read":
+            method = "read"  # our own string: a class remembers those by which it was asked
+        elif name == "seek":
+            method = "seek"
+        else:
+            return super().__getattribute__(name)
+        lost = super().__getattribute__("_names").get(method)
+        if lost is not None:
+            lost.replace_by(name)
+        return super().__getattribute__(method)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to an offset; one that does not exist is the end, as it is in a file."""
@@ -111,6 +134,37 @@ class _Stream(io.BytesIO):
             return super().seek(offset, whence)
         except (ValueError, OverflowError):
             return super().seek(0, io.SEEK_END)
+
+
+class _LostString:
+    """A string that native code has made, passed to Python and perhaps forgotten to let go of."""
+
+    def __init__(self) -> None:
+        self._held: list[str] = []
+        self._is_new_each_time = False
+
+    def replace_by(self, text: str) -> None:
+        """Let go of the last one, if this is another and nobody but us refers to it."""
+        if self._held:
+            self._is_new_each_time = self._held[0] is not text
+            self._let_go()
+        self._held = [text]
+
+    def __del__(self) -> None:
+        """Let go of the last one of all."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if _COUNTS_REFERENCES and self._is_new_each_time and _references(self._held) > _OWN_REFERENCES:
+            ctypes.pythonapi.Py_DecRef(ctypes.py_object(self._held[0]))
+
+
+def _references(held: list[str]) -> int:
+    return sys.getrefcount(held[0])
+
+
+_COUNTS_REFERENCES = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
+_OWN_REFERENCES = _references(["".join(("re", "ad"))])
 
 
 def open_capture(data: containers.Buffer) -> "cv2.VideoCapture":

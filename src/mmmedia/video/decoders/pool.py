@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from mmmedia import envs
 from mmmedia.cores import usable_cores
+from mmmedia.video.decoders.threads import threads
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class _Request:
 class DecodePool:
     """Runs the jobs of many requests on a bounded number of threads, a job of each request in turn.
 
-    Threads live while there is work and end with it.
+    Threads are at work while there is any.
     """
 
     def __init__(self) -> None:
@@ -67,7 +68,7 @@ class DecodePool:
             lacking = worker_count() - self._threads
         try:
             for _ in range(lacking):
-                threading.Thread(target=self._work, name="mmmedia-decode", daemon=True).start()
+                threads.start(self._work, "mmmedia-decode")
             # A Ctrl-C that comes just before the lock sleeps is not seen before it wakes.
             while not request.done.wait(_WAKING):
                 pass

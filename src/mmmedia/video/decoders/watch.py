@@ -6,7 +6,6 @@ the first that had to be, videos of that kind are decoded by one thread, which w
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -15,6 +14,7 @@ from typing import TypeVar
 
 from mmmedia import envs
 from mmmedia.errors import InvalidMediaError
+from mmmedia.video.decoders.threads import threads
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def watched(kind: str, call: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001  # handed to who waits
             outcome.set_exception(error)
 
-    threading.Thread(target=run, name="mmmedia-watched", daemon=True).start()
+    threads.start(run, "mmmedia-watched")
     try:
         while not wait((outcome,), max(mine.last + patience - time.monotonic(), 0.01)).done:
             if time.monotonic() > mine.last + patience:
