@@ -618,10 +618,14 @@ class MediaCache:
     def _is_dated(self) -> bool:
         """Whether the system dates files by the clock that this cache goes by.
 
-        A file server has its own; and tests set back the clock of a process, which the system does not see.
+        A file server has its own; and tests set back the clock of a process, by all sorts of means.
         """
-        drift = self._clock() - time.monotonic() - _MONOTONIC_EPOCH
-        return bool(self._shared.is_local) and abs(drift) < 1
+        now = self._clock()
+        return (
+            bool(self._shared.is_local)
+            and abs(now - time.clock_gettime(time.CLOCK_REALTIME)) < 1
+            and abs(now - time.monotonic() - _MONOTONIC_EPOCH) < 1
+        )
 
     def _read(self, path: str, max_size: int | None, *, stale: bool) -> StaleEntry | None:
         """Read an entry of the wanted kind, fresh or stale, and drop it if it is of no use to anyone."""

@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 import threading
+import time
 import weakref
 
 import cv2
@@ -48,6 +49,17 @@ def test_only_so_many_wait_for_work(monkeypatch: pytest.MonkeyPatch) -> None:
     everyone.wait(20)
     wait_until(lambda: threading.active_count() <= before + 2)
     assert len(threads._idle) == 2
+
+
+def test_who_waits_for_long_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads_module, "_SECONDS", 0.01)
+    threads, done = Threads(), []
+    for number in range(300):  # some just as one is about to end
+        threads.start(lambda number=number: done.append(number), "busy")
+        time.sleep(0.0001 * (number % 150))
+    wait_until(lambda: len(done) == 300)
+    wait_until(lambda: not threads._idle)
+    assert sorted(done) == list(range(300))
 
 
 def test_nothing_of_a_call_is_kept() -> None:

@@ -7,10 +7,12 @@ such threads or more, so in these the next call waits for the last instead.
 import os
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 _MOST = 32
 """How many wait for work at most; others end when they have none."""
+_SECONDS = 60.0
+"""How long one waits for work before it ends after all."""
 
 IDLE = "mmmedia-idle"
 
@@ -54,7 +56,14 @@ class Threads:
     def _live(self, work: "_Work") -> None:
         thread = threading.current_thread()
         while True:
-            call, thread.name = work.get()
+            try:
+                call, thread.name = work.get(timeout=_SECONDS)
+            except Empty:
+                try:
+                    self._idle.remove(work)
+                except ValueError:  # somebody is about to send work
+                    continue
+                return
             call()
             del call  # what it holds is not this thread's to keep
             thread.name = IDLE
