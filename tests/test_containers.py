@@ -378,6 +378,69 @@ def test_boxes_without_end_are_not_followed_without_end() -> None:
     assert containers.admit(start + nested) == "mov"
 
 
+def _packet(payload: bytes, pid: int = 0x1000, *, starts: bool = True, stuffing: int = 0) -> bytes:
+    """A packet of a transport stream."""
+    adaptation = bytes((stuffing,)) + bytes(stuffing) if stuffing else b""
+    header = bytes((0x47, starts << 6 | pid >> 8, pid & 255, 0x30 if stuffing else 0x10))
+    return (header + adaptation + payload).ljust(188, b"\xff")
+
+
+def _map(*streams: tuple[int, int], padding: int = 0) -> bytes:
+    """A program map of these PIDs and types, after descriptors of so many bytes."""
+    body = b"\0\1\xc1\0\0\xe1\0" + (0xF000 | padding).to_bytes(2, "big") + bytes(padding)
+    for pid, kind in streams:
+        body += bytes((kind, 0xE0 | pid >> 8, pid & 255, 0xF0, 0))
+    return b"\2" + (0xB000 | len(body) + 4).to_bytes(2, "big") + body + b"crc!"
+
+
+MPEG2, H264, AAC = 2, 0x1B, 0x0F
+
+
+@pytest.mark.parametrize("size", [188, 192, 204])
+def test_streams_that_become_h264_are_refused(size: int) -> None:
+    """FFmpeg ends the process on some of these (found by the fuzz session)."""
+
+    def stream(*packets: bytes) -> bytes:
+        filler = [_packet(b"\0" * 184, 0x100, starts=False)] * 16
+        return b"".join(packet.ljust(size, b"\0") for packet in [*filler, *packets, *filler])
+
+    def map_packet(*streams: tuple[int, int]) -> bytes:
+        return _packet(b"\0" + _map(*streams))
+
+    first, second = map_packet((256, MPEG2), (257, AAC)), map_packet((256, H264))
+    for intact in (
+        [first, first], [second, second], [first, map_packet((256, 0x24))],
+        [first, map_packet((258, H264))], [map_packet((256, H264)), map_packet((256, 0x20))],
+    ):  # fmt: skip
+        assert containers.admit(stream(*intact)) == "mpegts"
+
+    whole = _map(*((number, AAC) for number in range(300, 360)), (256, H264), padding=90)
+    cut = [_packet(b"\0" + whole[:183])]
+    cut += [_packet(whole[at : at + 184], starts=False) for at in range(183, len(whole), 184)]
+    for changed in (
+        [first, second],
+        [second, first],
+        [_packet(b"\0" + _map((256, MPEG2)) + _map((256, H264)))],
+        [first, _packet(b"\3abc" + _map((256, H264)))],
+        [first, _packet(b"\0" + _map((256, H264)), stuffing=20)],
+        [first, *cut],
+        [first, cut[0], _packet(b"", 0x222), *cut[1:]],
+        [first, b"lost sync", second],
+    ):
+        with pytest.raises(InvalidMediaError, match=r"Stream 256 becomes H\.264"):
+            containers.admit(stream(*changed))
+
+
+@given(data=st.binary(max_size=400), starts=st.lists(st.integers(0, 399), max_size=8))
+def test_program_maps_of_any_bytes_are_read(data: bytes, starts: list[int]) -> None:
+    changed = bytearray(data)
+    for start in starts:
+        changed[start : start + 6] = b"\x47\x50\x00\x10\x00\x02"
+    for pid, kinds in containers._stream_types(bytes(changed)).items():
+        assert 0 <= pid < 8192
+        assert all(0 <= kind < 256 for kind in kinds)
+
+
 def test_texts_that_claim_more_than_there_can_be_are_refused() -> None:
     """FFmpeg would take two gigabytes for a title that is not there (found by the fuzz session)."""
 

@@ -47,6 +47,13 @@ _COUNT_AT = {
 _FEW_ENTRIES = 1 << 22
 _MOST_BOXES = 200_000
 
+# Packets of a transport stream that begin a table or a frame, and stream types that are H.264 to FFmpeg.
+_UNIT_START = re.compile(rb"\x47(?=[\x40-\x7f\xc0-\xff])")
+_PACKET_SIZES = (188, 192, 204)
+_MOST_PACKETS = 64
+_PROGRAM_MAP = 2
+_H264_TYPES = frozenset({0x1B, 0x20, 0xDB})
+
 # How far texts and elementary streams may be searched: what is past this, no prober looks at either.
 _HEAD = 4096
 
@@ -142,7 +149,7 @@ def admit(data: Buffer) -> str:
 
     Raises:
         InvalidMediaError: (a `ValueError`) also where a table or text claims so much that FFmpeg would take
-            gigabytes for a few bytes.
+            gigabytes for a few bytes, or says what makes it end the process.
     """
     name = identify(data)
     if name == "mov":
@@ -153,6 +160,11 @@ def admit(data: Buffer) -> str:
         size = _claimed_texts(data)
         if size > max(len(data), _FEW_ENTRIES):
             raise InvalidMediaError(f"The file claims {size} bytes of texts in {len(data)}; refused.")
+    elif _by_magic(bytes(data[:_HEAD])) is None:
+        for pid, kinds in _stream_types(data).items():
+            # FFmpeg asserts that nobody has opened another decoder for it by the time that it is H.264.
+            if not _H264_TYPES.isdisjoint(kinds) and not _H264_TYPES.issuperset(kinds):
+                raise InvalidMediaError(f"Stream {pid} becomes H.264, or was before, in mid-file; refused.")
     return name
 
 
@@ -187,6 +199,62 @@ def _claimed_texts(data: Buffer) -> int:
         largest = max(largest, size) if kind == b"INFO" else largest
         at += 8 + size + size % 2 if kind == b"movi" else 12
     return largest
+
+
+def _stream_types(data: Buffer) -> dict[int, set[int]]:
+    """What the program maps of a transport stream say that each elementary stream is.
+
+    Every packet that may begin one is looked at, wherever it lies: where sync is lost nobody knows which of
+    them FFmpeg will find.
+    """
+    types: dict[int, set[int]] = {}
+    for match in _UNIT_START.finditer(data):
+        at = match.start()
+        begin, end = _payload(data, at)
+        begin += 1 + (data[begin] if begin < end else 0)
+        while begin + 3 <= end and data[begin] == _PROGRAM_MAP:
+            length = 3 + ((data[begin + 1] & 0x0F) << 8 | data[begin + 2])
+            for section in _sections(data, at, begin, end, length):
+                for pid, kind in _streams(section):
+                    types.setdefault(pid, set()).add(kind)
+            begin += length
+    return types
+
+
+def _payload(data: Buffer, at: int) -> tuple[int, int]:
+    """Where the payload of the packet at an offset begins and ends."""
+    end = min(at + 188, len(data))
+    begin = at + 4
+    if begin < end and data[at + 3] & 0x20:
+        begin += 1 + data[begin]
+    return begin, end
+
+
+def _sections(data: Buffer, at: int, begin: int, end: int, length: int) -> Iterator[bytes]:
+    """A section that begins in the packet at an offset, as it goes on in packets of each size."""
+    start = bytes(data[begin : min(end, begin + length)])
+    if len(start) == length:
+        yield start
+        return
+    for size in _PACKET_SIZES:
+        section = start
+        for following in range(at + size, min(len(data) - 4, at + _MOST_PACKETS * size), size):
+            if len(section) >= length or data[following] != 0x47:
+                break
+            if (data[following + 1] & 0x1F, data[following + 2]) == (data[at + 1] & 0x1F, data[at + 2]):
+                first, last = _payload(data, following)
+                section += bytes(data[first:last])
+        yield section[:length]
+
+
+def _streams(section: bytes) -> Iterator[tuple[int, int]]:
+    """The PID and type of each stream in a program map, as far as it goes."""
+    if len(section) < 12:
+        return
+    at = 12 + ((section[10] & 0x0F) << 8 | section[11])
+    while at + 5 <= len(section):
+        yield (section[at + 1] & 0x1F) << 8 | section[at + 2], section[at]
+        at += 5 + ((section[at + 3] & 0x0F) << 8 | section[at + 4])
 
 
 def boxes(data: Buffer, start: int, stop: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
