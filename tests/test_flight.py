@@ -258,6 +258,37 @@ def test_one_of_those_who_share_stores(
     assert server.count() == 1
 
 
+def test_each_waits_as_long_as_it_would(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_MEDIA_FETCH_MAX_RETRIES", "1")
+    gate = Gate(reply(b"content"))
+    url = server.route("/a", gate)
+    gone: list[float] = []
+
+    async def wait(seconds: float) -> bytes:
+        try:
+            return await MediaConnector().load_from_url_async(url, Plain(), fetch_timeout=seconds)
+        except TimeoutError:
+            gone.append(seconds)
+            raise
+
+    async def main() -> None:
+        leader = asyncio.create_task(wait(20))
+        await _until(lambda: _waiting() == 1)
+        patient = [asyncio.create_task(wait(seconds)) for seconds in (19, 21)]
+        hasty = [asyncio.create_task(wait(seconds)) for seconds in (0.6, 0.2, 0.4, 0.2)]
+        await asyncio.wait(hasty)
+        assert gone == [0.2, 0.2, 0.4, 0.6]
+        assert not leader.done()
+        gate.open.set()
+        assert await asyncio.gather(leader, *patient) == [b"content"] * 3
+        assert [str(task.exception()).split(" for ")[0] for task in hasty] == [
+            f"others took more than {seconds} s" for seconds in (0.6, 0.2, 0.4, 0.2)
+        ]
+
+    asyncio.run(main())
+    assert server.count() == 1
+
+
 def test_what_is_wrong_with_one_is_nothing_to_the_others(
     server: Server, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote
 
 from mmmedia import envs, metrics
@@ -143,12 +143,6 @@ def _decode_key(media_io: MediaIO[Any]) -> Hashable | None:
     from mmmedia.media.sharing import decode_key
 
     return decode_key(media_io)
-
-
-def _give_up(flight: Flight[Any], future: "asyncio.Future[Any]", seconds: float) -> None:
-    """End the waiting for a flight."""
-    if not (flight.has_landed or future.done()):
-        future.set_exception(late(seconds))
 
 
 def _longest(timeout: float | None) -> float:
@@ -507,16 +501,9 @@ class MediaConnector:
         Raises:
             TimeoutError: it has not landed in so many seconds.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        decoding = _decode_key(media_io) if flight.is_shared else None
-        if decoding is not None:
-            self._share(url, flight, media_io, decoding, future)
-        else:
-            flight.call_when_landed(functools.partial(self._load_landed, url, flight, media_io, future), loop)
-        timer = None if seconds is None else loop.call_later(seconds, _give_up, flight, future, seconds)
+        wanted = _Wanted(self, url, flight, media_io, seconds)
         try:
-            return await future
+            return await wanted.wait()
         except Exception as error:
             if error is not flight.error:
                 raise
@@ -524,53 +511,6 @@ class MediaConnector:
             if translated is error:
                 raise
             raise translated from error
-        finally:
-            if timer is not None:
-                timer.cancel()
-
-    def _load_landed(
-        self, url: str, flight: Flight[Fetched], media_io: MediaIO[T], future: "asyncio.Future[T]"
-    ) -> None:
-        """Have what was fetched decoded, by now perhaps for others too; on the loop."""
-        if future.done():
-            return
-        try:
-            if flight.error is not None:
-                future.set_exception(flight.error)
-            elif flight.is_shared and (decoding := _decode_key(media_io)) is not None:
-                self._share(url, flight, media_io, decoding, future)
-            else:
-                _hops().resolve(future, self._load_fetched, url, flight, media_io)
-        except Exception as error:  # noqa: BLE001  # its own, and nobody else's who waits
-            future.set_exception(error)
-
-    def _share(
-        self,
-        url: str,
-        flight: Flight[Fetched],
-        media_io: MediaIO[T],
-        decoding: Hashable,
-        future: "asyncio.Future[T]",
-    ) -> None:
-        """Have what was or will be fetched decoded once for all who want the same of it."""
-        from mmmedia.media.sharing import Request, SharedDecode
-
-        hops = _hops()
-        key = (hops, type(self), decoding)
-        shared: SharedDecode | None = flight.decodes.get(key)
-        if shared is None:
-            made = SharedDecode(hops)
-            shared = flight.decodes.setdefault(key, made)
-            if shared is made:
-                flight.call_when_landed(functools.partial(made.open, flight), future.get_loop())
-        shared.join(
-            Request(
-                future,
-                load=functools.partial(self._load_fetched, url, flight, media_io),
-                charge=functools.partial(self._charge_copy, flight),
-                has_budget=self.decoded_budget is not None or self.download_budget is not None,
-            )
-        )
 
     def _charge_copy(self, flight: Flight[Fetched], media: object) -> None:
         """Charge for a copy of an object before it is made, as for decoding it."""
@@ -769,6 +709,81 @@ class MediaConnector:
 
 
 _get_cached_bytes = MediaConnector._get_cached_bytes
+
+
+class _Wanted(Generic[T]):
+    """What one request on an event loop wants of a flight; thousands may be waiting."""
+
+    __slots__ = ("_connector", "_flight", "_media_io", "_seconds", "_url", "deadline", "future", "has_budget")
+
+    def __init__(
+        self,
+        connector: MediaConnector,
+        url: str,
+        flight: Flight[Fetched],
+        media_io: MediaIO[T],
+        seconds: float | None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._connector, self._url, self._flight, self._media_io = connector, url, flight, media_io
+        self._seconds = seconds
+        self.deadline = None if seconds is None or flight.has_landed else loop.time() + seconds
+        self.future: asyncio.Future[T] = loop.create_future()
+        self.has_budget = connector.decoded_budget is not None or connector.download_budget is not None
+
+    def wait(self) -> "asyncio.Future[T]":
+        """Return what will be the object, or the error."""
+        flight, loop = self._flight, self.future.get_loop()
+        if flight.is_shared and (decoding := _decode_key(self._media_io)) is not None:
+            self._share(decoding)
+            return self.future
+        flight.call_when_landed(self._begin, loop)
+        if self.deadline is not None:
+            timer = loop.call_at(self.deadline, self.give_up)
+            self.future.add_done_callback(lambda _: timer.cancel())
+        return self.future
+
+    def load(self) -> T:
+        """Decode what was fetched, for this request alone."""
+        return self._connector._load_fetched(self._url, self._flight, self._media_io)
+
+    def charge(self, media: T) -> None:
+        """Charge for a copy of what another request decoded."""
+        self._connector._charge_copy(self._flight, media)
+
+    def _begin(self) -> None:
+        """Have what was fetched decoded, by now perhaps for others too; on the loop."""
+        if self.future.done():
+            return
+        try:
+            if self._flight.error is not None:
+                self.future.set_exception(self._flight.error)
+            elif self._flight.is_shared and (decoding := _decode_key(self._media_io)) is not None:
+                self._share(decoding)
+            else:
+                _hops().resolve(self.future, self.load)
+        except Exception as error:  # noqa: BLE001  # its own, and nobody else's who waits
+            self.future.set_exception(error)
+
+    def _share(self, decoding: Hashable) -> None:
+        """Have what was or will be fetched decoded once for all who want the same of it."""
+        from mmmedia.media.sharing import SharedDecode
+
+        hops = _hops()
+        key = (hops, type(self._connector), decoding)
+        shared: SharedDecode | None = self._flight.decodes.get(key)
+        if shared is None:
+            made = SharedDecode(hops)
+            shared = self._flight.decodes.setdefault(key, made)
+            if shared is made:
+                opening = functools.partial(made.open, self._flight)
+                self._flight.call_when_landed(opening, self.future.get_loop())
+        shared.join(self)
+
+    def give_up(self) -> None:
+        """End the waiting for a flight that has not landed in time."""
+        if not (self._flight.has_landed or self.future.done()):
+            self.future.set_exception(late(self._seconds or 0.0))
 
 
 def _load_base64(media_io: MediaIO[T], media_type: str, url: str, start: int) -> T:
