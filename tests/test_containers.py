@@ -431,6 +431,22 @@ def test_streams_that_become_h264_are_refused(size: int) -> None:
             containers.admit(stream(*changed))
 
 
+def test_looking_for_program_maps_takes_no_longer_than_there_is_to_look_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Packets that begin in one another, and maps that never end, would take minutes."""
+    monkeypatch.setattr(containers, "_MOST_BOXES", 100)
+    monkeypatch.setattr(containers, "_FEW_MAPS", 100)
+    for pattern, many in (
+        (b"\x47\x40\0\x10\0\2\0\3", "tables"),
+        (b"\x47\x40\0\x10\0\1\0\3\0", "tables"),
+        (_packet(b"\0" + b"\2\xb3\xfd"), "program maps"),
+    ):
+        with pytest.raises(InvalidMediaError, match=f"more {many} than it can"):
+            containers._stream_types(pattern * 20_000)
+    assert containers._stream_types(_packet(b"\0" + _map((256, H264))) * 20_000) == {256: {H264}}
+
+
 @given(data=st.binary(max_size=400), starts=st.lists(st.integers(0, 399), max_size=8))
 def test_program_maps_of_any_bytes_are_read(data: bytes, starts: list[int]) -> None:
     changed = bytearray(data)

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 import requests
 
+from mmmedia.connections import HTTPConnection
 from mmmedia.errors import RefusedURLError
 from mmmedia.flight import SingleFlight
 from mmmedia.media import connector as connector_module
@@ -133,6 +134,34 @@ def test_an_error_reaches_all_in_their_own_terms_and_is_not_remembered(server: S
         assert server.count() == before + 1
     server.route("/a", reply(b"healed"))
     assert MediaConnector().load_from_url(url, Plain()) == b"healed"
+
+
+def test_an_error_that_no_future_can_hold_reaches_all_who_wait(server: Server) -> None:
+    """A thread leads, by a connection of somebody's own that raises `StopIteration`."""
+    opened, leading = threading.Event(), threading.Event()
+
+    class Connection(HTTPConnection):
+        def get_bytes(self, url: str, **_: object) -> bytes:
+            leading.set()
+            opened.wait(20)
+            return next(iter([]))
+
+    connection = Connection()
+    url = server.url("/a")
+
+    async def main() -> list[object]:
+        load = MediaConnector(connection=connection).load_from_url_async
+        tasks = [asyncio.create_task(load(url, Plain())) for _ in range(2)]
+        await _until(lambda: _waiting() == 2)
+        opened.set()
+        async with asyncio.timeout(20):
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        leader = pool.submit(MediaConnector(connection=connection).load_from_url, url, Plain())
+        leading.wait(20)
+        assert [type(error) for error in asyncio.run(main())] == [RuntimeError] * 2
+        assert isinstance(leader.exception(), StopIteration)
 
 
 def test_when_all_have_gone_the_transfer_stops(server: Server) -> None:

@@ -89,9 +89,9 @@ class FetchPolicy:
         return _policy_of(domains, envs.VLLM_MEDIA_EGRESS_BLOCK_PRIVATE)
 
 
-@functools.lru_cache(maxsize=64)
-def _policy_of(domains: DomainList, block_private: bool) -> FetchPolicy:  # noqa: ARG001  # thousands have one
-    return FetchPolicy(domains, EgressPolicy.from_env(domains))
+@functools.lru_cache(maxsize=64)  # thousands of requests have one and the same
+def _policy_of(domains: DomainList, block_private: bool) -> FetchPolicy:
+    return FetchPolicy(domains, EgressPolicy(block_private, domains.names))
 
 
 _policy: ContextVar[FetchPolicy | None] = ContextVar("mmmedia_fetch_policy", default=None)

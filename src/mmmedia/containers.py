@@ -16,11 +16,13 @@ mmmedia.errors.InvalidMediaError: A concat script is not media: it names other f
 import io
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmmedia.errors import InvalidMediaError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
@@ -47,11 +49,13 @@ _COUNT_AT = {
 _FEW_ENTRIES = 1 << 22
 _MOST_BOXES = 200_000
 
-# Packets of a transport stream that begin a table or a frame, and stream types that are H.264 to FFmpeg.
-_UNIT_START = re.compile(rb"\x47(?=[\x40-\x7f\xc0-\xff])")
+# Transport streams: their packets (ISO/IEC 13818-1, 2.4.3), and the stream types that are H.264 to FFmpeg.
+_SYNC, _PACKET = 0x47, 188
+_STRETCH = 1 << 20
 _PACKET_SIZES = (188, 192, 204)
 _MOST_PACKETS = 64
 _PROGRAM_MAP = 2
+_FEW_MAPS = 1000
 _H264_TYPES = frozenset({0x1B, 0x20, 0xDB})
 
 # How far texts and elementary streams may be searched: what is past this, no prober looks at either.
@@ -204,46 +208,78 @@ def _claimed_texts(data: Buffer) -> int:
 def _stream_types(data: Buffer) -> dict[int, set[int]]:
     """What the program maps of a transport stream say that each elementary stream is.
 
-    Every packet that may begin one is looked at, wherever it lies: where sync is lost nobody knows which of
-    them FFmpeg will find.
+    Raises:
+        InvalidMediaError: (a `ValueError`) more maps than packets that could hold them.
     """
     types: dict[int, set[int]] = {}
-    for match in _UNIT_START.finditer(data):
-        at = match.start()
-        begin, end = _payload(data, at)
-        begin += 1 + (data[begin] if begin < end else 0)
-        while begin + 3 <= end and data[begin] == _PROGRAM_MAP:
-            length = 3 + ((data[begin + 1] & 0x0F) << 8 | data[begin + 2])
-            for section in _sections(data, at, begin, end, length):
+    seen: set[bytes] = set()
+    cut = 0
+    for number, (at, begin) in enumerate(_program_maps(data)):
+        length = 3 + ((data[begin + 1] & 0x0F) << 8 | data[begin + 2])
+        cut += begin + length > at + _PACKET
+        if number > max(_FEW_MAPS, len(data) // _PACKET) or cut > _MOST_BOXES:
+            raise InvalidMediaError("The transport stream has more program maps than it can; refused.")
+        for section in _sections(data, at, begin, length):
+            if section not in seen:
+                seen.add(section)
                 for pid, kind in _streams(section):
                     types.setdefault(pid, set()).add(kind)
-            begin += length
     return types
+
+
+def _program_maps(data: Buffer) -> Iterator[tuple[int, int]]:
+    """The packets in which a program map begins, and where in the file it does.
+
+    Every byte that may begin a packet is looked at: where sync is lost nobody knows which FFmpeg will find.
+    """
+    import numpy as np
+
+    whole = np.frombuffer(data, np.uint8)
+    looked = 0
+    for start in range(0, len(whole) - _PACKET + 1, _STRETCH):
+        stretch = whole[start : min(start + _STRETCH, len(whole) - _PACKET + 1)]
+        at = start + np.flatnonzero(stretch == _SYNC)
+        at = at[(whole[at + 1] & 0x40 != 0) & (whole[at + 3] & 0x10 != 0)]  # begins something, has a payload
+        begin = at + 4 + np.where(whole[at + 3] & 0x20, 1 + whole[at + 4].astype(np.int64), 0)
+        at, begin = _within(at, begin)
+        at, begin = _within(at, begin + 1 + whole[begin])
+        while len(at):
+            looked += len(at)
+            if looked > max(_MOST_BOXES, len(whole) // 32):
+                raise InvalidMediaError("The transport stream has more tables than it can; refused.")
+            maps = whole[begin] == _PROGRAM_MAP
+            yield from zip(at[maps].tolist(), begin[maps].tolist(), strict=True)
+            length = (whole[begin + 1].astype(np.int64) & 0x0F) << 8 | whole[begin + 2]
+            at, begin = _within(at, begin + 3 + length)
+
+
+def _within(at: "npt.NDArray[np.int64]", begin: "npt.NDArray[np.int64]") -> tuple[Any, Any]:
+    """Those of the packets in which there is room for a table at that place."""
+    fits = begin + 3 <= at + _PACKET
+    return at[fits], begin[fits]
 
 
 def _payload(data: Buffer, at: int) -> tuple[int, int]:
     """Where the payload of the packet at an offset begins and ends."""
-    end = min(at + 188, len(data))
-    begin = at + 4
-    if begin < end and data[at + 3] & 0x20:
-        begin += 1 + data[begin]
-    return begin, end
+    begin = at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0)
+    return begin, at + _PACKET
 
 
-def _sections(data: Buffer, at: int, begin: int, end: int, length: int) -> Iterator[bytes]:
-    """A section that begins in the packet at an offset, as it goes on in packets of each size."""
-    start = bytes(data[begin : min(end, begin + length)])
+def _sections(data: Buffer, at: int, begin: int, length: int) -> Iterator[bytes]:
+    """A table that begins in the packet at an offset, as it goes on in packets of each size."""
+    start = bytes(data[begin : min(at + _PACKET, begin + length)])
     if len(start) == length:
         yield start
         return
     for size in _PACKET_SIZES:
         section = start
-        for following in range(at + size, min(len(data) - 4, at + _MOST_PACKETS * size), size):
-            if len(section) >= length or data[following] != 0x47:
+        last = min(len(data) - _PACKET + 1, at + _MOST_PACKETS * size)
+        for following in range(at + size, last, size):
+            if len(section) >= length or data[following] != _SYNC:
                 break
             if (data[following + 1] & 0x1F, data[following + 2]) == (data[at + 1] & 0x1F, data[at + 2]):
-                first, last = _payload(data, following)
-                section += bytes(data[first:last])
+                first, end = _payload(data, following)
+                section += bytes(data[first:end])
         yield section[:length]
 
 

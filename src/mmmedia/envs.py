@@ -169,12 +169,7 @@ class Setting:
 
     def __get__(self, module: object, owner: type) -> "Value | Setting":
         """Return its value now, as an attribute of the module."""
-        if module is None:
-            return self
-        if os.environ is not _environ or not _variables or _ceilings.get():
-            return self.read()
-        winning, other = self.keys
-        return _parsed(self, _variables.get(winning), _variables.get(other))
+        return self if module is None else self.read()
 
     def read(self) -> Value:
         """Return its value now.

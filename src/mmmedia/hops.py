@@ -26,6 +26,13 @@ _PATIENCE = 0.005
 """Seconds in which none of the threads at work gets done before others are set to work too."""
 
 
+def holdable(error: BaseException) -> BaseException:
+    """Return an error, or what stands for it if it is one that a future can't hold."""
+    if isinstance(error, StopIteration):
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
 class Hops:
     """The calls of one event loop, made in the threads of one pool.
 
@@ -125,9 +132,7 @@ class Hops:
 
     def finish(self, future: "asyncio.Future[T]", result: Any, error: BaseException | None = None) -> None:
         """Hand a result, or an error, to who awaits `future`; from any thread."""
-        if isinstance(error, StopIteration):  # which a future can't hold
-            error = RuntimeError(f"{type(error).__name__}: {error}")
-        self._results.append((future, result, error))
+        self._results.append((future, result, error and holdable(error)))
         if not self._told:
             self._told = True
             try:

@@ -45,7 +45,7 @@ from mmmedia.errors import (
     UnsupportedMediaError,
 )
 from mmmedia.flight import Flight, SingleFlight, fly_again, late
-from mmmedia.hops import Hops, hops
+from mmmedia.hops import Hops, holdable, hops
 from mmmedia.media.base import MediaIO
 from mmmedia.registry import ExtensionManager
 from mmmedia.urls import domain_list, file_url_path, parse_http_url, redact_url, url_scheme
@@ -757,7 +757,7 @@ class _Wanted(Generic[T]):
             return
         try:
             if self._flight.error is not None:
-                self.future.set_exception(self._flight.error)
+                self.future.set_exception(holdable(self._flight.error))
             elif self._flight.is_shared and (decoding := _decode_key(self._media_io)) is not None:
                 self._share(decoding)
             else:

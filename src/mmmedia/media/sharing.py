@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from PIL import Image, ImagePalette
 
 from mmmedia import envs
+from mmmedia.hops import holdable
 from mmmedia.media.base import MediaIO, MediaWithBytes
 from mmmedia.media.image import ImageMediaIO
 from mmmedia.media.lending import borrower, can_lend
@@ -215,7 +216,7 @@ class SharedDecode:
         if self._error is not None:
             for request in waiting:
                 if not request.future.done():
-                    request.future.set_exception(self._error)
+                    request.future.set_exception(holdable(self._error))
         elif waiting:
             self._start()
 
