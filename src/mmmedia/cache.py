@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 _BLOCK = 4096  # what the smallest entry counts: a million tiny files are not free
 _ENTRY_NAME = re.compile(r"[0-9a-f]{20}(\.[A-Za-z0-9]{1,10})?", re.ASCII)
+_PLAIN_URL = re.compile(r"https?://[^/?#\[\]]*(?![^/?#])([^?#]*)")
 _PLAIN_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}", re.ASCII)
 _TEMP_NAME = re.compile(r"\.mmmedia-[0-9a-f]{16}\.tmp", re.ASCII)
 _ATTRIBUTE = "user.mmmedia"
@@ -119,10 +120,7 @@ def entry_name(url: str) -> str:
     >>> entry_name("https://example.org/cat.jpg%00")
     '1b81246769c397f03e32'
     """
-    try:
-        path = urlsplit(url).path
-    except ValueError:
-        path = ""
+    path = _path_of(url)
     name = path.rpartition("/")[2]
     if name and not name.startswith("."):
         stem, dot, rest = name.rpartition(".")
@@ -134,7 +132,17 @@ def entry_name(url: str) -> str:
     return sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:20] + suffix
 
 
-_short_entry_name = functools.lru_cache(maxsize=1024)(entry_name)
+def _path_of(url: str) -> str:
+    """The path of a URL, empty if it is malformed."""
+    if url.isascii() and url.isprintable() and (plain := _PLAIN_URL.match(url)):
+        return plain[1]  # what `urlsplit` would say, which has more to look for
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        return ""
+
+
+_short_entry_name = functools.lru_cache(maxsize=4096)(entry_name)
 
 
 def _absolute(directory: str | os.PathLike[str]) -> str:
@@ -875,9 +883,10 @@ def get_media_cache(directory: str | os.PathLike[str], max_bytes: int, ttl_secs:
     """
     path = _absolute(directory)
     key = (path, max_bytes, ttl_secs)
+    if (cache := _caches.get(key)) is not None:  # without the lock, for which every request would wait
+        return cache
     with _registry_lock:
-        cache = _caches.get(key)
-        if cache is not None:
+        if (cache := _caches.get(key)) is not None:
             return cache
         try:
             os.makedirs(path, exist_ok=True)

@@ -788,7 +788,14 @@ class HTTPConnection:
 
     def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
         self._async_clients.pop(loop, None)
-        self._slots.pop(loop, None)
+        if (slots := self._slots.pop(loop, None)) is not None:
+            slots.close()
+
+    @property
+    def slots(self) -> Slots:
+        """Those of the running loop, in which the fetches of the async half take turns."""
+        loop = asyncio.get_running_loop()
+        return self._slots.get(loop) or self._slots.setdefault(loop, Slots(MAX_CONNECTIONS))
 
     def get_async_response(
         self,
@@ -922,11 +929,9 @@ class HTTPConnection:
         self, hop: Hop, sink: IO[bytes], seconds: float, allow_redirects: bool, conditional: bool
     ) -> Download:
         client = await self.get_async_client()
-        loop = asyncio.get_running_loop()
-        slots = self._slots.get(loop) or self._slots.setdefault(loop, Slots(MAX_CONNECTIONS))
         try:
             # Waiting for a slot is not the server's fault, so the clock does not run yet.
-            async with slots, asyncio.timeout(seconds):
+            async with self.slots, asyncio.timeout(seconds):
                 with Journey(_current_policy().egress) as travelled:
                     while True:
                         response = await _async_send(client, hop, travelled, None)

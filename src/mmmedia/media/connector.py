@@ -44,8 +44,8 @@ from mmmedia.errors import (
     RefusedURLError,
     UnsupportedMediaError,
 )
-from mmmedia.flight import Flight, SingleFlight, fly_again, late
-from mmmedia.hops import Hops, holdable, hops
+from mmmedia.flight import Departure, Flight, SingleFlight, fly_again, late
+from mmmedia.hops import Errand, Hops, holdable, hops
 from mmmedia.media.base import MediaIO
 from mmmedia.registry import ExtensionManager
 from mmmedia.urls import domain_list, file_url_path, parse_http_url, redact_url, url_scheme
@@ -322,9 +322,10 @@ class MediaConnector:
                 found, media = await _in_pool(load, url, media_io)
                 if found:
                     return media
-            with fetch_policy(FetchPolicy.of(self._domains)) as policy:
-                key, allow_redirects = self._flight_key(url, policy)
-                while True:
+            policy = FetchPolicy.of(self._domains)
+            key, allow_redirects = self._flight_key(url, policy)
+            while True:
+                with fetch_policy(policy):  # which the download inherits
                     flight, leads = _flights.board(
                         key,
                         self._download_async,
@@ -333,18 +334,19 @@ class MediaConnector:
                         allow_redirects,
                         patience=fetch_timeout,
                         linger=bool(self._media_cache_dir),
+                        depart=self._depart,
                     )
-                    try:
-                        return await self._landed(
-                            url, flight, media_io, None if leads else _longest(fetch_timeout)
-                        )
-                    except Exception:
-                        if not fly_again(flight, fetch_timeout):
-                            raise
-                    finally:
-                        _flights.leave(key, flight)
-                        if flight.has_landed:
-                            _flights.retire(key, flight)
+                try:
+                    return await self._landed(
+                        url, flight, media_io, None if leads else _longest(fetch_timeout)
+                    )
+                except Exception:
+                    if not fly_again(flight, fetch_timeout):
+                        raise
+                finally:
+                    _flights.leave(key, flight)
+                    if flight.has_landed:
+                        _flights.retire(key, flight)
 
     def _download(self, url: str, timeout: float | None, allow_redirects: bool) -> Fetched:
         """Fetch, or let the server confirm what is in the cache."""
@@ -355,6 +357,13 @@ class MediaConnector:
             url, timeout=timeout, allow_redirects=allow_redirects, **stale.validators
         )
         return Fetched.of(answer, stale)
+
+    def _depart(self, departure: Departure[Fetched]) -> None:
+        """Begin a download when its turn comes, if the connection is one that has slots for all that it does."""
+        if _is_of(self.connection.async_get_bytes, HTTPConnection.async_get_bytes):
+            self.connection.slots.depart(departure)
+        else:
+            departure.begin()
 
     async def _download_async(self, url: str, timeout: float | None, allow_redirects: bool) -> Fetched:  # noqa: ASYNC109  # of one attempt
         """Fetch, or let the server confirm what is in the cache."""
@@ -375,13 +384,12 @@ class MediaConnector:
         """
         if not self._media_cache_dir or not envs.VLLM_MEDIA_CACHE_REVALIDATE:
             return False
-        ours = {
-            MediaConnector._get_cached_bytes: self._get_cached_bytes,
-            MediaConnector._put_cached_bytes: self._put_cached_bytes,
-            HTTPConnection.get_bytes: self.connection.get_bytes,
-            HTTPConnection.async_get_bytes: self.connection.async_get_bytes,
-        }
-        return all(getattr(method, "__func__", None) is function for function, method in ours.items())
+        return (
+            _is_of(self._get_cached_bytes, MediaConnector._get_cached_bytes)
+            and _is_of(self._put_cached_bytes, MediaConnector._put_cached_bytes)
+            and _is_of(self.connection.get_bytes, HTTPConnection.get_bytes)
+            and _is_of(self.connection.async_get_bytes, HTTPConnection.async_get_bytes)
+        )
 
     def _get_stale(self, url: str) -> StaleEntry:
         """Return the expired entry of a URL, an empty one if there is none to ask about."""
@@ -413,7 +421,7 @@ class MediaConnector:
 
         A subclass may keep its bytes elsewhere.
         """
-        if getattr(self._get_cached_bytes, "__func__", None) is not _get_cached_bytes:
+        if not _is_of(self._get_cached_bytes, MediaConnector._get_cached_bytes):
             return False
         cache = find_media_cache(
             self._media_cache_dir, self._media_cache_max_bytes, self._media_cache_ttl_secs
@@ -480,10 +488,9 @@ class MediaConnector:
 
     def _load_fetched(self, url: str, flight: Flight[Fetched], media_io: MediaIO[T]) -> T:
         """Decode what was fetched, and store it if it decodes."""
-        fetched = flight.result
-        media = self._load_bytes(fetched.data, media_io)
+        media = self._load_bytes(flight.result.data, media_io)
         if self._media_cache_dir and flight.claim():
-            self._store(url, fetched)
+            self._store(url, flight.result)
         return media
 
     def _store(self, url: str, fetched: Fetched) -> None:
@@ -708,7 +715,9 @@ class MediaConnector:
         return VideoMediaIO(self._image_io(image_mode), **self.media_io_kwargs.get("video", {}))
 
 
-_get_cached_bytes = MediaConnector._get_cached_bytes
+def _is_of(method: Callable[..., object], function: Callable[..., object]) -> bool:
+    """Say whether a method is this very function, and not one that overrides it."""
+    return getattr(method, "__func__", None) is function
 
 
 class _Wanted(Generic[T]):
@@ -747,6 +756,14 @@ class _Wanted(Generic[T]):
         """Decode what was fetched, for this request alone."""
         return self._connector._load_fetched(self._url, self._flight, self._media_io)
 
+    def _load_then_store(self) -> T | Errand:
+        """Decode what was fetched, and leave storing it to the thread that does so for all."""
+        connector, fetched = self._connector, self._flight.result
+        media = connector._load_bytes(fetched.data, self._media_io)
+        if connector._media_cache_dir and self._flight.claim():
+            return Errand(media, functools.partial(connector._store, self._url, fetched))
+        return media
+
     def charge(self, media: T) -> None:
         """Charge for a copy of what another request decoded."""
         self._connector._charge_copy(self._flight, media)
@@ -761,7 +778,7 @@ class _Wanted(Generic[T]):
             elif self._flight.is_shared and (decoding := _decode_key(self._media_io)) is not None:
                 self._share(decoding)
             else:
-                _hops().resolve(self.future, self.load)
+                _hops().resolve(self.future, self._load_then_store)
         except Exception as error:  # noqa: BLE001  # its own, and nobody else's who waits
             self.future.set_exception(error)
 

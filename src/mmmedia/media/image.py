@@ -192,6 +192,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     if not data:
         _refuse("no data.")
     reason = f"the {len(data)} bytes are of no format that is read."
+    beginning = data[:16]
     tried: set[str] = set()
     for register_formats in (Image.preinit, Image.init):  # the common ones, then all
         register_formats()
@@ -199,7 +200,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
             tried.add(name)
             factory, accept = Image.OPEN[name]
             try:
-                accepted = accept is None or accept(data[:16])
+                accepted = accept is None or accept(beginning)
                 if not accepted or isinstance(accepted, str):
                     reason = accepted or reason  # a text says which library is missing
                     continue

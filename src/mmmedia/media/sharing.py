@@ -105,6 +105,10 @@ def _copier(value: Any) -> Callable[[Any], Any] | None:
     kind = type(value)
     if kind in _IMMUTABLE or isinstance(value, enum.Enum):
         return None
+    if kind in (dict, list, tuple):
+        items = value.values() if kind is dict else value
+        if _IMMUTABLE.issuperset(map(type, items)):  # tables of numbers, mostly
+            return None if kind is tuple else kind.copy
     if kind is dict:
         within = {name: copy for name, item in value.items() if (copy := _copier(item)) is not None}
         return lambda items: {**items, **{name: copy(items[name]) for name, copy in within.items()}}
@@ -181,7 +185,7 @@ class SharedDecode:
             if self._threads:
                 return
             self._threads += 1
-        self._start()
+        self._start(self._hops.start)
 
     def _watch(self, request: Request) -> None:
         """See to it that a request gives up in time: one timer serves all, as hardly any ever does."""
@@ -218,12 +222,12 @@ class SharedDecode:
                 if not request.future.done():
                     request.future.set_exception(holdable(self._error))
         elif waiting:
-            self._start()
+            self._start(self._hops.start)
 
-    def _start(self) -> None:
+    def _start(self, start: Callable[[Callable[[], None]], None]) -> None:
         """Set the thread to work that has just been counted."""
         try:
-            self._hops.start(self._work)
+            start(self._work)
         except BaseException as error:  # noqa: BLE001  # theirs who wait
             given_up: deque[Request] = deque()
             with self._lock:
@@ -258,7 +262,7 @@ class SharedDecode:
                 self._threads += 1
                 helps = True
         if helps:
-            self._start()
+            self._start(self._hops.help)
         return taken
 
     def _decode(self, request: Request) -> None:
