@@ -6,18 +6,20 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 import requests
 
-from mmmedia.connections import HTTPConnection
+from mmmedia import connections as connections_module
+from mmmedia.connections import HTTPConnection, global_http_connection
 from mmmedia.errors import RefusedURLError
 from mmmedia.flight import SingleFlight
 from mmmedia.media import connector as connector_module
 from mmmedia.media.connector import MediaConnector
 from support.plain import Plain
-from support.server import Behaviour, Request, Server, reply
+from support.server import Behaviour, Request, Server, redirect, reply
 
 BODY = bytes(range(256)) * 20_000  # 5 MB
 
@@ -49,9 +51,13 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
+def _under_way() -> list[Any]:
+    return list(connector_module._flights._flights.values())
+
+
 def _waiting() -> int:
     """How many wait for flights now, besides a leading thread."""
-    return sum(flight.waiting for flight in list(connector_module._flights._flights.values()))
+    return sum(flight.waiting for flight in _under_way())
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -198,9 +204,119 @@ def test_a_loop_that_ends_leaves_its_flight_to_who_still_waits(server: Server) -
             pool.submit(lambda: asyncio.run(MediaConnector().load_from_url_async(url, Plain()))),
         ]
         leader.result(20)
+        server.wait_for(2)  # one of the two leads now, and the other
+        asyncio.run(_until(lambda: any(flight.is_shared for flight in _under_way())))
         gate.open.set()
         assert [waiter.result(20) for waiter in waiters] == [b"content"] * 2
     assert server.count() == 2
+
+
+def test_downloads_that_wait_for_a_slot_are_no_tasks_yet(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", 2)
+    gate = Gate(reply(b"content"))
+    urls = [server.route(f"/{number}", gate) for number in range(20)]
+
+    async def main() -> None:
+        requests_ = [asyncio.create_task(MediaConnector().load_from_url_async(url, Plain())) for url in urls]
+        await asyncio.to_thread(server.wait_for, 2)
+        assert len(asyncio.all_tasks()) == 1 + len(requests_) + 2
+        gate.open.set()
+        assert await asyncio.gather(*requests_) == [b"content"] * len(urls)
+        assert global_http_connection.slots.free == 2
+
+    asyncio.run(main())
+    assert server.count() == len(urls)
+
+
+def test_a_download_that_nobody_wants_any_more_when_its_turn_comes_is_not_begun(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", 1)
+    gate = Gate(reply(b"content"))
+    urls = [server.route(f"/{number}", gate) for number in range(4)]
+
+    async def main() -> None:
+        requests_ = [asyncio.create_task(MediaConnector().load_from_url_async(url, Plain())) for url in urls]
+        await asyncio.to_thread(server.wait_for, 1)
+        for unwanted in requests_[1:3]:
+            unwanted.cancel()
+        await asyncio.wait(requests_[1:3])
+        gate.open.set()
+        assert await asyncio.gather(requests_[0], requests_[3]) == [b"content"] * 2
+        assert global_http_connection.slots.free == 1
+
+    asyncio.run(main())
+    assert server.count() == 2
+
+
+def test_a_download_is_held_to_its_own_policy_whoever_begins_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its turn comes as another's ends, in the context of that one."""
+    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", 1)
+    gate = Gate(reply(b"content"))
+    first = server.route("/first", gate)
+    second = server.route("/second", redirect(first)).replace("127.0.0.1", "localhost")
+
+    async def main() -> None:
+        anywhere = asyncio.create_task(MediaConnector().load_from_url_async(first, Plain()))
+        await asyncio.to_thread(server.wait_for, 1)
+        here_only = MediaConnector(allowed_media_domains=["localhost"])
+        refused = asyncio.create_task(here_only.load_from_url_async(second, Plain()))
+        await _until(lambda: len(_under_way()) == 2)
+        gate.open.set()
+        assert await anywhere == b"content"
+        with pytest.raises(RefusedURLError, match="allowed domains"):
+            await refused
+
+    asyncio.run(main())
+
+
+def test_a_loop_that_ends_leaves_also_what_it_has_not_begun_to_who_still_waits(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", 1)
+    gate = Gate(reply(b"content"))
+    first, second = server.route("/first", gate), server.route("/second", reply(b"second"))
+
+    async def lead_and_leave() -> None:
+        tasks = [
+            asyncio.create_task(MediaConnector().load_from_url_async(url, Plain())) for url in (first, second)
+        ]
+        await _until(lambda: _waiting() == 3)
+        for task in tasks:
+            task.cancel()
+
+    with ThreadPoolExecutor(2) as pool:
+        leader = pool.submit(asyncio.run, lead_and_leave())
+        server.wait_for(1)
+        asyncio.run(_until(lambda: len(_under_way()) == 2))
+        waiter = pool.submit(MediaConnector().load_from_url, second, Plain())
+        leader.result(20)
+        assert waiter.result(20) == b"second"
+        gate.open.set()
+
+
+def test_a_connection_of_somebodys_own_has_no_slots() -> None:
+    everyone = 200
+
+    class Own(HTTPConnection):
+        inside = 0
+
+        async def async_get_bytes(self, url: str, **_: object) -> bytes:
+            self.inside += 1
+            await _until(lambda: self.inside == everyone)
+            return url.encode()
+
+    async def main() -> None:
+        connector = MediaConnector(connection=Own())
+        urls = [f"http://127.0.0.1/{number}" for number in range(everyone)]
+        found = await asyncio.gather(*(connector.load_from_url_async(url, Plain()) for url in urls))
+        assert found == [url.encode() for url in urls]
+
+    asyncio.run(main())
 
 
 def test_ones_impatience_is_not_the_others(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

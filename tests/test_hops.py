@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import threading
 import time
 import weakref
@@ -10,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import mmmedia.hops as hops_module
-from mmmedia.hops import Hops, hops, waiting
+from mmmedia.hops import Errand, Hops, hops, waiting
 
 
 def test_calls_return_and_raise_as_they_would_here() -> None:
@@ -85,6 +86,80 @@ def test_a_cancelled_call_is_not_begun_and_others_are() -> None:
 
     asyncio.run(main())
     assert begun == [1, 3, 5, 7, 9]
+
+
+def test_a_result_waits_neither_for_the_calls_behind_it_nor_for_those_under_way() -> None:
+    """Also where the loop comes for results in rounds, as calls wait in line."""
+    received = threading.Event()
+
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            ours = Hops(pool, 1)
+            first = ours.call(int, "7")
+            others = [ours.call(received.wait, 20) for _ in range(5)]
+            assert ours._collects
+            assert await first == 7
+            received.set()
+            assert await asyncio.gather(*others) == [True] * 5
+
+    asyncio.run(main())
+
+
+def test_errands_are_left_to_the_thread_that_is_out_on_one() -> None:
+    """And a result is handed over when its errand is done; an error of that takes its place."""
+    is_out, others_wait = threading.Event(), threading.Event()
+    by: list[int] = []
+
+    def first() -> None:
+        is_out.set()
+        others_wait.wait(20)
+        by.append(threading.get_ident())
+
+    def second() -> None:
+        by.append(threading.get_ident())
+
+    def third() -> None:
+        by.append(threading.get_ident())
+        raise ValueError("no room")
+
+    async def main() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            ours = Hops(pool, 2)
+            ours._few = 2
+            calls = [ours.call(Errand, 1, first)]
+            await asyncio.to_thread(is_out.wait, 20)
+            calls += [ours.call(Errand, 2, second), ours.call(Errand, 3, third)]
+            assert await ours.call(int, "7") == 7  # that thread has left both of them, and gone on
+            assert not any(call.done() for call in calls)
+            others_wait.set()
+            assert await asyncio.gather(*calls[:2]) == [1, 2]
+            with pytest.raises(ValueError, match="no room"):
+                await calls[2]
+
+    asyncio.run(main())
+    assert len(by) == 3
+    assert len(set(by)) == 1
+
+
+def test_where_errands_take_long_threads_help_and_results_do_not_pile_up() -> None:
+    together = threading.Barrier(4)
+    numbers = itertools.count()
+
+    def errand() -> None:
+        if next(numbers) < 4:  # one is out, three find as many waiting for it as there may be
+            together.wait(20)
+
+    async def main() -> None:
+        with ThreadPoolExecutor(6) as pool:
+            ours = Hops(pool, 6)
+            ours._few = 2
+            ours._threads = -4  # so that six begin at once
+            calls = [ours.call(lambda: Errand(None, errand)) for _ in range(6)]
+            async with asyncio.timeout(30):
+                await asyncio.gather(*calls)
+
+    asyncio.run(main())
+    assert next(numbers) == 6
 
 
 def test_a_loop_that_ends_before_its_calls_harms_nobody() -> None:

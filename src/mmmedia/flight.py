@@ -137,9 +137,10 @@ class Departure(Generic[T]):
         return True
 
     def abandon(self) -> None:
-        """Land without having begun, as the loop is being closed; another of those who wait has to lead."""
-        self._flights.retire(self._key, self._flight)
-        self._flight.land(None, _Abandoned())
+        """Land with nothing, as the loop is being closed: another of those who still wait has to lead."""
+        if not self._flight.has_landed:
+            self._flights.retire(self._key, self._flight)
+            self._flight.land(None, _Abandoned())
 
     def _land(self, task: "asyncio.Task[T]") -> None:
         """End the flight as its task has ended."""

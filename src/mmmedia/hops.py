@@ -24,10 +24,11 @@ T = TypeVar("T")
 _SLICE = 0.1
 """Seconds after which a thread gets in line again behind the other work of its pool."""
 _PATIENCE = 0.03
-"""Seconds in which none of the threads at work gets done before others are set to work too. Several times what
-a busy loop may have a thread wait for the interpreter's lock (5 ms): more threads would only wait with it."""
+"""Seconds in which none of the threads at work gets done before others are set to work too.
 
-
+Several times what a busy loop may have a thread wait for the interpreter's lock (5 ms): more threads would
+only wait with it.
+"""
 _ROUND = 0.002
 """Seconds between the rounds in which a loop collects results, while more calls wait than are under way."""
 
@@ -186,7 +187,7 @@ class Hops:
         Results that wait take memory, and where errands take long, several threads get more of them done.
         """
         with self._lock:
-            if self._is_out and len(self._errands) < self._width:
+            if self._is_out and len(self._errands) < self._few:
                 self._errands.append((future, errand))
                 return
             is_helping, self._is_out = self._is_out, True

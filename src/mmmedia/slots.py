@@ -26,28 +26,30 @@ class Departure(Protocol):
         """Make the task, and have `when_ended` called at its end; false if nobody wants it any more."""
 
     def abandon(self) -> None:
-        """Know that the turn will never come."""
+        """Know that its turn will never come, or that its task will never end."""
 
 
 class _Turn:
     """A slot that a departure was given for its task."""
 
-    __slots__ = ("_slots",)
+    __slots__ = ("_is_taken", "_slots")
 
     def __init__(self, slots: "Slots") -> None:
-        self._slots: Slots | None = slots
+        self._slots = slots
+        self._is_taken = False
 
     def take(self, slots: "Slots") -> bool:
-        if self._slots is not slots:
+        """Return true once, to the first who asks for one of these slots."""
+        if self._is_taken or self._slots is not slots:
             return False
-        self._slots = None
+        self._is_taken = True
         return True
 
     def end(self) -> None:
         """Give the slot back, if the task has not taken it."""
-        if (slots := self._slots) is not None:
-            self._slots = None
-            slots._leave()
+        self._slots._begun.pop(self, None)
+        if self.take(self._slots):
+            self._slots._leave()
 
 
 _turn: ContextVar[_Turn | None] = ContextVar("mmmedia_turn", default=None)
@@ -69,9 +71,10 @@ class Slots:
     def __init__(self, number: int) -> None:
         self.free = number
         self._line: deque[asyncio.Future[None] | Departure] = deque()
+        self._begun: dict[_Turn, Departure] = {}
 
     def depart(self, departure: Departure) -> None:
-        """Let a departure begin when its turn comes; its task has a slot for the first time that it enters."""
+        """Let a departure begin when its turn comes; its task then has a slot for when it first enters."""
         if self.free:
             self.free -= 1
             if not self._hand_to(departure):
@@ -80,11 +83,12 @@ class Slots:
             self._line.append(departure)
 
     def close(self) -> None:
-        """Know that the loop is being closed: nobody's turn comes any more."""
+        """Know that the loop is being closed: nobody's turn comes any more, and what has begun never ends."""
         line, self._line = self._line, deque()
-        for waiting in line:
-            if not isinstance(waiting, asyncio.Future):
-                waiting.abandon()
+        begun, self._begun = self._begun, {}
+        for departure in [*line, *begun.values()]:
+            if not isinstance(departure, asyncio.Future):
+                departure.abandon()
 
     async def __aenter__(self) -> None:
         if (turn := _turn.get()) is not None and turn.take(self):
@@ -118,4 +122,7 @@ class Slots:
     def _hand_to(self, departure: Departure) -> bool:
         turn = _Turn(self)
         departure.context.run(_turn.set, turn)
-        return departure.begin(turn.end)
+        has_begun = departure.begin(turn.end)
+        if has_begun:
+            self._begun[turn] = departure
+        return has_begun

@@ -359,7 +359,7 @@ class MediaConnector:
         return Fetched.of(answer, stale)
 
     def _depart(self, departure: Departure[Fetched]) -> None:
-        """Begin a download when its turn comes, if the connection is one that has slots for all that it does."""
+        """Begin a download: when its turn comes, where the connection has slots for all that it does."""
         if _is_of(self.connection.async_get_bytes, HTTPConnection.async_get_bytes):
             self.connection.slots.depart(departure)
         else:
