@@ -1029,7 +1029,7 @@ def _new_async_client() -> "aiohttp.ClientSession":
             enable_cleanup_closed=getattr(aiohttp.connector, "NEEDS_CLEANUP_CLOSED", False),
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"User-Agent": USER_AGENT},
+        headers=_HEADERS,
     )
 
 
@@ -1067,14 +1067,6 @@ async def _wind_up(client: "aiohttp.ClientSession") -> None:
         await asyncio.sleep(0)
 
 
-@functools.cache
-def _plain_headers() -> Mapping[str, str]:
-    """Return the headers of nearly every request, as aiohttp would make them of a dict each time."""
-    from multidict import CIMultiDict, CIMultiDictProxy
-
-    return CIMultiDictProxy(CIMultiDict(_HEADERS))
-
-
 @functools.lru_cache(maxsize=64)
 def _client_timeout(seconds: float | None) -> "aiohttp.ClientTimeout":
     import aiohttp
@@ -1095,7 +1087,7 @@ async def _async_send(
     proxy = _depart(hop, travelled)
     return await client.get(
         URL(str(hop.url), encoded=True),
-        headers=_plain_headers() if hop.headers is _HEADERS else hop.headers,
+        headers=None if hop.headers is _HEADERS else hop.headers,  # the session has those
         timeout=_client_timeout(timeout),
         allow_redirects=False,
         auto_decompress=decode,

@@ -3,7 +3,7 @@
 import io
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -193,29 +193,42 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         _refuse("no data.")
     reason = f"the {len(data)} bytes are of no format that is read."
     beginning = data[:16]
+    for name in _format_names(beginning):
+        factory, accept = Image.OPEN[name]
+        try:
+            accepted = accept is None or accept(beginning)
+            if not accepted or isinstance(accepted, str):
+                reason = accepted or reason  # a text says which library is missing
+                continue
+            if name in _REFUSED_FORMATS:
+                reason = reason if accept is None else f"{name} is not read: Pillow leaves it to others."
+                continue
+            _check_icon_pixels(name, data)
+            image = factory(io.BytesIO(data), "")
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as `Image.open` goes on
+            reason = reason if accept is None else f"broken {name}: {_brief(error)}"
+            continue
+        if any(tile[0] == "fits_gzip" for tile in image.tile):
+            _refuse("compressed FITS is not read: Pillow inflates it whatever its size.")
+        return image
+    _refuse(reason)
+
+
+def _format_names(beginning: bytes) -> Iterator[str]:
+    """Give the formats in the order in which Pillow asks them: the common ones, then all.
+
+    What begins as a JPEG is first taken for one. Those that come before would not have it, and most are.
+    """
+    Image.preinit()
     tried: set[str] = set()
-    for register_formats in (Image.preinit, Image.init):  # the common ones, then all
+    if beginning.startswith(b"\xff\xd8\xff") and "JPEG" in Image.OPEN:
+        tried.add("JPEG")
+        yield "JPEG"
+    for register_formats in (Image.preinit, Image.init):
         register_formats()
         for name in [name for name in Image.ID if name not in tried]:
             tried.add(name)
-            factory, accept = Image.OPEN[name]
-            try:
-                accepted = accept is None or accept(beginning)
-                if not accepted or isinstance(accepted, str):
-                    reason = accepted or reason  # a text says which library is missing
-                    continue
-                if name in _REFUSED_FORMATS:
-                    reason = reason if accept is None else f"{name} is not read: Pillow leaves it to others."
-                    continue
-                _check_icon_pixels(name, data)
-                image = factory(io.BytesIO(data), "")
-            except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as `Image.open` goes on
-                reason = reason if accept is None else f"broken {name}: {_brief(error)}"
-                continue
-            if any(tile[0] == "fits_gzip" for tile in image.tile):
-                _refuse("compressed FITS is not read: Pillow inflates it whatever its size.")
-            return image
-    _refuse(reason)
+            yield name
 
 
 def _check_pixels(width: int, height: int) -> None:
