@@ -824,12 +824,23 @@ def _ascii_buffer(text: str) -> memoryview | bytes:
     """Return the bytes of an ASCII text without copying it; to be used while `text` lives."""
     if sys.implementation.name != "cpython":
         return text.encode("ascii")
+    locate, view = _text_functions()
+    buffer: memoryview = view(locate(text, None), len(text), 0x100)  # PyBUF_READ
+    return buffer
+
+
+@functools.cache
+def _text_functions() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return what tells where a text lies in memory, and what makes a view of so many bytes there."""
     import ctypes
 
-    locate = ctypes.pythonapi.PyUnicode_AsUTF8AndSize
-    locate.restype, locate.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_void_p)
-    array = (ctypes.c_char * len(text)).from_address(locate(text, None))
-    return memoryview(array).cast("B").toreadonly()
+    prototype = ctypes.PYFUNCTYPE
+    locate = prototype(ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+    view = prototype(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
+    return (
+        locate(("PyUnicode_AsUTF8AndSize", ctypes.pythonapi)),
+        view(("PyMemoryView_FromMemory", ctypes.pythonapi)),
+    )
 
 
 def _allowed_directory(path: str | os.PathLike[str]) -> Path | None:
