@@ -299,6 +299,33 @@ def test_a_loop_that_ends_leaves_also_what_it_has_not_begun_to_who_still_waits(
         gate.open.set()
 
 
+def test_a_download_that_can_not_begin_is_an_error_and_no_flight() -> None:
+    """Such as with a connection that only blocks: the next request has the same error, and does not wait."""
+
+    async def main() -> None:
+        connector = MediaConnector(connection=object())  # type: ignore[arg-type]
+        for _ in range(2):
+            with pytest.raises(AttributeError):
+                await connector.load_from_url_async("http://127.0.0.1/a", Plain())
+
+    asyncio.run(main())
+
+    flights: SingleFlight[str] = SingleFlight()
+
+    async def download() -> str:
+        raise AssertionError
+
+    def refuse(departure: object) -> None:
+        raise RuntimeError("no more departures")
+
+    async def board() -> None:
+        with pytest.raises(RuntimeError, match="departures"):
+            flights.board("key", download, patience=None, depart=refuse)
+
+    asyncio.run(board())
+    assert len(flights) == 0
+
+
 def test_a_connection_of_somebodys_own_has_no_slots() -> None:
     everyone = 200
 

@@ -137,7 +137,7 @@ class Departure(Generic[T]):
         return True
 
     def abandon(self) -> None:
-        """Land with nothing, as the loop is being closed: another of those who still wait has to lead."""
+        """Land with nothing, as nothing will come of it: another of those who still wait has to lead."""
         if not self._flight.has_landed:
             self._flights.retire(self._key, self._flight)
             self._flight.land(None, _Abandoned())
@@ -276,7 +276,12 @@ class SingleFlight(Generic[T]):
                 flight.is_shared = True
             flight.waiting += 1
         if leads:
-            depart(Departure(self, key, flight, download, args, linger))
+            departure = Departure(self, key, flight, download, args, linger)
+            try:
+                depart(departure)
+            except BaseException:
+                departure.abandon()
+                raise
         return flight, leads
 
     def leave(self, key: Hashable, flight: Flight[T]) -> None:

@@ -360,7 +360,7 @@ class MediaConnector:
 
     def _depart(self, departure: Departure[Fetched]) -> None:
         """Begin a download: when its turn comes, where the connection has slots for all that it does."""
-        if _is_of(self.connection.async_get_bytes, HTTPConnection.async_get_bytes):
+        if _is_of(getattr(self.connection, "async_get_bytes", None), HTTPConnection.async_get_bytes):
             self.connection.slots.depart(departure)
         else:
             departure.begin()
@@ -488,10 +488,19 @@ class MediaConnector:
 
     def _load_fetched(self, url: str, flight: Flight[Fetched], media_io: MediaIO[T]) -> T:
         """Decode what was fetched, and store it if it decodes."""
+        media, store = self._decode_fetched(url, flight, media_io)
+        if store is not None:
+            store()
+        return media
+
+    def _decode_fetched(
+        self, url: str, flight: Flight[Fetched], media_io: MediaIO[T]
+    ) -> tuple[T, Callable[[], object] | None]:
+        """Decode what was fetched; also returns what is then to be called to store it, if anything is."""
         media = self._load_bytes(flight.result.data, media_io)
         if self._media_cache_dir and flight.claim():
-            self._store(url, flight.result)
-        return media
+            return media, functools.partial(self._store, url, flight.result)
+        return media, None
 
     def _store(self, url: str, fetched: Fetched) -> None:
         cache = self._media_cache
@@ -715,7 +724,7 @@ class MediaConnector:
         return VideoMediaIO(self._image_io(image_mode), **self.media_io_kwargs.get("video", {}))
 
 
-def _is_of(method: Callable[..., object], function: Callable[..., object]) -> bool:
+def _is_of(method: Callable[..., object] | None, function: Callable[..., object]) -> bool:
     """Say whether a method is this very function, and not one that overrides it."""
     return getattr(method, "__func__", None) is function
 
@@ -758,11 +767,8 @@ class _Wanted(Generic[T]):
 
     def _load_then_store(self) -> T | Errand:
         """Decode what was fetched, and leave storing it to the thread that does so for all."""
-        connector, fetched = self._connector, self._flight.result
-        media = connector._load_bytes(fetched.data, self._media_io)
-        if connector._media_cache_dir and self._flight.claim():
-            return Errand(media, functools.partial(connector._store, self._url, fetched))
-        return media
+        media, store = self._connector._decode_fetched(self._url, self._flight, self._media_io)
+        return media if store is None else Errand(media, store)
 
     def charge(self, media: T) -> None:
         """Charge for a copy of what another request decoded."""
