@@ -118,6 +118,24 @@ def test_downloads_under_way_are_in_flight(server: Server) -> None:
     assert seen == [before + 1]
 
 
+def test_downloads_that_wait_for_a_slot_are_a_queue(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 1)
+    seen = []
+
+    def behave(request: Any) -> None:
+        seen.append(value("mmmedia_pool_queue_length", pool="downloads"))
+        reply(b"done")(request)
+
+    async def main() -> None:
+        urls = [server.route(f"/{number}", behave) for number in range(4)]
+        await asyncio.gather(*(MediaConnector().load_from_url_async(url, Plain()) for url in urls))
+
+    metrics.register()
+    asyncio.run(main())
+    assert seen == [3, 2, 1, 0]
+    assert value("mmmedia_pool_queue_length", pool="downloads") == 0
+
+
 def test_files_and_bytes_count_alike(server: Server, tmp_path: Path) -> None:
     url = server.route("/a", reply(b"x" * 10))
     connection = connections.HTTPConnection()
@@ -296,7 +314,7 @@ def test_queues_have_a_length() -> None:
     _async("data:;base64,AAAA")
     names = [sample.labels["pool"] for family in prometheus_client.REGISTRY.collect()
              for sample in family.samples if sample.name == "mmmedia_pool_queue_length"]  # fmt: skip
-    assert sorted(names) == ["loading", "video"]
+    assert sorted(names) == ["downloads", "loading", "video"]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from mmmedia.errors import (
     RefusedURLError,
 )
 from mmmedia.hops import waiting as waiting_hops
+from mmmedia.slots import waiting as waiting_downloads
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -55,7 +56,7 @@ METRICS: dict[str, Description] = {
     "mmmedia_download_seconds": Description(
         "histogram", "Seconds of a download, with all its attempts and waits.", (), DOWNLOAD_BUCKETS
     ),
-    "mmmedia_downloads_in_flight": Description("gauge", "Downloads under way."),
+    "mmmedia_downloads_in_flight": Description("gauge", "Downloads that have begun and not ended."),
     "mmmedia_download_retries_total": Description(
         "counter", "Attempts that failed and were followed by another, by what failed.", ("reason",)
     ),
@@ -203,6 +204,7 @@ class _Collector:
             queue = getattr(pool, "_work_queue", None)
             queued = queue.qsize() if queue is not None else 0
             yield "mmmedia_pool_queue_length", ["loading"], max(queued, waiting_hops())
+            yield "mmmedia_pool_queue_length", ["downloads"], waiting_downloads()
         if pools := sys.modules.get("mmmedia.video.decoders.pool"):
             yield "mmmedia_pool_queue_length", ["video"], pools.decode_pool.queue_length
 

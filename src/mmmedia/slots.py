@@ -6,6 +6,7 @@ dozens of objects that the garbage collector looks at again and again: it may be
 """
 
 import asyncio
+import weakref
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, ContextVar
@@ -72,6 +73,7 @@ class Slots:
         self.free = number
         self._line: deque[asyncio.Future[None] | Departure] = deque()
         self._begun: dict[_Turn, Departure] = {}
+        _alive.add(self)
 
     def depart(self, departure: Departure) -> None:
         """Let a departure begin when its turn comes; its task then has a slot for when it first enters."""
@@ -126,3 +128,11 @@ class Slots:
         if has_begun:
             self._begun[turn] = departure
         return has_begun
+
+
+_alive: "weakref.WeakSet[Slots]" = weakref.WeakSet()
+
+
+def waiting() -> int:
+    """Return how many wait for a slot, on all loops."""
+    return sum(len(slots._line) for slots in list(_alive))
