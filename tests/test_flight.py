@@ -60,6 +60,10 @@ def _waiting() -> int:
     return sum(flight.waiting for flight in _under_way())
 
 
+def _begin_all(urls: list[str]) -> "list[asyncio.Task[bytes]]":
+    return [asyncio.create_task(MediaConnector().load_from_url_async(url, Plain())) for url in urls]
+
+
 async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():
@@ -175,7 +179,7 @@ def test_when_all_have_gone_the_transfer_stops(server: Server) -> None:
     url = server.route("/a", gate)
 
     async def main() -> None:
-        tasks = [asyncio.create_task(MediaConnector().load_from_url_async(url, Plain())) for _ in range(3)]
+        tasks = _begin_all([url] * 3)
         await asyncio.to_thread(server.wait_for, 1)
         (flight,) = connector_module._flights._flights.values()
         for task in tasks:
@@ -219,7 +223,7 @@ def test_downloads_that_wait_for_a_slot_are_no_tasks_yet(
     urls = [server.route(f"/{number}", gate) for number in range(20)]
 
     async def main() -> None:
-        requests_ = [asyncio.create_task(MediaConnector().load_from_url_async(url, Plain())) for url in urls]
+        requests_ = _begin_all(urls)
         await asyncio.to_thread(server.wait_for, 2)
         assert len(asyncio.all_tasks()) == 1 + len(requests_) + 2
         gate.open.set()
@@ -238,7 +242,7 @@ def test_a_download_that_nobody_wants_any_more_when_its_turn_comes_is_not_begun(
     urls = [server.route(f"/{number}", gate) for number in range(4)]
 
     async def main() -> None:
-        requests_ = [asyncio.create_task(MediaConnector().load_from_url_async(url, Plain())) for url in urls]
+        requests_ = _begin_all(urls)
         await asyncio.to_thread(server.wait_for, 1)
         for unwanted in requests_[1:3]:
             unwanted.cancel()
@@ -282,9 +286,7 @@ def test_a_loop_that_ends_leaves_also_what_it_has_not_begun_to_who_still_waits(
     first, second = server.route("/first", gate), server.route("/second", reply(b"second"))
 
     async def lead_and_leave() -> None:
-        tasks = [
-            asyncio.create_task(MediaConnector().load_from_url_async(url, Plain())) for url in (first, second)
-        ]
+        tasks = _begin_all([first, second])
         await _until(lambda: _waiting() == 3)
         for task in tasks:
             task.cancel()
@@ -428,6 +430,32 @@ def test_one_of_those_who_share_stores(
     asyncio.run(main())
     assert stored == [b"content"]
     assert server.count() == 1
+
+
+def test_what_is_small_does_not_wait_until_what_is_large_is_stored(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("VLLM_MEDIA_CACHE", str(tmp_path))
+    small, large = server.route("/small", reply(b"content")), server.route("/large", reply(BODY))
+    is_storing, has_small = threading.Event(), threading.Event()
+
+    class Slow(MediaConnector):
+        def _put_cached_bytes(self, url: str, data: bytes) -> None:
+            if url == large:
+                is_storing.set()
+                assert has_small.wait(20)
+            super()._put_cached_bytes(url, data)
+
+    async def main() -> None:
+        load = Slow().load_from_url_async
+        first = asyncio.create_task(load(large, Plain()))
+        await asyncio.to_thread(is_storing.wait, 20)
+        assert await load(small, Plain()) == b"content"
+        assert not first.done()
+        has_small.set()
+        assert await first == BODY
+
+    asyncio.run(main())
 
 
 def test_each_waits_as_long_as_it_would(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,4 +242,6 @@ def hops(pool: Executor, width: int) -> Hops:
 
 def waiting() -> int:
     """Return how many calls of all loops wait for a thread; those of a closed one wait for nothing."""
-    return sum(len(each._calls) for loop, each in list(_by_loop.items()) if not loop.is_closed())
+    # By references, of which the list is made at once: other threads may be adding to it.
+    loops = [loop for ref in _by_loop.keyrefs() if (loop := ref()) is not None and not loop.is_closed()]
+    return sum(len(each._calls) for loop in loops if (each := _by_loop.get(loop)) is not None)

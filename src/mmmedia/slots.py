@@ -73,7 +73,7 @@ class Slots:
         self.free = number
         self._line: deque[asyncio.Future[None] | Departure] = deque()
         self._begun: dict[_Turn, Departure] = {}
-        _alive.add(self)
+        _alive[id(self)] = self
 
     def depart(self, departure: Departure) -> None:
         """Let a departure begin when its turn comes; its task then has a slot for when it first enters."""
@@ -130,9 +130,10 @@ class Slots:
         return has_begun
 
 
-_alive: "weakref.WeakSet[Slots]" = weakref.WeakSet()
+_alive: "weakref.WeakValueDictionary[int, Slots]" = weakref.WeakValueDictionary()
 
 
 def waiting() -> int:
     """Return how many wait for a slot, on all loops."""
-    return sum(len(slots._line) for slots in list(_alive))
+    # By references, of which the list is made at once: other threads may be adding to it.
+    return sum(len(slots._line) for ref in _alive.valuerefs() if (slots := ref()) is not None)

@@ -95,6 +95,8 @@ class Fetched(NamedTuple):
 
 
 _NO_ENTRY = StaleEntry(b"")
+_SOON_STORED = 1 << 20
+"""Bytes up to which storing takes a millisecond or so."""
 _flights: SingleFlight[Fetched] = SingleFlight()
 
 
@@ -766,9 +768,14 @@ class _Wanted(Generic[T]):
         return self._connector._load_fetched(self._url, self._flight, self._media_io)
 
     def _load_then_store(self) -> T | Errand:
-        """Decode what was fetched, and leave storing it to the thread that does so for all."""
+        """Decode what was fetched, and leave storing it, unless it is large, to who does so for all."""
         media, store = self._connector._decode_fetched(self._url, self._flight, self._media_io)
-        return media if store is None else Errand(media, store)
+        if store is None:
+            return media
+        if len(self._flight.result.data) <= _SOON_STORED:
+            return Errand(media, store)
+        store()  # nobody else's result has to wait for it
+        return media
 
     def charge(self, media: T) -> None:
         """Charge for a copy of what another request decoded."""
