@@ -33,8 +33,8 @@ class Span:
     def cost(self, disposable: Flags) -> float:
         """What decoding the span costs, in frames; `disposable` frames count only where wanted."""
         kept = sum(not disposable[position] for position in range(self.start, self.stop))
-        passed = self.stop - self.start - kept
         shown = sum(bool(disposable[position]) for position in self.wanted)
+        passed = self.stop - self.start - kept - shown
         return START + kept + shown + SKIP * passed + CONVERT * len(self.wanted)
 
 
