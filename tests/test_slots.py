@@ -3,12 +3,16 @@
 import asyncio
 import contextvars
 import functools
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
+from unittest import mock
 
+import pytest
 from hypothesis import given, settings, strategies as st
 
+from mmmedia import slots as slots_module
 from mmmedia.slots import Slots
 
 
@@ -128,15 +132,83 @@ def test_when_the_loop_is_closed_departures_know_that_nothing_comes_of_them() ->
     asyncio.run(main())
 
 
+async def busy(milliseconds: float) -> None:
+    """Keep the loop from keeping up."""
+    while True:
+        time.sleep(milliseconds / 1e3)  # on purpose
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("lag", [0, 3])
+def test_more_slots_are_opened_while_servers_take_long(lag: int) -> None:
+    begun: list[int] = []
+
+    async def main() -> None:
+        slots = Slots(100)
+        others = asyncio.create_task(busy(lag)) if lag else None
+        answer = asyncio.Event()
+
+        async def hold(number: int) -> None:
+            async with slots:
+                begun.append(number)
+                await answer.wait()
+
+        leaving = [Leaving(functools.partial(hold, number)) for number in range(120)]
+        for departure in leaving:
+            slots.depart(departure)
+        await asyncio.sleep(0)
+        assert len(begun) == 8  # not all at once
+        async with asyncio.timeout(10):
+            while len(begun) < 100:
+                await asyncio.sleep(0.001)
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert begun == [*range(100)]
+        answer.set()
+        async with asyncio.timeout(10):
+            while len(begun) < 120 or slots.free != 8:  # as many as at first
+                await asyncio.sleep(0.001)
+        if others is not None:
+            others.cancel()
+
+    asyncio.run(main())
+
+
+def test_no_more_slots_are_opened_than_a_busy_loop_has_use_for() -> None:
+    inside: Counter[str] = Counter()
+
+    async def main() -> None:
+        slots = Slots(100)
+
+        async def quick() -> None:
+            async with slots:
+                inside["now"] += 1
+                inside["most"] = max(inside["most"], inside["now"])
+                time.sleep(0.0005)  # what asking takes
+                await asyncio.sleep(0)  # the server answers at once
+                inside["now"] -= 1
+                inside["ended"] += 1
+
+        for _ in range(300):
+            slots.depart(Leaving(quick))
+        async with asyncio.timeout(30):
+            while inside["ended"] < 300:
+                await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert inside["most"] == 8
+
+
 @settings(max_examples=200, deadline=None)
 @given(
+    first=st.integers(1, 3),
     number=st.integers(1, 3),
     turns=st.lists(st.integers(0, 4), min_size=1, max_size=12),
     departs=st.sets(st.integers(0, 11)),
     cancels=st.lists(st.tuples(st.integers(0, 11), st.integers(0, 12)), max_size=12),
 )
 def test_cancelled_tasks_never_lose_or_multiply_a_slot(
-    number: int, turns: list[int], departs: set[int], cancels: list[tuple[int, int]]
+    first: int, number: int, turns: list[int], departs: set[int], cancels: list[tuple[int, int]]
 ) -> None:
     inside: Counter[str] = Counter()
 
@@ -166,7 +238,7 @@ def test_cancelled_tasks_never_lose_or_multiply_a_slot(
                     cancel(tasks[who])
             await asyncio.sleep(0)
         async with asyncio.timeout(10):
-            while not (all(is_done(task) for task in tasks) and slots.free == number):
+            while not (all(is_done(task) for task in tasks) and slots.free == min(first, number)):
                 await asyncio.sleep(0)
 
     def cancel(task: "asyncio.Task[None] | Leaving") -> None:
@@ -182,6 +254,7 @@ def test_cancelled_tasks_never_lose_or_multiply_a_slot(
             return task.done()
         return not task.is_wanted if task.task is None else task.task.done()
 
-    asyncio.run(main())
+    with mock.patch.object(slots_module, "_FIRST", first):
+        asyncio.run(main())
     assert inside["now"] == 0
     assert inside["most"] <= number

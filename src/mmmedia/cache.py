@@ -227,7 +227,7 @@ class _Label(NamedTuple):
         return self.length == len(data) and self.crc32 == _crc32(data)
 
     def dumps(self) -> bytes:
-        return "\n".join(map(str, self)).encode()
+        return f"{self.length}\n{self.crc32}\n{self.etag}\n{self.last_modified}".encode()
 
     @classmethod
     def loads(cls, text: bytes) -> "_Label | None":
@@ -293,9 +293,9 @@ def _read_all(file: int, size: int) -> bytes:
 
 
 def _write_all(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]
+    written = os.write(file, data)
+    while written < len(data):
+        written += os.write(file, memoryview(data)[written:])
 
 
 def _link(file: int, path: str) -> None:

@@ -121,8 +121,7 @@ def _current_policy() -> FetchPolicy:
     return _policy.get() or FetchPolicy()
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
+class Hop(NamedTuple):
     """One request of a chain of redirects: the URL, the headers sent, how many redirects led here."""
 
     url: HTTPURL
@@ -201,12 +200,20 @@ def _conditions(etag: str, last_modified: str) -> dict[str, str]:
     return {name: value for name, value in headers.items() if value}
 
 
-def _download(hop: Hop, status: int, headers: Mapping[str, str], sink: IO[bytes]) -> Download:
-    """Return what a response brought; its body has been written to `sink`."""
-    given = ["", ""] if hop.number else [headers.get(name, "") for name in ("ETag", "Last-Modified")]
-    etag, last_modified = (value if value.isascii() and value.isprintable() else "" for value in given)
-    data = sink.getvalue() if isinstance(sink, io.BytesIO) and status != 304 else None
-    return Download(data, etag, last_modified)
+class _Answer(NamedTuple):
+    """The end of a chain of redirects: of its last response, all but the body."""
+
+    hop: Hop
+    status: int
+    headers: Mapping[str, str]
+
+    def download(self, sink: io.BytesIO) -> Download:
+        """Return what it brought; its body has been written to `sink`."""
+        given = ["", ""]
+        if not self.hop.number:
+            given = [self.headers.get(name, "") for name in ("ETag", "Last-Modified")]
+        etag, last_modified = (value if value.isascii() and value.isprintable() else "" for value in given)
+        return Download(None if self.status == 304 else sink.getvalue(), etag, last_modified)
 
 
 class CutShortError(Exception):
@@ -341,6 +348,9 @@ class RetryPlan:
         if retry_after is not None and retry_after <= MAX_RETRY_AFTER:
             wait = retry_after
         return wait if elapsed + wait < self.total_seconds else None
+
+
+_retry_plan = functools.lru_cache(maxsize=64)(RetryPlan)  # thousands of requests have one and the same
 
 
 def retry_after_seconds(value: str | None, now: datetime) -> float | None:
@@ -677,7 +687,10 @@ class HTTPConnection:
         sink = io.BytesIO()
         conditions = _conditions(etag, last_modified)
         with metrics.downloading(sink):
-            return self._fetch(url, sink, timeout, allow_redirects, conditions, conditional=bool(conditions))
+            answer = self._fetch(
+                url, sink, timeout, allow_redirects, conditions, conditional=bool(conditions)
+            )
+        return answer.download(sink)
 
     def get_text(self, url: str, *, timeout: float | None = None) -> str:
         """Return the body behind a URL as text, UTF-8; errors as in `get_bytes`."""
@@ -713,9 +726,9 @@ class HTTPConnection:
         extra_headers: Mapping[str, str] | None,
         *,
         conditional: bool = False,
-    ) -> Download:
+    ) -> _Answer:
         first = Hop.first(url, extra_headers)
-        plan = RetryPlan(timeout, envs.VLLM_MEDIA_FETCH_MAX_RETRIES)
+        plan = _retry_plan(timeout, envs.VLLM_MEDIA_FETCH_MAX_RETRIES)
         started = time.monotonic()
         for attempt in range(plan.attempts):
             try:
@@ -733,7 +746,7 @@ class HTTPConnection:
 
     def _attempt(
         self, hop: Hop, sink: IO[bytes], seconds: float, allow_redirects: bool, conditional: bool
-    ) -> Download:
+    ) -> _Answer:
         from mmmedia.deadlines import deadline
 
         client = self.get_sync_client()
@@ -745,7 +758,7 @@ class HTTPConnection:
                             if not (conditional and response.status_code == 304 and not hop.number):
                                 _raise_for_status(response)
                                 _receive(response, hop, sink)
-                            return _download(hop, response.status_code, response.headers, sink)
+                            return _Answer(hop, response.status_code, response.headers)
                         hop = hop.redirected(response.status_code, response.headers.get("Location"))
         finally:
             if not self.reuse_client:
@@ -866,9 +879,10 @@ class HTTPConnection:
         sink = io.BytesIO()
         conditions = _conditions(etag, last_modified)
         with metrics.downloading(sink):
-            return await self._async_fetch(
+            answer = await self._async_fetch(
                 url, sink, timeout, allow_redirects, conditions, conditional=bool(conditions)
             )
+        return answer.download(sink)
 
     async def async_get_text(self, url: str, *, timeout: float | None = None) -> str:  # noqa: ASYNC109
         """Return the body behind a URL as text, UTF-8; errors as in `async_get_bytes`."""
@@ -907,9 +921,9 @@ class HTTPConnection:
         extra_headers: Mapping[str, str] | None,
         *,
         conditional: bool = False,
-    ) -> Download:
+    ) -> _Answer:
         first = Hop.first(url, extra_headers)
-        plan = RetryPlan(timeout, envs.VLLM_MEDIA_FETCH_MAX_RETRIES)
+        plan = _retry_plan(timeout, envs.VLLM_MEDIA_FETCH_MAX_RETRIES)
         started = time.monotonic()
         for attempt in range(plan.attempts):
             try:
@@ -927,7 +941,7 @@ class HTTPConnection:
 
     async def _async_attempt(
         self, hop: Hop, sink: IO[bytes], seconds: float, allow_redirects: bool, conditional: bool
-    ) -> Download:
+    ) -> _Answer:
         client = await self.get_async_client()
         try:
             # Waiting for a slot is not the server's fault, so the clock does not run yet.
@@ -940,7 +954,7 @@ class HTTPConnection:
                                 if not (conditional and response.status == 304 and not hop.number):
                                     _async_raise_for_status(response)
                                     await _async_receive(response, hop, sink)
-                                return _download(hop, response.status, response.headers, sink)
+                                return _Answer(hop, response.status, response.headers)
                             hop = hop.redirected(response.status, response.headers.get("Location"))
                         finally:
                             _drop(response)

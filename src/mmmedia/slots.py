@@ -1,8 +1,12 @@
-"""So many at a time, first come, first served, on one event loop.
+"""At most so many at a time, first come, first served, on one event loop.
 
 `asyncio.Semaphore` looks through all who wait whenever one leaves: where thousands wait, that is most of the
 loop's work. Here who leaves hands its slot to the next. And what waits need not be a task yet, which takes
 dozens of objects that the garbage collector looks at again and again: it may be a `Departure`.
+
+Few slots are open at first. A server nearby answers faster than the loop can ask, and more requests under way
+than that takes only cost it: connections to make, and objects that live longer. More are opened as soon as
+the loop has nothing to do but to wait for servers, or as these take long.
 """
 
 import asyncio
@@ -11,6 +15,17 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context, ContextVar
 from typing import Protocol
+
+_FIRST = 8
+"""Slots that are open at first."""
+_GROWTH = 4
+"""Times as many slots are open after more were opened."""
+_TICK = 0.001
+"""Seconds between looks at how the loop keeps up; a look that comes later still by as much is late."""
+_CALM = 3
+"""Looks in time, one after the other, of a loop that has little to do."""
+_LONG = 8
+"""Looks that an average task outlasts whose server takes long, whatever else the loop has to do."""
 
 
 class Departure(Protocol):
@@ -53,6 +68,46 @@ class _Turn:
             self._slots._leave()
 
 
+class _Pace:
+    """Says when more slots help."""
+
+    __slots__ = ("_calm", "_ended", "_looks")
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Forget what was seen."""
+        self._looks = self._calm = self._ended = 0
+
+    def look(self, lag: float, number: int, ended: int) -> bool:
+        """Say whether more slots would help.
+
+        Args:
+            lag: seconds by which this look is late.
+            number: slots that are open, all of them taken.
+            ended: how many have been given back since the last look.
+
+        >>> def eight_looks(**seen):
+        ...     pace = _Pace()
+        ...     return [pace.look(number=8, **seen) for _ in range(8)]
+        >>> eight_looks(lag=0.0, ended=4).index(True)  # the loop has time left
+        2
+        >>> eight_looks(lag=0.01, ended=0).index(True)  # it has none, but its servers take long
+        7
+        >>> any(eight_looks(lag=0.01, ended=4))  # it is busy with what they answer
+        False
+        """
+        self._looks += 1
+        self._ended += ended
+        self._calm = self._calm + 1 if lag < _TICK else 0
+        if self._calm < _CALM and self._looks < _LONG:
+            return False
+        helps = self._calm >= _CALM or self._ended < number
+        self.start()
+        return helps
+
+
 _turn: ContextVar[_Turn | None] = ContextVar("mmmedia_turn", default=None)
 
 
@@ -70,7 +125,11 @@ class Slots:
     """
 
     def __init__(self, number: int) -> None:
-        self.free = number
+        self._number = number
+        self._open = self.free = min(number, _FIRST)
+        self._pace = _Pace()
+        self._ended = 0
+        self._next_look: asyncio.TimerHandle | None = None
         self._line: deque[asyncio.Future[None] | Departure] = deque()
         self._begun: dict[_Turn, Departure] = {}
         _alive[id(self)] = self
@@ -82,7 +141,7 @@ class Slots:
             if not self._hand_to(departure):
                 self._leave()
         else:
-            self._line.append(departure)
+            self._wait(departure)
 
     def close(self) -> None:
         """Know that the loop is being closed: nobody's turn comes any more, and what has begun never ends."""
@@ -99,7 +158,7 @@ class Slots:
             self.free -= 1
             return
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.append(place)
+        self._wait(place)
         try:
             await place
         except asyncio.CancelledError:
@@ -110,7 +169,37 @@ class Slots:
     async def __aexit__(self, *_: object) -> None:
         self._leave()
 
+    def _wait(self, one: "asyncio.Future[None] | Departure") -> None:
+        """Get in line, and see to it that slots are opened if that helps."""
+        self._line.append(one)
+        if self._next_look is None and self._open < self._number:
+            self._look_later(asyncio.get_running_loop())
+
+    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._ended = 0
+        self._next_look = loop.call_at(loop.time() + _TICK, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        lag = loop.time() - self._next_look.when() if self._next_look else 0.0
+        self._next_look = None
+        if not self._line:
+            self._pace.start()
+            return
+        if self._pace.look(lag, self._open, self._ended):
+            before, self._open = self._open, min(_GROWTH * self._open, self._number)
+            for _ in range(self._open - before):
+                self._give()
+        if self._line and self._open < self._number:
+            self._look_later(loop)
+
     def _leave(self) -> None:
+        self._ended += 1
+        self._give()
+        if self.free == self._open > _FIRST:  # nobody is left
+            self._open = self.free = _FIRST
+
+    def _give(self) -> None:
+        """Give a slot to the next who waits."""
         while self._line:
             following = self._line.popleft()
             if not isinstance(following, asyncio.Future):

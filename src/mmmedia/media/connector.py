@@ -505,10 +505,9 @@ class MediaConnector:
         return media, None
 
     def _store(self, url: str, fetched: Fetched) -> None:
-        cache = self._media_cache
         if not (fetched.etag or fetched.last_modified):
             self._put_cached_bytes(url, fetched.data)
-        elif cache is not None and not (fetched.is_confirmed and cache.refresh(url)):
+        elif (cache := self._media_cache) and not (fetched.is_confirmed and cache.refresh(url)):
             cache.put(url, fetched.data, etag=fetched.etag, last_modified=fetched.last_modified)
 
     async def _landed(
