@@ -162,6 +162,11 @@ class Setting:
         winning, other = _keys(self.variables)
         return winning, other
 
+    @functools.cached_property
+    def _last(self) -> tuple[tuple[str | bytes | None, ...], Value]:
+        """What the variables were when they were last read, and what that meant."""
+        return (None, None), self.default
+
     @property
     def expected(self) -> str:
         """What a value must be, in words."""
@@ -179,11 +184,16 @@ class Setting:
         """
         if _variables and os.environ is _environ:
             winning, other = self.keys
-            value = _parsed(self, _variables.get(winning), _variables.get(other))
+            texts = _variables.get(winning), _variables.get(other)
+            last_texts, value = self._last
+            if texts != last_texts:
+                value = _parsed(self, *texts)
+                vars(self)["_last"] = texts, value
         else:
             value = _parsed(self, *map(os.environ.get, self.variables))
-        ceilings = _ceilings.get()
-        ceiling = None if ceilings is None else ceilings.get(self.name)
+        if (ceilings := _ceilings.get()) is None:
+            return value
+        ceiling = ceilings.get(self.name)
         if ceiling is None or not isinstance(value, int | float):
             return value
         return min(value, ceiling) if value > 0 else ceiling

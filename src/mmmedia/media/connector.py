@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
     from mmmedia.media.base import MediaWithBytes
     from mmmedia.media.image import ImageMediaIO
+    from mmmedia.media.sharing import SharedDecode
 
 T = TypeVar("T")
 
@@ -140,11 +141,17 @@ async def _in_pool(call: Callable[..., T], *args: Any) -> T:
     return await _hops().call(call, *args)
 
 
+@functools.cache  # an import statement takes its time even when all is loaded
+def _sharing() -> "tuple[Callable[[MediaIO[Any]], Hashable | None], type[SharedDecode]]":
+    """Return what tells which media IOs decode to the same, and what decodes for all of them."""
+    from mmmedia.media.sharing import SharedDecode, decode_key
+
+    return decode_key, SharedDecode
+
+
 def _decode_key(media_io: MediaIO[Any]) -> Hashable | None:
     """Return what must be equal for others to have what a media IO decodes; `None` if they can't."""
-    from mmmedia.media.sharing import decode_key
-
-    return decode_key(media_io)
+    return _sharing()[0](media_io)
 
 
 def _longest(timeout: float | None) -> float:
@@ -185,6 +192,7 @@ def merge_media_io_kwargs(
     }
 
 
+@functools.lru_cache(maxsize=16)
 def _media_io_class(modality: str) -> type[MediaIO[Any]]:
     if modality == "image":
         from mmmedia.media.image import ImageMediaIO
@@ -402,6 +410,8 @@ class MediaConnector:
 
     @staticmethod
     def _is_http(url: str) -> bool:
+        if isinstance(url, str) and url.startswith(("http://", "https://")):
+            return True
         scheme = url_scheme(url) if isinstance(url, str) else ""
         if scheme not in ("data", "file", "http", "https"):
             shown = redact_url(url) if isinstance(url, str) else type(url).__name__
@@ -710,9 +720,12 @@ class MediaConnector:
         return self._decode(media_io.load_base64, "", data)
 
     def _image_io(self, image_mode: str | None) -> "ImageMediaIO":
-        from mmmedia.media.image import ImageMediaIO
-
-        return ImageMediaIO(**{"image_mode": image_mode, **self.media_io_kwargs.get("image", {})})
+        image_io: Any = _media_io_class("image")
+        kwargs = self.media_io_kwargs.get("image")
+        made: ImageMediaIO = (
+            image_io(**{"image_mode": image_mode, **kwargs}) if kwargs else image_io(image_mode)
+        )
+        return made
 
     def _audio_io(self) -> "MediaIO[tuple[npt.NDArray[np.float32], float]]":
         from mmmedia.media.audio import AudioMediaIO
@@ -753,8 +766,7 @@ class _Wanted(Generic[T]):
     def wait(self) -> "asyncio.Future[T]":
         """Return what will be the object, or the error."""
         flight, loop = self._flight, self.future.get_loop()
-        if flight.is_shared and (decoding := _decode_key(self._media_io)) is not None:
-            self._share(decoding)
+        if flight.is_shared and self._share():
             return self.future
         flight.call_when_landed(self._begin, loop)
         if self.deadline is not None:
@@ -787,27 +799,25 @@ class _Wanted(Generic[T]):
         try:
             if self._flight.error is not None:
                 self.future.set_exception(holdable(self._flight.error))
-            elif self._flight.is_shared and (decoding := _decode_key(self._media_io)) is not None:
-                self._share(decoding)
-            else:
+            elif not (self._flight.is_shared and self._share()):
                 _hops().resolve(self.future, self._load_then_store)
         except Exception as error:  # noqa: BLE001  # its own, and nobody else's who waits
             self.future.set_exception(error)
 
-    def _share(self, decoding: Hashable) -> None:
-        """Have what was or will be fetched decoded once for all who want the same of it."""
-        from mmmedia.media.sharing import SharedDecode
-
-        hops = _hops()
-        key = (hops, type(self._connector), decoding)
+    def _share(self) -> bool:
+        """Have what was or will be fetched decoded once for all who want the same of it, if that can be."""
+        if (decoding := _decode_key(self._media_io)) is None:
+            return False
+        loop = self.future.get_loop()
+        key = (loop, type(self._connector), decoding)
         shared: SharedDecode | None = self._flight.decodes.get(key)
         if shared is None:
-            made = SharedDecode(hops)
+            made = _sharing()[1](_hops())
             shared = self._flight.decodes.setdefault(key, made)
             if shared is made:
-                opening = functools.partial(made.open, self._flight)
-                self._flight.call_when_landed(opening, self.future.get_loop())
+                self._flight.call_when_landed(functools.partial(made.open, self._flight), loop)
         shared.join(self)
+        return True
 
     def give_up(self) -> None:
         """End the waiting for a flight that has not landed in time."""

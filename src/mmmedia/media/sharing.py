@@ -6,6 +6,7 @@ does to it, nobody else's changes. The pixels are common to all until someone ch
 
 import enum
 import io
+import operator
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -29,6 +30,7 @@ _AT_A_TIME = 16
 """Copies that one thread makes before it hands them over; others make the next ones meanwhile."""
 
 _IMAGE_SETTINGS = ("image_mode", "rgba_background_color", "exif_transpose", "flatten_alpha", "max_pixels")
+_image_settings = operator.itemgetter(*_IMAGE_SETTINGS)
 _OF_IMAGE_IO = frozenset({*_IMAGE_SETTINGS, "kwargs"})
 _Core: Any = type(Image.new("L", (1, 1)).im)
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -46,9 +48,8 @@ def decode_key(media_io: MediaIO[Any]) -> Hashable | None:
     state = vars(media_io) if type(media_io) is ImageMediaIO else {}
     if state.keys() != _OF_IMAGE_IO:
         return None
-    settings = [state[name] for name in _IMAGE_SETTINGS]
-    settings[1] = tuple(settings[1])
-    return (*settings, envs.VLLM_MAX_IMAGE_PIXELS)
+    mode, color, *others = _image_settings(state)
+    return (mode, tuple(color), *others, envs.VLLM_MAX_IMAGE_PIXELS)
 
 
 def twin_maker(media: Any) -> Callable[[], Any] | None:
