@@ -215,12 +215,19 @@ def test_a_loop_that_ends_leaves_its_flight_to_who_still_waits(server: Server) -
     assert server.count() == 2
 
 
+def _behind_slots(
+    server: Server, monkeypatch: pytest.MonkeyPatch, *, slots: int, urls: int
+) -> tuple[Gate, list[str]]:
+    """Return URLs that answer once a gate is open, and the gate, with slots for some of them only."""
+    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", slots)
+    gate = Gate(reply(b"content"))
+    return gate, [server.route(f"/{number}", gate) for number in range(urls)]
+
+
 def test_downloads_that_wait_for_a_slot_are_no_tasks_yet(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", 2)
-    gate = Gate(reply(b"content"))
-    urls = [server.route(f"/{number}", gate) for number in range(20)]
+    gate, urls = _behind_slots(server, monkeypatch, slots=2, urls=20)
 
     async def main() -> None:
         requests_ = _begin_all(urls)
@@ -237,9 +244,7 @@ def test_downloads_that_wait_for_a_slot_are_no_tasks_yet(
 def test_a_download_that_nobody_wants_any_more_when_its_turn_comes_is_not_begun(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", 1)
-    gate = Gate(reply(b"content"))
-    urls = [server.route(f"/{number}", gate) for number in range(4)]
+    gate, urls = _behind_slots(server, monkeypatch, slots=1, urls=4)
 
     async def main() -> None:
         requests_ = _begin_all(urls)

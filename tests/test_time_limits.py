@@ -135,15 +135,15 @@ def test_many_share_a_timer_which_ends_with_them() -> None:
         # A timer for each sleep, and one for all limits.
         assert len(loop._scheduled) == 1001 + 1
         await asyncio.gather(*quick)
-        (running,) = limits._by_length.values()
+        (running,) = limits.running.values()
         assert len(running) == 1  # those that are over are not kept
         with pytest.raises(TimeoutError):
             await slow
         assert loop.time() == 30
-        assert not limits._by_length
+        assert not limits.running
         await work(1.0)
         await asyncio.sleep(30)
-        assert not limits._by_length
+        assert not limits.running
 
     run(main())
 

@@ -188,7 +188,7 @@ class Setting:
             last_texts, value = self._last
             if texts != last_texts:
                 value = _parsed(self, *texts)
-                vars(self)["_last"] = texts, value
+                vars(self)["_last"] = texts, value  # as a cached property would, which this is
         else:
             value = _parsed(self, *map(os.environ.get, self.variables))
         if (ceilings := _ceilings.get()) is None:
@@ -199,7 +199,6 @@ class Setting:
         return min(value, ceiling) if value > 0 else ceiling
 
 
-@functools.lru_cache(maxsize=256)
 def _parsed(setting: Setting, *values: str | bytes | None) -> Value:
     """Return what a setting is when its variables have these values."""
     for variable, value in zip(setting.variables, values, strict=True):

@@ -71,39 +71,39 @@ class _Turn:
 class _Pace:
     """Says when more slots help."""
 
-    __slots__ = ("_calm", "_ended", "_looks")
+    __slots__ = ("_calm", "_looks", "ended")
 
     def __init__(self) -> None:
         self.start()
 
     def start(self) -> None:
         """Forget what was seen."""
-        self._looks = self._calm = self._ended = 0
+        self._looks = self._calm = self.ended = 0
 
-    def look(self, lag: float, number: int, ended: int) -> bool:
-        """Say whether more slots would help.
+    def look(self, lag: float, number: int) -> bool:
+        """Say whether more slots would help; who gives back a slot adds one to `ended`.
 
         Args:
             lag: seconds by which this look is late.
             number: slots that are open, all of them taken.
-            ended: how many have been given back since the last look.
 
-        >>> def eight_looks(**seen):
+        >>> def eight_looks(lag, ended):
         ...     pace = _Pace()
-        ...     return [pace.look(number=8, **seen) for _ in range(8)]
-        >>> eight_looks(lag=0.0, ended=4).index(True)  # the loop has time left
+        ...     for _ in range(8):
+        ...         pace.ended += ended
+        ...         yield pace.look(lag, number=8)
+        >>> [*eight_looks(lag=0.0, ended=4)].index(True)  # the loop has time left
         2
-        >>> eight_looks(lag=0.01, ended=0).index(True)  # it has none, but its servers take long
+        >>> [*eight_looks(lag=0.01, ended=0)].index(True)  # it has none, but its servers take long
         7
         >>> any(eight_looks(lag=0.01, ended=4))  # it is busy with what they answer
         False
         """
         self._looks += 1
-        self._ended += ended
         self._calm = self._calm + 1 if lag < _TICK else 0
         if self._calm < _CALM and self._looks < _LONG:
             return False
-        helps = self._calm >= _CALM or self._ended < number
+        helps = self._calm >= _CALM or self.ended < number
         self.start()
         return helps
 
@@ -128,8 +128,7 @@ class Slots:
         self._number = number
         self._open = self.free = min(number, _FIRST)
         self._pace = _Pace()
-        self._ended = 0
-        self._next_look: asyncio.TimerHandle | None = None
+        self._is_watched = False
         self._line: deque[asyncio.Future[None] | Departure] = deque()
         self._begun: dict[_Turn, Departure] = {}
         _alive[id(self)] = self
@@ -172,20 +171,18 @@ class Slots:
     def _wait(self, one: "asyncio.Future[None] | Departure") -> None:
         """Get in line, and see to it that slots are opened if that helps."""
         self._line.append(one)
-        if self._next_look is None and self._open < self._number:
+        if not self._is_watched and self._open < self._number:
+            self._pace.start()
             self._look_later(asyncio.get_running_loop())
 
     def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._ended = 0
-        self._next_look = loop.call_at(loop.time() + _TICK, self._look, loop)
+        self._is_watched = True
+        due = loop.time() + _TICK
+        loop.call_at(due, self._look, loop, due)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        lag = loop.time() - self._next_look.when() if self._next_look else 0.0
-        self._next_look = None
-        if not self._line:
-            self._pace.start()
-            return
-        if self._pace.look(lag, self._open, self._ended):
+    def _look(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self._is_watched = False
+        if self._line and self._pace.look(loop.time() - due, self._open):
             before, self._open = self._open, min(_GROWTH * self._open, self._number)
             for _ in range(self._open - before):
                 self._give()
@@ -193,7 +190,7 @@ class Slots:
             self._look_later(loop)
 
     def _leave(self) -> None:
-        self._ended += 1
+        self._pace.ended += 1
         self._give()
         if self.free == self._open > _FIRST:  # nobody is left
             self._open = self.free = _FIRST

@@ -151,7 +151,8 @@ def _sharing() -> "tuple[Callable[[MediaIO[Any]], Hashable | None], type[SharedD
 
 def _decode_key(media_io: MediaIO[Any]) -> Hashable | None:
     """Return what must be equal for others to have what a media IO decodes; `None` if they can't."""
-    return _sharing()[0](media_io)
+    decode_key, _ = _sharing()
+    return decode_key(media_io)
 
 
 def _longest(timeout: float | None) -> float:
@@ -192,7 +193,7 @@ def merge_media_io_kwargs(
     }
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=16)  # as with `_sharing`
 def _media_io_class(modality: str) -> type[MediaIO[Any]]:
     if modality == "image":
         from mmmedia.media.image import ImageMediaIO
@@ -410,8 +411,6 @@ class MediaConnector:
 
     @staticmethod
     def _is_http(url: str) -> bool:
-        if isinstance(url, str) and url.startswith(("http://", "https://")):
-            return True
         scheme = url_scheme(url) if isinstance(url, str) else ""
         if scheme not in ("data", "file", "http", "https"):
             shown = redact_url(url) if isinstance(url, str) else type(url).__name__
@@ -721,10 +720,7 @@ class MediaConnector:
 
     def _image_io(self, image_mode: str | None) -> "ImageMediaIO":
         image_io: Any = _media_io_class("image")
-        kwargs = self.media_io_kwargs.get("image")
-        made: ImageMediaIO = (
-            image_io(**{"image_mode": image_mode, **kwargs}) if kwargs else image_io(image_mode)
-        )
+        made: ImageMediaIO = image_io(**{"image_mode": image_mode, **self.media_io_kwargs.get("image", {})})
         return made
 
     def _audio_io(self) -> "MediaIO[tuple[npt.NDArray[np.float32], float]]":
@@ -812,7 +808,8 @@ class _Wanted(Generic[T]):
         key = (loop, type(self._connector), decoding)
         shared: SharedDecode | None = self._flight.decodes.get(key)
         if shared is None:
-            made = _sharing()[1](_hops())
+            _, shared_decode = _sharing()
+            made = shared_decode(_hops())
             shared = self._flight.decodes.setdefault(key, made)
             if shared is made:
                 self._flight.call_when_landed(functools.partial(made.open, self._flight), loop)
