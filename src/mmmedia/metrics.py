@@ -205,7 +205,7 @@ class _Collector:
             queued = queue.qsize() if queue is not None else 0
             yield "mmmedia_pool_queue_length", ["loading"], max(queued, waiting_hops())
             yield "mmmedia_pool_queue_length", ["downloads"], waiting_downloads()
-        if pools := sys.modules.get("mmmedia.video.decoders.pool"):
+        if pools := sys.modules.get("mmmedia.work.jobs"):
             yield "mmmedia_pool_queue_length", ["video"], pools.decode_pool.queue_length
 
 

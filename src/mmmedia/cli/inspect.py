@@ -141,7 +141,7 @@ class InspectIO(MediaIO[Report]):
         return self._describe_video(data, name, audio) if videos else _describe_audio(data)
 
     def _describe_video(self, data: bytes, container: str, audio: Report | None) -> Report:
-        from mmmedia.video.decoders import index
+        from mmmedia.video.decoders.packets import index
         from mmmedia.video.loaders import OpenCVVideoBackend
         from mmmedia.video.samplers import VideoSourceMetadata
 

@@ -8,11 +8,11 @@ import numpy.typing as npt
 
 from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
-from mmmedia.video.decoders import index
 from mmmedia.video.decoders.convert import Converter
 from mmmedia.video.decoders.limits import Deadline, check_size
-from mmmedia.video.decoders.watch import may_use_threads, watched
+from mmmedia.video.decoders.packets import index
 from mmmedia.video.samplers import VideoSourceMetadata
+from mmmedia.work.watch import may_use_threads, watched
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame

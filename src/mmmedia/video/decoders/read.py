@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSeekableError
-from mmmedia.video.decoders import eligible, index, opencv, plan, pyav, seek, stats
-from mmmedia.video.decoders.bitstreams import CannotSeekError, Structure
+from mmmedia.video.decoders import eligible, opencv, plan, pyav, seek, stats
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, Structure
 from mmmedia.video.decoders.limits import check_size
-from mmmedia.video.decoders.watch import watched
+from mmmedia.video.decoders.packets import index
 from mmmedia.video.samplers import VideoSourceMetadata
+from mmmedia.work.watch import watched
 
 logger = logging.getLogger(__name__)
 

@@ -2,18 +2,14 @@
 
 import gc
 import os
-import sys
 import threading
 import time
 import weakref
 
-import cv2
-import numpy as np
 import pytest
 
-from mmmedia.video.decoders import opencv, threads as threads_module
-from mmmedia.video.decoders.threads import IDLE, Threads
-from support.clips import clip
+from mmmedia.work import threads as threads_module
+from mmmedia.work.threads import IDLE, Threads
 from support.waiting import wait_until
 
 
@@ -86,67 +82,3 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
         threads.start(done.set, "busy")
         os._exit(0 if done.wait(20) else 1)
     assert os.waitpid(child, 0)[1] == 0
-
-
-# -- the strings that OpenCV makes ------------------------------------------------------------------------
-
-CPYTHON = pytest.mark.skipif(not opencv._COUNTS_REFERENCES, reason="references are not counted")
-
-
-@CPYTHON
-def test_reading_a_video_loses_no_memory() -> None:
-    """OpenCV makes a string for each call, which nobody would let go of: here some thirty for a clip."""
-    data = clip(frames=60, width=64, height=48)
-
-    def read() -> None:
-        capture = opencv.open_capture(data)
-        while capture.grab():
-            pass
-
-    for _ in range(5):
-        read()
-    gc.collect()
-    before = sys.getallocatedblocks()
-    for _ in range(50):
-        read()
-    gc.collect()
-    assert sys.getallocatedblocks() - before < 150
-
-
-@CPYTHON
-def test_a_string_is_let_go_of_only_if_it_was_lost() -> None:
-    def fresh() -> str:
-        return "".join(("re", "ad"))
-
-    kept = [fresh() for _ in range(5)]
-    last = opencv._LostString()
-    for text in kept[:1] * 3:  # the same each time, so somebody keeps it
-        last.replace_by(text)
-    del last, text
-    assert opencv._references(kept) == opencv._OWN_REFERENCES
-
-    nobodys = opencv._LostString()
-    for _ in range(3):  # new each time, and let go of by who made it
-        nobodys.replace_by(fresh())
-    assert opencv._references(nobodys._held) == opencv._OWN_REFERENCES
-
-
-def test_a_replaced_capture_makes_its_own_strings(monkeypatch: pytest.MonkeyPatch) -> None:
-    streams: list[opencv._Stream] = []
-
-    class Fake:
-        def __init__(self, stream: opencv._Stream, *_: object) -> None:
-            streams.append(stream)
-
-    monkeypatch.setattr(cv2, "VideoCapture", Fake)
-    opencv._open(b"content", 0, [])
-    names = ["".join(("re", "ad")) for _ in range(3)]
-    assert [getattr(streams[0], name)(2) for name in names] == [b"co", b"nt", b"en"]
-    assert opencv._references(names) == opencv._OWN_REFERENCES
-
-
-def test_what_is_read_is_what_is_there() -> None:
-    stream = opencv._Stream(b"0123456789")
-    assert (stream.seek(4), stream.read(3), stream.tell()) == (4, b"456", 7)
-    assert stream.seek(-(1 << 40)) == 10
-    assert np.array_equal(np.frombuffer(stream.getvalue(), np.uint8), np.arange(48, 58, dtype=np.uint8))

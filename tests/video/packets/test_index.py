@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mmmedia.errors import InvalidMediaError
-from mmmedia.video.decoders import index
-from mmmedia.video.decoders.index import NO_PTS, NOT_FOUND
+from mmmedia.video.decoders.packets import index
+from mmmedia.video.decoders.packets.index import NO_PTS, NOT_FOUND
 from support import corpus, sounds
 from support.clips import clip
 

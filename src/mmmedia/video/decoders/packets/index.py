@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
-from mmmedia.video.decoders import tables
+from mmmedia.video.decoders.packets import tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

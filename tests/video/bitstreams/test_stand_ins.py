@@ -7,17 +7,21 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from mmmedia.video.decoders import bitstreams, index, plan, seek
-from mmmedia.video.decoders.bits import BitReader, BitWriter, escape, unescape
+from mmmedia.video.decoders import plan, seek
+from mmmedia.video.decoders.bitstreams import h264
+from mmmedia.video.decoders.bitstreams.analyse import analyse
+from mmmedia.video.decoders.bitstreams.bits import BitReader, BitWriter, escape, unescape
+from mmmedia.video.decoders.bitstreams.structure import Structure
+from mmmedia.video.decoders.packets import index
 from mmmedia.video.loaders import OpenCVVideoBackend
 from support.clips import clip
 
 PYRAMID = "ref=1:b-pyramid=normal:b-adapt=0:scenecut=0:weightp=0:bframes={}"
 
 
-def structure_of(data: bytes) -> tuple[index.PacketIndex, bitstreams.Structure]:
+def structure_of(data: bytes) -> tuple[index.PacketIndex, Structure]:
     packets = index.build(data)
-    return packets, bitstreams.analyse(packets)
+    return packets, analyse(packets)
 
 
 @pytest.mark.parametrize("bframes", [3, 5, 8])
@@ -145,8 +149,8 @@ def test_spared_pictures_are_not_counted_as_decoded() -> None:
 def test_no_number_is_left_for_a_parameter_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that uses up all numbers is decoded without stand-ins."""
     packets = index.build(clip())
-    monkeypatch.setattr(bitstreams, "_PICTURE_SETS", 0)
-    assert bitstreams.analyse(packets).references is None
+    monkeypatch.setattr(h264, "_PICTURE_SETS", 0)
+    assert analyse(packets).references is None
 
 
 @given(st.lists(st.integers(0, 2**20), max_size=12))

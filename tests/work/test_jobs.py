@@ -13,9 +13,9 @@ import pytest
 
 from mmmedia import cores as cores_module
 from mmmedia.cores import _cgroup_quota, usable_cores
-from mmmedia.video.decoders import pool as pool_module
-from mmmedia.video.decoders.pool import DecodePool, decode_pool, worker_count
-from mmmedia.video.decoders.threads import Threads
+from mmmedia.work import jobs as pool_module
+from mmmedia.work.jobs import DecodePool, decode_pool, worker_count
+from mmmedia.work.threads import Threads
 from support.waiting import wait_until
 
 

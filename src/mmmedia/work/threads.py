@@ -4,10 +4,11 @@ OpenCV keeps some 900 bytes for ever of every thread that has converted colours 
 such threads or more, so in these the next call waits for the last instead.
 """
 
-import os
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+
+from mmmedia.work.fork import afresh_in_child
 
 _MOST = 32
 """How many wait for work at most; others end when they have none."""
@@ -30,8 +31,7 @@ class Threads:
 
     def __init__(self) -> None:
         self._begin()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._begin)  # which has none of them
+        afresh_in_child(self._begin)  # which has none of them
 
     def _begin(self) -> None:
         self._idle: list[_Work] = []

@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from mmmedia.video.decoders.bits import BitWriter, escape
+from mmmedia.video.decoders.bitstreams.bits import BitWriter, escape
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]

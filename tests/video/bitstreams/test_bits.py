@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mmmedia.video.decoders.bits import BitReader, BitTable, HeaderEndError, unescape
+from mmmedia.video.decoders.bitstreams.bits import BitReader, BitTable, HeaderEndError, unescape
 
 
 def write(fields: list[tuple[str, int, int]]) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mmmedia.video.decoders.opencv import _Stream
+from mmmedia.video.decoders.opencv.stream import Stream
 from support.clips import clip
 
 FRAGMENTED = {"container_options": {"movflags": "frag_keyframe+empty_moov+default_base_moof"}}
@@ -41,7 +41,7 @@ def test_offsets_that_do_not_exist(tmp_path: Path, offset: int, decode: str) -> 
 
 def test_seek_never_raises() -> None:
     """What can't be reached is the end; all else is as in `io.BytesIO`."""
-    stream, plain = _Stream(b"0123456789"), io.BytesIO(b"0123456789")
+    stream, plain = Stream(b"0123456789"), io.BytesIO(b"0123456789")
     for offset, whence in ((0, 0), (3, 0), (10, 0), (99, 0), (-1, 2), (0, 2), (0, 1)):
         assert stream.seek(offset, whence) == plain.seek(offset, whence)
     for offset, whence in ((-1, 0), (-(1 << 31), 0), (1 << 80, 0), (1 << 80, 2)):

@@ -1,14 +1,14 @@
 """The decode workers: one budget for the process, shared fairly by the requests that are under way."""
 
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from mmmedia import envs
 from mmmedia.cores import usable_cores
-from mmmedia.video.decoders.threads import threads
+from mmmedia.work.fork import afresh_in_child
+from mmmedia.work.threads import threads
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +42,8 @@ class DecodePool:
 
     def __init__(self) -> None:
         self._begin()
-        if hasattr(os, "register_at_fork"):
-            # A forked child has none of the threads, and a lock that may be held by one of them.
-            os.register_at_fork(after_in_child=self._begin)
+        # A forked child has none of the threads, and a lock that may be held by one of them.
+        afresh_in_child(self._begin)
 
     def _begin(self) -> None:
         self._lock = threading.Lock()

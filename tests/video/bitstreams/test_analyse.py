@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from mmmedia.video.decoders import index
-from mmmedia.video.decoders.bits import BitTable, BitWriter
-from mmmedia.video.decoders.bitstreams import (
+from mmmedia.video.decoders.bitstreams.analyse import analyse
+from mmmedia.video.decoders.bitstreams.bits import BitTable, BitWriter
+from mmmedia.video.decoders.bitstreams.h264_slices import read_list_changes
+from mmmedia.video.decoders.bitstreams.structure import (
     DAMAGED,
     HIDDEN,
     INTERLACED,
@@ -21,10 +22,9 @@ from mmmedia.video.decoders.bitstreams import (
     UNSUPPORTED,
     CannotSeekError,
     Structure,
-    _h264_list_changes,
-    analyse,
 )
-from mmmedia.video.decoders.index import PacketIndex
+from mmmedia.video.decoders.packets import index
+from mmmedia.video.decoders.packets.index import PacketIndex
 from support import corpus
 from support.clips import clip
 from support.corpus import x264, x265
@@ -389,5 +389,5 @@ def test_h264_lists_refer_to_numbers_that_exist(value: int, is_bad: bool) -> Non
     writer.ue(value)
     writer.ue(3)
     table = BitTable(np.frombuffer(writer.finish().ljust(16, b"\0"), np.uint8).reshape(1, -1))
-    _h264_list_changes(table, np.array([True]), 16)
+    read_list_changes(table, np.array([True]), 16)
     assert table.bad.tolist() == [is_bad]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mmmedia.errors import InvalidMediaError
-from mmmedia.video.decoders import watch
 from mmmedia.video.decoders.limits import Deadline
+from mmmedia.work import watch
 
 # 8 KB of HEVC, found by the fuzz session: a slice header is damaged, and a later frame refers to that frame.
 STALLS = Path(__file__).parents[1] / "data" / "stalls_hevc.mp4"
@@ -30,7 +30,7 @@ def test_a_stall_is_an_error_and_the_next_is_decoded_by_one_thread(request_of_it
         import sys
         from mmmedia.errors import InvalidMediaError
         from mmmedia.video import OpenCVVideoBackend
-        from mmmedia.video.decoders import watch
+        from mmmedia.work import watch
 
         watch.STALL_SECONDS = 2
         data = open(sys.argv[1], "rb").read()

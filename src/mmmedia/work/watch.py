@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from mmmedia import envs
 from mmmedia.errors import InvalidMediaError
-from mmmedia.video.decoders.threads import threads
+from mmmedia.work.threads import threads
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import pytest
 
 from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
-from mmmedia.video.decoders import index, tables
+from mmmedia.video.decoders.packets import index, tables
 from support import corpus
 from support.clips import clip
 
