@@ -146,6 +146,20 @@ def test_a_sampler_that_would_refuse_says_so(monkeypatch: pytest.MonkeyPatch) ->
     assert "VLLM_MAX_VIDEO_DECODE_BYTES" in run(data_url(clip())).stdout.replace("\n", "")
 
 
+class _Pinned(type(Path())):
+    """A path that opens another file than the one that its name leads to by now."""
+
+    def __fspath__(self) -> str:
+        return str(self.with_name("checked.png"))
+
+
+def test_reads_the_very_file_that_was_checked(tmp_path: Path) -> None:
+    """A path made anew from the one that is given would lead to what lies there now."""
+    (tmp_path / "checked.png").write_bytes(picture())
+    (tmp_path / "name.png").write_bytes(sound())
+    assert InspectIO().load_file(_Pinned(tmp_path / "name.png"))["kind"] == "image"
+
+
 def test_a_sequence_of_pictures() -> None:
     """A data URL of the type video/jpeg holds frames, already sampled."""
     frames = ",".join(base64.b64encode(picture("JPEG")).decode() for _ in range(3))
