@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -51,6 +50,7 @@ def array() -> bytes:
 
 
 def archive() -> bytes:
+    torch = pytest.importorskip("torch")
     file = io.BytesIO()
     torch.save(torch.zeros(2, 5, dtype=torch.bfloat16), file)
     return file.getvalue()
