@@ -21,6 +21,7 @@ import numpy as np
 from mmmedia import envs
 from mmmedia._quiet import quiet
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError, MediaError
+from mmmedia.work.fork import afresh_in_child
 
 if TYPE_CHECKING:
     import torch
@@ -241,6 +242,14 @@ def _load_torch(data: bytes) -> "torch.Tensor":
 # checks off for each other, or fail for each other's faults; they take turns instead, which costs little,
 # as most of a load is one copy.
 _torch_lock = threading.Lock()
+
+
+def _begin_afresh() -> None:
+    global _torch_lock  # noqa: PLW0603
+    _torch_lock = threading.Lock()
+
+
+afresh_in_child(_begin_afresh)
 
 
 def _checked(sparse: "torch.Tensor") -> "torch.Tensor":

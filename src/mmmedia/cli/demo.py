@@ -5,7 +5,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +22,7 @@ from mmmedia import envs
 from mmmedia.cache import MediaCache, get_media_cache
 from mmmedia.cli import scene
 from mmmedia.cli.sheet import Row, contact_sheet
+from mmmedia.cli.words import one_line, shortened
 from mmmedia.errors import InvalidArgumentError, MediaError
 from mmmedia.media.connector import MediaConnector
 
@@ -78,7 +79,7 @@ def demo(
     try:
         _run(output)
     except (MediaError, OSError) as error:  # requests' errors are OSErrors
-        typer.echo(f"mmmedia: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"mmmedia: {one_line(str(error))}", err=True)
         raise typer.Exit(1) from None
 
 
@@ -264,16 +265,6 @@ def _described(media: Any) -> str:
         array, rate = media
         lines = [f"{rate} Hz, {len(array) / rate:.2f} s, peak {abs(array).max():.2f}"]
     return "\n".join([f"[green]{array.shape}[/] {array.dtype}", *(f"[dim]{line}[/]" for line in lines)])
-
-
-def shortened(numbers: Sequence[int], most: int = 9) -> str:
-    """Return numbers as text, the middle of many left out.
-
-    >>> shortened(range(192))
-    '0 1 2 3 4 5 6 7 … 191'
-    """
-    shown = [str(number) for number in numbers]
-    return " ".join(shown if len(shown) <= most else [*shown[: most - 1], "…", shown[-1]])
 
 
 def _sheet(results: list[Fetched]) -> Image.Image:

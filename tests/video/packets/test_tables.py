@@ -21,7 +21,7 @@ TABLES = [b"ctts", b"stts", b"stsz", b"stco", b"stsc", b"stss", b"elst", b"stsd"
 def compare(data: bytes) -> str:
     """Say which way gives the samples of a file, and see that both give the same where both do."""
     try:
-        with containers.open_av(data, options=index._options(data)) as container:
+        with containers.open_av(data, options=index._options(containers.admit(data))) as container:
             stream = containers.video_stream(container)
             found = tables.samples(data, container, stream)
             if found is None:

@@ -86,7 +86,7 @@ def get_cv2_video_api() -> int:
     )
 
 
-def open_capture(data: containers.Buffer) -> "cv2.VideoCapture":
+def open_capture(data: containers.Buffer | containers.Admitted[Any]) -> "cv2.VideoCapture":
     """Open encoded bytes with OpenCV, in memory, allow-listed demuxers only.
 
     The capture is closed by dropping the last reference to it: `release()` frees the stream without
@@ -98,12 +98,13 @@ def open_capture(data: containers.Buffer) -> "cv2.VideoCapture":
     import cv2
 
     if not is_replaced():
-        containers.admit(data)
+        data = containers.admit(data)
+    encoded = data.data if isinstance(data, containers.Admitted) else data
     api = get_cv2_video_api()
     with _capture_options():
-        capture = _open(data, api, [])
+        capture = _open(encoded, api, [])
         if not is_replaced() and capture.isOpened() and not may_use_threads(kind(capture)):
-            capture = _open(data, api, [cv2.CAP_PROP_N_THREADS, 1])
+            capture = _open(encoded, api, [cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():
         raise InvalidMediaError("Could not open video stream: OpenCV does not recognise it.")
     return capture

@@ -105,13 +105,15 @@ class PacketIndex:
         return context
 
 
-def build(data: bytes) -> PacketIndex:
+def build(data: bytes | containers.Admitted[bytes]) -> PacketIndex:
     """Index the first video stream of encoded bytes: by the tables of the file, or by demuxing.
 
     Raises:
         InvalidMediaError: (a `ValueError`) the bytes are refused, can't be demuxed, or hold no video.
     """
-    with containers.open_av(data, options=_options(data)) as container:
+    admitted = containers.admit(data)
+    data = admitted.data
+    with containers.open_av(admitted, options=_options(admitted)) as container:
         stream = containers.video_stream(container)
         context = stream.codec_context
         found = _by_tables(data, container, stream)
@@ -166,9 +168,9 @@ def _by_demuxing(data: bytes, container: "InputContainer", stream: "VideoStream"
     }
 
 
-def _options(data: bytes) -> dict[str, str]:
+def _options(admitted: containers.Admitted[bytes]) -> dict[str, str]:
     """MP4 says all of a packet in its tables, so that FFmpeg need not look into each as well."""
-    return {"fflags": "noparse"} if containers.identify(data) == "mov" else {}
+    return {"fflags": "noparse"} if admitted.name == "mov" else {}
 
 
 def _locate(data: bytes, packet: "Packet[Stream]") -> int:

@@ -8,9 +8,12 @@ long their payload is, so that a cut shows before anything is decoded.
 10
 """
 
+import itertools
 import os
 import struct
 from typing import BinaryIO
+
+from mmmedia.containers.mp4_boxes import boxes
 
 # Writers that do not know the length yet (pipes, live streams) declare one of the largest numbers.
 _OPEN_ENDED_32 = 0x7FFF_0000
@@ -159,21 +162,10 @@ def _ebml_length(file: BinaryIO, at: int) -> tuple[int | None, int]:
 
 
 def _boxes_end(file: BinaryIO, size: int) -> int:
-    """ISO boxes at the top level, side by side; the furthest end that a box of media declares."""
-    at = 0
-    for _ in range(_MAX_CHUNKS):
-        if at + 8 > size:
-            break
-        file.seek(at)
-        head = file.read(16)
-        length, name = struct.unpack(">I4s", head[:8])
-        if length == 1:
-            length = struct.unpack(">Q", head[8:16])[0]
-        if length < 8:  # 0: to the end of the file; the rest is no box
-            break
-        if at + length > size:
-            return int(at + length) if name in (b"mdat", b"moov", b"moof") else 0
-        at += length
+    """ISO boxes at the top level; the end that a box of media declares beyond that of the file."""
+    for name, (_, end) in itertools.islice(boxes(file, 0, size), _MAX_CHUNKS):
+        if end > size:
+            return end if name in (b"mdat", b"moov", b"moof") else 0
     return 0
 
 

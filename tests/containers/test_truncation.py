@@ -6,7 +6,7 @@ import struct
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mmmedia.truncation import missing_bytes
+from mmmedia.containers import missing_bytes
 from support.sounds import BY_FFMPEG, BY_SOUNDFILE, encode, encode_av, speech_like
 
 SPEECH = speech_like(0.2, 16_000)
