@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +180,7 @@ def test_what_is_no_directory_is_not_local(tmp_path: Path) -> None:
     assert not cache_module._is_local(str(tmp_path / "nowhere"))
 
 
-# -- dates and sums ---------------------------------------------------------------------------------------
+# -- dates ------------------------------------------------------------------------------------------------
 
 
 @LINUX
@@ -204,8 +203,3 @@ def test_entries_are_dated_by_the_caches_clock(tmp_path: Path, monkeypatch: pyte
     written = [cache.path(url(number)).stat().st_mtime - now[0] for number in (1, 2, 3)]
     assert written == pytest.approx([0, 1000, 0], abs=1)
     assert len(dated) >= 2
-
-
-@given(data=st.binary(max_size=200), repeats=st.sampled_from([1, 25, 26, 327, 328, 1000]))
-def test_sums_of_small_files_are_those_of_zlib(data: bytes, repeats: int) -> None:
-    assert cache_module._crc32(data * repeats) == zlib.crc32(data * repeats)

@@ -60,7 +60,6 @@ _PROCESSES = 32  # that may each have a reserve which a scan by another did not 
 _LOCAL_FILE_SYSTEMS = frozenset(
     {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs"}
 )
-_SMALL = 65536  # bytes, of which a checksum takes some 20 microseconds
 _CLOCK_SKEW = 5.0  # seconds by which the clocks of two machines that share a directory may differ
 _LOCK_PATIENCE = 5.0  # seconds; only a process stopped in the middle of a put makes anyone wait this long
 _TEMP_AGE = 3600.0  # seconds after which a temp file counts as abandoned where files can't be locked
@@ -157,20 +156,6 @@ def _charge(size: int) -> int:
     return max(size, _BLOCK)
 
 
-def _crc32(data: bytes) -> int:
-    """The CRC-32 of some bytes.
-
-    For more than 5 KB at a time zlib lets go of the interpreter's lock; where a busy event loop takes it,
-    having it back takes longer than the sum of a small file.
-    """
-    if len(data) > _SMALL:
-        return zlib.crc32(data)
-    view, crc = memoryview(data), 0
-    for start in range(0, len(data), 5120):
-        crc = zlib.crc32(view[start : start + 5120], crc)
-    return crc
-
-
 class _Account(NamedTuple):
     """What all processes know together about a directory."""
 
@@ -224,7 +209,7 @@ class _Label(NamedTuple):
     last_modified: str = ""
 
     def describes(self, data: bytes) -> bool:
-        return self.length == len(data) and self.crc32 == _crc32(data)
+        return self.length == len(data) and self.crc32 == zlib.crc32(data)
 
     def dumps(self) -> bytes:
         return f"{self.length}\n{self.crc32}\n{self.etag}\n{self.last_modified}".encode()
@@ -547,7 +532,7 @@ class MediaCache:
         # Attributes are small on every file system, and this one has a line for each.
         if len(etag) + len(last_modified) > 512 or not (etag + last_modified).isprintable():
             etag = last_modified = ""
-        label = _Label(len(data), _crc32(data), etag, last_modified)
+        label = _Label(len(data), zlib.crc32(data), etag, last_modified)
         path = self._file(url)
         try:
             try:
