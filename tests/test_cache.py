@@ -6,8 +6,10 @@ import hashlib
 import logging
 import os
 import resource
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -19,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 import mmmedia.cache as cache_module
 from mmmedia.cache import MediaCache, entry_name, get_media_cache
 
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="files without names, attributes")
 BLOCK = 4096
 URL = "https://example.org/a/cat.jpg?size=2"
 
@@ -139,6 +142,19 @@ def test_what_was_put_is_got(either_cache: MediaCache) -> None:
     assert (stats.hits, stats.misses, stats.puts) == (2, 1, 2)
     assert (stats.bytes, stats.entries) == (BLOCK, 1)
     assert [file.name for file in either_cache.directory.iterdir()] == [either_cache.path(URL).name]
+
+
+def test_entries_are_dated_by_the_clock_of_the_cache(tmp_path: Path) -> None:
+    """Not by that of the system, which may be another for who stores and who reads."""
+    cache = MediaCache(tmp_path, max_bytes=10 * BLOCK, ttl_secs=3600, clock=Clock())
+    assert cache.get(URL) is None  # finds out where it is
+    for offset in (0, 1000, -1000):
+        for is_local in (True, False):
+            cache._clock = lambda offset=offset: time.time() + offset
+            cache._shared.is_local = is_local
+            cache.put(URL, b"a photo")
+            assert cache.path(URL).stat().st_mtime - time.time() == pytest.approx(offset, abs=1)
+            assert cache.get(URL) == b"a photo"
 
 
 def test_life_runs_from_the_download_however_hot_the_entry(cache: MediaCache, clock: Clock) -> None:
@@ -323,7 +339,7 @@ def test_entries_that_others_wrote_are_found_in_time(cache: MediaCache, clock: C
     assert counted_anew(cache) == (10 * BLOCK, 10)
 
 
-@pytest.mark.parametrize("account", [b"", b"nonsense", b"-1 -1 -1", b"1 2", b"\xff", b"1 1 1", b"1 1 1 1 1"])
+@pytest.mark.parametrize("account", [b"", b"nonsense", b"-1 -1 -1", b"1 2", b"\xff", b"1 1 1 1"])
 def test_an_account_that_makes_no_sense_is_made_anew(cache: MediaCache, clock: Clock, account: bytes) -> None:
     fill(cache, clock, range(10))
     os.setxattr(cache.directory, "user.mmmedia", account)
@@ -331,6 +347,24 @@ def test_an_account_that_makes_no_sense_is_made_anew(cache: MediaCache, clock: C
     os.setxattr(cache.directory, "user.mmmedia", account)
     fill(cache, clock, range(10, 11))
     assert counted_anew(cache) == (10 * BLOCK, 10)
+
+
+@LINUX
+def test_caches_of_one_directory_count_exactly_at_any_moment(tmp_path: Path) -> None:
+    """Whatever they do in turn: new entries, replaced ones, large ones, discarded ones, a scan."""
+    caches = [MediaCache(tmp_path, max_bytes=100 * BLOCK, ttl_secs=1e6) for _ in range(3)]
+    for number in range(200):
+        cache = caches[number % 3]
+        cache.put(url(number % 40), bytes(1 + number * 997 % 9000))
+        if number % 7 == 0:
+            cache.put(url(1000 + number), bytes(20 * BLOCK))
+        if number % 11 == 0:
+            cache.discard(url(number // 2))
+        if number % 13 == 0:
+            cache.evict()
+        other = caches[number % 2].stats
+        assert (other.bytes, other.entries) == counted_anew(cache)
+        assert other.bytes <= 100 * BLOCK
 
 
 def test_discard_forgets(cache: MediaCache) -> None:

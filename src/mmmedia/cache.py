@@ -13,14 +13,12 @@ whose entries are served as they stand. What is known about an entry lives in it
 
 What is known about the directory, the sum of its entries, lives in an extended attribute of the directory,
 changed under its ``flock``: no process needs to list the directory to learn whether the budget is reached,
-and a scan made by one serves all. Of a large budget each process takes a small reserve at a time, and while
-that lasts it publishes entries without the account. Where the file system has no such attributes each
-process counts for itself and scans more often.
+and a scan made by one serves all. Where the file system has no such attributes each process counts for itself
+and scans more often.
 """
 # Plain strings and os calls: on this path a Path would cost as much as the system call.
 # ruff: noqa: PTH100, PTH103, PTH105, PTH108, PTH111, PTH112, PTH119
 
-import atexit
 import contextlib
 import errno
 import fcntl
@@ -54,9 +52,6 @@ _TEMP_NAME = re.compile(r"\.mmmedia-[0-9a-f]{16}\.tmp", re.ASCII)
 _ATTRIBUTE = "user.mmmedia"
 _LARGE = 64  # from so many entries on, eviction frees more than it must, so that scans are rare:
 _SPARE = 32  # this part of the budget
-_RESERVE = 4096  # this part of the budget is what a process takes in advance,
-_MIN_RESERVE = 65536  # unless that is less than this
-_PROCESSES = 32  # that may each have a reserve which a scan by another did not see
 _LOCAL_FILE_SYSTEMS = frozenset(
     {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs"}
 )
@@ -76,9 +71,8 @@ class CacheStats:
         evictions: Entries removed because the budget was exceeded.
         expiries: Entries found to be older than the time to live.
         corruptions: Entries found damaged: not of the length or checksum they were stored with.
-        bytes: What the entries count together, at least 4096 each. All processes' entries are in it, and what
-            other processes that are writing have reserved: each 1/4096 of the budget.
-        entries: How many there are; those that other processes wrote on their reserve are not yet in it.
+        bytes: What the entries count together, at least 4096 each. All processes' entries are in it.
+        entries: How many there are.
     """
 
     hits: int = 0
@@ -159,10 +153,9 @@ def _charge(size: int) -> int:
 class _Account(NamedTuple):
     """What all processes know together about a directory."""
 
-    size: int  # of all entries, each counted at least as a block, and of all reserves
+    size: int  # of all entries, each counted at least as a block
     entries: int
     changes: int  # entries written since the last scan
-    scans: int  # how many there have been
 
     def dumps(self) -> bytes:
         return " ".join(map(str, self)).encode()
@@ -170,34 +163,10 @@ class _Account(NamedTuple):
     @classmethod
     def loads(cls, text: bytes) -> "_Account | None":
         try:
-            total, entries, changes, scans = map(int, text.split())
-        except ValueError:
+            account = cls(*map(int, text.split()))
+        except (TypeError, ValueError):
             return None
-        account = cls(total, entries, changes, scans)
         return account if min(account) >= 0 else None
-
-
-class _Reserve(NamedTuple):
-    """What this process has taken of the budget in advance, to write entries without the account."""
-
-    left: int = 0
-    used: int = 0
-    entries: int = 0  # written on it
-    scans: int = 0  # those of the account when it was taken
-
-    def spend(self, charge: int) -> "_Reserve":
-        return _Reserve(self.left - charge, self.used + charge, self.entries + 1, self.scans)
-
-    def settled(self, account: _Account) -> _Account:
-        """Give back what is left, and enter what was written."""
-        # After a scan by another process, which may not have counted what was written later: rather twice.
-        change = -self.left if account.scans == self.scans else self.used
-        return _Account(
-            max(0, account.size + change),
-            account.entries + self.entries,
-            account.changes + self.entries,
-            account.scans,
-        )
 
 
 class _Label(NamedTuple):
@@ -353,7 +322,6 @@ class _Directory:
         """Forget what other threads, perhaps of the process that this one was forked from, are doing."""
         self._lock = threading.Lock()
         self._counts_lock = threading.Lock()
-        self._reserve = _Reserve()
 
     def count(self, name: str, number: int = 1) -> None:
         with self._counts_lock:
@@ -377,51 +345,16 @@ class _Directory:
                 os.close(file)
 
     def account(self, file: int) -> _Account | None:
-        """The account, or None if nobody has scanned this directory yet. Call it `locked`.
-
-        It says what there is: this process's reserve ends with it.
-        """
-        if self.shares_account:
-            text = _get_attribute(file)
-            account = None if text is None else _Account.loads(text)
-        else:
-            account = self._own_account
-        if self._reserve.scans:
-            reserve, self._reserve = self._reserve, _Reserve()
-            if account is not None:
-                account = reserve.settled(account)
-                self.set_account(file, account)
-        return account
+        """The account, or None if nobody has scanned this directory yet. Call it `locked`."""
+        if not self.shares_account:
+            return self._own_account
+        text = _get_attribute(file)
+        return None if text is None else _Account.loads(text)
 
     def set_account(self, file: int, account: _Account) -> None:
         if self.shares_account and not _set_attribute(file, account.dumps()):
             self.shares_account = False
         self._own_account = account
-
-    def take_reserve(self, size: int, account: _Account) -> None:
-        """Go on without the account, in which so much has been entered for it. Call it `locked`."""
-        if size:
-            self._reserve = _Reserve(size, scans=account.scans)
-
-    def publish_on_reserve(self, file: int, path: str, charge: int) -> bool:
-        """Give an unnamed file its name, if that does not exist and there is enough left for it."""
-        if charge > self._reserve.left:
-            return False
-        with self._lock:
-            if charge > self._reserve.left:
-                return False
-            try:
-                _link(file, path)
-            except FileExistsError:
-                return False
-            self._reserve = self._reserve.spend(charge)
-            return True
-
-    def settle(self) -> None:
-        """Bring the account up to date."""
-        if self._reserve.scans:
-            with contextlib.suppress(OSError), self.locked() as file:
-                self.account(file)
 
 
 _directories_alive: "weakref.WeakSet[_Directory]" = weakref.WeakSet()
@@ -464,9 +397,6 @@ class MediaCache:
         self.ttl_secs = ttl_secs
         self._clock = clock
         self._shared = _Directory(str(self.directory))
-        reserve = max_bytes // _RESERVE
-        self._reserve = reserve if reserve >= _MIN_RESERVE else 0
-        self._limit = max_bytes - _PROCESSES * self._reserve
 
     def __repr__(self) -> str:
         return f"MediaCache({str(self.directory)!r}, max_bytes={self.max_bytes}, ttl_secs={self.ttl_secs})"
@@ -581,7 +511,7 @@ class MediaCache:
         account = None
         with contextlib.suppress(OSError), self._shared.locked() as directory:
             account = self._shared.account(directory) or self._scan(directory, evict=False)
-        account = account or _Account(0, 0, 0, 0)
+        account = account or _Account(0, 0, 0)
         return CacheStats(**self._shared.counts(), bytes=account.size, entries=account.entries)
 
     def _age(self, status: os.stat_result) -> float:
@@ -691,15 +621,10 @@ class MediaCache:
             os.close(file)  # swept between its creation and its lock
 
     def _publish(self, temp: str, file: int, path: str, charge: int) -> None:
-        if not temp and self._shared.publish_on_reserve(file, path, charge):
-            return
         with self._shared.locked() as directory:
             account = self._shared.account(directory)
             replaced = _charge_of(path) if temp else None
-            reserve = self._reserve if account and account.size + charge + self._reserve <= self._limit else 0
-            account = self._enter(directory, account, charge + reserve, replaced)
-            if account is not None:
-                self._shared.take_reserve(reserve, account)
+            account = self._enter(directory, account, charge, replaced)
             if temp:
                 os.replace(temp, path)
             else:
@@ -717,7 +642,7 @@ class MediaCache:
                     except OSError:
                         _remove(temp)
                         raise
-            if account is None or account.size > self._limit or self._is_scan_due(account):
+            if account is None or account.size > self.max_bytes or self._is_scan_due(account):
                 self._scan(directory, keep=os.path.basename(path))
 
     def _enter(
@@ -733,7 +658,6 @@ class MediaCache:
             max(0, account.size + charge - (replaced or 0)),
             account.entries + (replaced is None),
             account.changes + 1,
-            account.scans,
         )
         self._shared.set_account(directory, account)
         return account
@@ -748,7 +672,6 @@ class MediaCache:
 
     def _scan(self, directory: int, *, keep: str | None = None, evict: bool = True) -> _Account:
         """Count the entries, evict what must go, and settle the account. The directory is locked."""
-        before = self._shared.account(directory)
         now = self._clock()
         names: list[str] = []
         charges: list[int] = []
@@ -768,7 +691,7 @@ class MediaCache:
                     _sweep(item.path)
         size, entries = sum(charges), len(names)
         if evict:
-            target = self._limit
+            target = self.max_bytes
             if size > target and entries >= _LARGE:
                 target -= target // _SPARE
             # By numpy, as sorting a long list would keep every other thread from running meanwhile.
@@ -780,7 +703,7 @@ class MediaCache:
                     size -= charges[index]
                     entries -= 1
                     self._shared.count("expiries" if is_expired else "evictions")
-        account = _Account(size, entries, 0, before.scans + 1 if before else 1)
+        account = _Account(size, entries, 0)
         self._shared.set_account(directory, account)
         return account
 
@@ -887,10 +810,4 @@ def _after_fork() -> None:
         directory.start_afresh()
 
 
-def _settle() -> None:
-    for directory in list(_directories_alive):
-        directory.settle()
-
-
-atexit.register(_settle)
 os.register_at_fork(after_in_child=_after_fork)
