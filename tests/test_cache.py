@@ -9,7 +9,6 @@ import resource
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -142,19 +141,6 @@ def test_what_was_put_is_got(either_cache: MediaCache) -> None:
     assert (stats.hits, stats.misses, stats.puts) == (2, 1, 2)
     assert (stats.bytes, stats.entries) == (BLOCK, 1)
     assert [file.name for file in either_cache.directory.iterdir()] == [either_cache.path(URL).name]
-
-
-def test_entries_are_dated_by_the_clock_of_the_cache(tmp_path: Path) -> None:
-    """Not by that of the system, which may be another for who stores and who reads."""
-    cache = MediaCache(tmp_path, max_bytes=10 * BLOCK, ttl_secs=3600, clock=Clock())
-    assert cache.get(URL) is None  # finds out where it is
-    for offset in (0, 1000, -1000):
-        for is_local in (True, False):
-            cache._clock = lambda offset=offset: time.time() + offset
-            cache._shared.is_local = is_local
-            cache.put(URL, b"a photo")
-            assert cache.path(URL).stat().st_mtime - time.time() == pytest.approx(offset, abs=1)
-            assert cache.get(URL) == b"a photo"
 
 
 def test_life_runs_from_the_download_however_hot_the_entry(cache: MediaCache, clock: Clock) -> None:

@@ -52,9 +52,6 @@ _TEMP_NAME = re.compile(r"\.mmmedia-[0-9a-f]{16}\.tmp", re.ASCII)
 _ATTRIBUTE = "user.mmmedia"
 _LARGE = 64  # from so many entries on, eviction frees more than it must, so that scans are rare:
 _SPARE = 32  # this part of the budget
-_LOCAL_FILE_SYSTEMS = frozenset(
-    {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs"}
-)
 _CLOCK_SKEW = 5.0  # seconds by which the clocks of two machines that share a directory may differ
 _LOCK_PATIENCE = 5.0  # seconds; only a process stopped in the middle of a put makes anyone wait this long
 _TEMP_AGE = 3600.0  # seconds after which a temp file counts as abandoned where files can't be locked
@@ -258,21 +255,6 @@ def _link(file: int, path: str) -> None:
     os.link(f"/proc/self/fd/{file}", path, src_dir_fd=file, follow_symlinks=True)
 
 
-def _is_local(directory: str) -> bool:
-    """Whether a directory lies on a disk of this machine or in its memory, as far as that is known."""
-    try:
-        device = Path(directory).stat().st_dev
-        with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="replace") as mounts:
-            kinds = [
-                mount.partition(" - ")[2].split()[0]
-                for mount in mounts
-                if mount.split()[2] == f"{os.major(device)}:{os.minor(device)}"
-            ]
-    except (OSError, IndexError, ValueError):
-        return False
-    return bool(kinds) and _LOCAL_FILE_SYSTEMS.issuperset(kinds)
-
-
 def _remove(path: str) -> bool:
     """Remove a file; True if it is gone, by whosever hand."""
     try:
@@ -313,8 +295,6 @@ class _Directory:
         self._own_account: _Account | None = None
         self.shares_account = True
         self.can_unname = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
-        self.is_local: bool | None = None
-        """Whether a name can be looked up without waiting for a network; None until somebody has asked."""
         self.start_afresh()
         _directories_alive.add(self)
 
@@ -417,8 +397,6 @@ class MediaCache:
             url: The URL as it was given to `put`.
             max_size: Take a larger entry for a miss, without reading it.
         """
-        if self._shared.is_local is None:
-            self._shared.is_local = _is_local(self._shared.path)
         entry = self._read(self._file(url), max_size, stale=False)
         self._shared.count("misses" if entry is None else "hits")
         return None if entry is None else entry.data
@@ -527,18 +505,6 @@ class MediaCache:
         now = int(self._clock() * 1e9)
         os.utime(file, ns=(now, now if downloaded_ns is None else downloaded_ns))
 
-    def _is_dated(self) -> bool:
-        """Whether the system dates files by the clock that this cache goes by.
-
-        A file server has its own; and tests set back the clock of a process, by all sorts of means.
-        """
-        now = self._clock()
-        return (
-            bool(self._shared.is_local)
-            and abs(now - time.clock_gettime(time.CLOCK_REALTIME)) < 1
-            and abs(now - time.monotonic() - _MONOTONIC_EPOCH) < 1
-        )
-
     def _read(self, path: str, max_size: int | None, *, stale: bool) -> StaleEntry | None:
         """Read an entry of the wanted kind, fresh or stale, and drop it if it is of no use to anyone."""
         try:
@@ -585,8 +551,7 @@ class MediaCache:
         try:
             _write_all(file, data)
             _set_attribute(file, label.dumps())
-            if not self._is_dated():
-                self._set_times(file)
+            self._set_times(file)
             self._publish(temp, file, path, _charge(len(data)))
             temp = ""
         finally:
@@ -731,7 +696,6 @@ class MediaCache:
                 self._shared.set_account(directory, account)
 
 
-_MONOTONIC_EPOCH = time.time() - time.monotonic()
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a planted FIFO must not block
 _EXPIRED = float("-inf")
 _FAR = 1e10  # seconds: ranks stale entries, oldest first, below every fresh one
