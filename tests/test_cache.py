@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 import mmmedia.cache as cache_module
 from mmmedia.cache import MediaCache, entry_name, get_media_cache
 
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="files without names, attributes")
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="extended attributes")
 BLOCK = 4096
 URL = "https://example.org/a/cat.jpg?size=2"
 
@@ -38,13 +38,8 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["unnamed files", "temp files"])
-def cache(
-    tmp_path: Path, clock: Clock, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> MediaCache:
-    """A cache on a file system that has files without names, and on one that has not."""
-    if request.param == "temp files":
-        monkeypatch.delattr(os, "O_TMPFILE")
+@pytest.fixture
+def cache(tmp_path: Path, clock: Clock) -> MediaCache:
     return MediaCache(tmp_path / "cache", max_bytes=10 * BLOCK, ttl_secs=100, clock=clock)
 
 
@@ -638,8 +633,6 @@ def test_without_file_locks_age_tells_what_is_abandoned(
 def test_a_temp_file_swept_before_it_was_locked_is_made_again(
     cache: MediaCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if cache._shared.can_unname:
-        pytest.skip("there is nothing to sweep")
     plain_lock = cache_module._lock
     swept = []
 
@@ -654,27 +647,6 @@ def test_a_temp_file_swept_before_it_was_locked_is_made_again(
     cache.directory.mkdir()
     assert cache.put(URL, b"a photo")
     assert swept
-    assert cache.get(URL) == b"a photo"
-
-
-def test_a_file_system_without_unnamed_files_is_noticed(
-    cache: MediaCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not cache._shared.can_unname:
-        pytest.skip("there are none")
-    plain_open, refused = os.open, []
-
-    def refuse(path: str, flags: int, *rest: int, **options: int) -> int:
-        if flags & os.O_TMPFILE == os.O_TMPFILE:
-            refused.append(path)
-            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
-        return plain_open(path, flags, *rest, **options)
-
-    cache.directory.mkdir()
-    monkeypatch.setattr(os, "open", refuse)
-    for _ in range(3):
-        assert cache.put(URL, b"a photo")
-    assert len(refused) == 1
     assert cache.get(URL) == b"a photo"
 
 

@@ -17,7 +17,7 @@ and a scan made by one serves all. Where the file system has no such attributes 
 and scans more often.
 """
 # Plain strings and os calls: on this path a Path would cost as much as the system call.
-# ruff: noqa: PTH100, PTH103, PTH105, PTH108, PTH111, PTH112, PTH119
+# ruff: noqa: PTH100, PTH103, PTH105, PTH108, PTH111, PTH119
 
 import contextlib
 import errno
@@ -154,6 +154,12 @@ class _Account(NamedTuple):
     entries: int
     changes: int  # entries written since the last scan
 
+    def with_entry(self, charge: int, replaced: int | None) -> "_Account":
+        """Add an entry, in place of one of which the charge is given."""
+        return _Account(
+            max(0, self.size + charge - (replaced or 0)), self.entries + (replaced is None), self.changes + 1
+        )
+
     def dumps(self) -> bytes:
         return " ".join(map(str, self)).encode()
 
@@ -249,12 +255,6 @@ def _write_all(file: int, data: bytes) -> None:
         written += os.write(file, memoryview(data)[written:])
 
 
-def _link(file: int, path: str) -> None:
-    """Give an unnamed file a name that does not exist yet."""
-    # With any `src_dir_fd` at all, as only then Python makes the call that follows the link in /proc.
-    os.link(f"/proc/self/fd/{file}", path, src_dir_fd=file, follow_symlinks=True)
-
-
 def _remove(path: str) -> bool:
     """Remove a file; True if it is gone, by whosever hand."""
     try:
@@ -294,7 +294,6 @@ class _Directory:
         self._counts = dict.fromkeys(("hits", "misses", "puts", "evictions", "expiries", "corruptions"), 0)
         self._own_account: _Account | None = None
         self.shares_account = True
-        self.can_unname = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
         self.start_afresh()
         _directories_alive.add(self)
 
@@ -547,37 +546,21 @@ class MediaCache:
 
     def _store(self, path: str, data: bytes, label: _Label) -> None:
         """Write a file that nobody sees and publish it under its name."""
-        temp, file = self._create_unnamed() or self._create_temp()
+        temp, file = self._create_temp()
         try:
             _write_all(file, data)
             _set_attribute(file, label.dumps())
             self._set_times(file)
-            self._publish(temp, file, path, _charge(len(data)))
-            temp = ""
+            self._publish(temp, path, _charge(len(data)))
+        except BaseException:
+            _remove(temp)
+            raise
         finally:
-            # Closed last: until here the lock on the file tells others that its writer lives.
-            if temp:
-                _remove(temp)
-            os.close(file)
-
-    def _create_unnamed(self) -> tuple[str, int] | None:
-        """Make a file without a name, which vanishes with its writer; None where there is no such thing."""
-        if not self._shared.can_unname:
-            return None
-        try:
-            return "", os.open(self._shared.path, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-                raise
-            self._shared.can_unname = False
-            return None
-
-    def _temp_name(self) -> str:
-        return f"{self._shared.path}/.mmmedia-{secrets.token_hex(8)}.tmp"
+            os.close(file)  # last: until here the lock on the file tells others that its writer lives
 
     def _create_temp(self) -> tuple[str, int]:
         while True:
-            path = self._temp_name()
+            path = f"{self._shared.path}/.mmmedia-{secrets.token_hex(8)}.tmp"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             file = os.open(path, flags, 0o666)
             _lock(file, _LOCK_PATIENCE)
@@ -585,47 +568,16 @@ class MediaCache:
                 return path, file
             os.close(file)  # swept between its creation and its lock
 
-    def _publish(self, temp: str, file: int, path: str, charge: int) -> None:
+    def _publish(self, temp: str, path: str, charge: int) -> None:
         with self._shared.locked() as directory:
             account = self._shared.account(directory)
-            replaced = _charge_of(path) if temp else None
-            account = self._enter(directory, account, charge, replaced)
-            if temp:
-                os.replace(temp, path)
-            else:
-                try:
-                    _link(file, path)
-                except FileExistsError:
-                    if account is not None:  # one that is replaced is no further one
-                        size = max(0, account.size - (_charge_of(path) or 0))
-                        account = account._replace(size=size, entries=account.entries - 1)
-                        self._shared.set_account(directory, account)
-                    temp = self._temp_name()
-                    _link(file, temp)
-                    try:
-                        os.replace(temp, path)
-                    except OSError:
-                        _remove(temp)
-                        raise
+            if account is not None:
+                # Before the file: a process killed in between leaves the account too high, not too low.
+                account = account.with_entry(charge, _charge_of(path))
+                self._shared.set_account(directory, account)
+            os.replace(temp, path)
             if account is None or account.size > self.max_bytes or self._is_scan_due(account):
                 self._scan(directory, keep=os.path.basename(path))
-
-    def _enter(
-        self, directory: int, account: _Account | None, charge: int, replaced: int | None
-    ) -> _Account | None:
-        """Enter a new file into the account, in place of one of which the charge is given.
-
-        Before the file itself: a process killed in between leaves the account too high, not too low.
-        """
-        if account is None:
-            return None
-        account = _Account(
-            max(0, account.size + charge - (replaced or 0)),
-            account.entries + (replaced is None),
-            account.changes + 1,
-        )
-        self._shared.set_account(directory, account)
-        return account
 
     def _is_scan_due(self, account: _Account) -> bool:
         """Whether enough was written since the last scan to pay for one.
