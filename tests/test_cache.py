@@ -916,19 +916,3 @@ def test_the_suffix_is_that_of_the_path(rest: str) -> None:
     url = f"http://h/{rest}"
     suffix = PurePosixPath(urlsplit(url).path).suffix
     assert entry_name(url)[20:] == (suffix if len(suffix) > 1 else "")
-
-
-@settings(deadline=None, max_examples=300)
-@given(
-    st.sampled_from(["http://", "https://", "HTTP://", "http:", "//", " http://", ""]),
-    st.lists(
-        st.sampled_from([*"/?#[]:@.;%\\ \t\n", "a", "b.c", "..", "::1", "é", "\uff0e", "x.jpg"]), max_size=10
-    ),
-)
-def test_the_path_is_what_urlsplit_finds(scheme: str, parts: list[str]) -> None:
-    url = scheme + "".join(parts)
-    try:
-        path = urlsplit(url).path
-    except ValueError:
-        path = ""
-    assert cache_module._path_of(url) == path

@@ -46,7 +46,6 @@ logger = logging.getLogger(__name__)
 
 _BLOCK = 4096  # what the smallest entry counts: a million tiny files are not free
 _ENTRY_NAME = re.compile(r"[0-9a-f]{20}(\.[A-Za-z0-9]{1,10})?", re.ASCII)
-_PLAIN_URL = re.compile(r"https?://[^/?#\[\]]*(?![^/?#])([^?#]*)")
 _PLAIN_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}", re.ASCII)
 _TEMP_NAME = re.compile(r"\.mmmedia-[0-9a-f]{16}\.tmp", re.ASCII)
 _ATTRIBUTE = "user.mmmedia"
@@ -110,37 +109,20 @@ def entry_name(url: str) -> str:
     >>> entry_name("https://example.org/cat.jpg%00")
     '1b81246769c397f03e32'
     """
-    path = _path_of(url)
-    name = path.rpartition("/")[2]
-    if name and not name.startswith("."):
-        stem, dot, rest = name.rpartition(".")
-        suffix = dot + rest if stem else ""
-    else:
-        suffix = PurePosixPath(path).suffix  # which looks at more than the last segment, at more cost
+    try:
+        suffix = PurePosixPath(urlsplit(url).path).suffix
+    except ValueError:  # a malformed URL
+        suffix = ""
     if not _PLAIN_SUFFIX.fullmatch(suffix):
         suffix = ""
     return sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:20] + suffix
-
-
-def _path_of(url: str) -> str:
-    """The path of a URL, empty if it is malformed."""
-    if url.isascii() and url.isprintable() and (plain := _PLAIN_URL.match(url)):
-        return plain[1]  # what `urlsplit` would say, which has more to look for
-    try:
-        return urlsplit(url).path
-    except ValueError:
-        return ""
 
 
 _short_entry_name = functools.lru_cache(maxsize=4096)(entry_name)
 
 
 def _absolute(directory: str | os.PathLike[str]) -> str:
-    text = os.fspath(directory)
-    return _normal(text) if text.startswith("/") else os.path.abspath(os.path.expanduser(text))
-
-
-_normal = functools.lru_cache(maxsize=64)(os.path.normpath)
+    return os.path.abspath(os.path.expanduser(os.fspath(directory)))
 
 
 def _charge(size: int) -> int:
