@@ -13,14 +13,12 @@ whose entries are served as they stand. What is known about an entry lives in it
 
 What is known about the directory, the sum of its entries, lives in an extended attribute of the directory,
 changed under its ``flock``: no process needs to list the directory to learn whether the budget is reached,
-and a scan made by one serves all. Of a large budget each process takes a small reserve at a time, and while
-that lasts it publishes entries without the account. Where the file system has no such attributes each
-process counts for itself and scans more often.
+and a scan made by one serves all. Where the file system has no such attributes each process counts for itself
+and scans more often.
 """
 # Plain strings and os calls: on this path a Path would cost as much as the system call.
-# ruff: noqa: PTH100, PTH103, PTH105, PTH108, PTH111, PTH112, PTH119
+# ruff: noqa: PTH100, PTH103, PTH105, PTH108, PTH111, PTH119
 
-import atexit
 import contextlib
 import errno
 import fcntl
@@ -48,19 +46,11 @@ logger = logging.getLogger(__name__)
 
 _BLOCK = 4096  # what the smallest entry counts: a million tiny files are not free
 _ENTRY_NAME = re.compile(r"[0-9a-f]{20}(\.[A-Za-z0-9]{1,10})?", re.ASCII)
-_PLAIN_URL = re.compile(r"https?://[^/?#\[\]]*(?![^/?#])([^?#]*)")
 _PLAIN_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}", re.ASCII)
 _TEMP_NAME = re.compile(r"\.mmmedia-[0-9a-f]{16}\.tmp", re.ASCII)
 _ATTRIBUTE = "user.mmmedia"
 _LARGE = 64  # from so many entries on, eviction frees more than it must, so that scans are rare:
 _SPARE = 32  # this part of the budget
-_RESERVE = 4096  # this part of the budget is what a process takes in advance,
-_MIN_RESERVE = 65536  # unless that is less than this
-_PROCESSES = 32  # that may each have a reserve which a scan by another did not see
-_LOCAL_FILE_SYSTEMS = frozenset(
-    {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "ramfs", "tmpfs", "xfs", "zfs"}
-)
-_SMALL = 65536  # bytes, of which a checksum takes some 20 microseconds
 _CLOCK_SKEW = 5.0  # seconds by which the clocks of two machines that share a directory may differ
 _LOCK_PATIENCE = 5.0  # seconds; only a process stopped in the middle of a put makes anyone wait this long
 _TEMP_AGE = 3600.0  # seconds after which a temp file counts as abandoned where files can't be locked
@@ -77,9 +67,8 @@ class CacheStats:
         evictions: Entries removed because the budget was exceeded.
         expiries: Entries found to be older than the time to live.
         corruptions: Entries found damaged: not of the length or checksum they were stored with.
-        bytes: What the entries count together, at least 4096 each. All processes' entries are in it, and what
-            other processes that are writing have reserved: each 1/4096 of the budget.
-        entries: How many there are; those that other processes wrote on their reserve are not yet in it.
+        bytes: What the entries count together, at least 4096 each. All processes' entries are in it.
+        entries: How many there are.
     """
 
     hits: int = 0
@@ -120,64 +109,38 @@ def entry_name(url: str) -> str:
     >>> entry_name("https://example.org/cat.jpg%00")
     '1b81246769c397f03e32'
     """
-    path = _path_of(url)
-    name = path.rpartition("/")[2]
-    if name and not name.startswith("."):
-        stem, dot, rest = name.rpartition(".")
-        suffix = dot + rest if stem else ""
-    else:
-        suffix = PurePosixPath(path).suffix  # which looks at more than the last segment, at more cost
+    try:
+        suffix = PurePosixPath(urlsplit(url).path).suffix
+    except ValueError:  # a malformed URL
+        suffix = ""
     if not _PLAIN_SUFFIX.fullmatch(suffix):
         suffix = ""
     return sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:20] + suffix
-
-
-def _path_of(url: str) -> str:
-    """The path of a URL, empty if it is malformed."""
-    if url.isascii() and url.isprintable() and (plain := _PLAIN_URL.match(url)):
-        return plain[1]  # what `urlsplit` would say, which has more to look for
-    try:
-        return urlsplit(url).path
-    except ValueError:
-        return ""
 
 
 _short_entry_name = functools.lru_cache(maxsize=4096)(entry_name)
 
 
 def _absolute(directory: str | os.PathLike[str]) -> str:
-    text = os.fspath(directory)
-    return _normal(text) if text.startswith("/") else os.path.abspath(os.path.expanduser(text))
-
-
-_normal = functools.lru_cache(maxsize=64)(os.path.normpath)
+    return os.path.abspath(os.path.expanduser(os.fspath(directory)))
 
 
 def _charge(size: int) -> int:
     return max(size, _BLOCK)
 
 
-def _crc32(data: bytes) -> int:
-    """The CRC-32 of some bytes.
-
-    For more than 5 KB at a time zlib lets go of the interpreter's lock; where a busy event loop takes it,
-    having it back takes longer than the sum of a small file.
-    """
-    if len(data) > _SMALL:
-        return zlib.crc32(data)
-    view, crc = memoryview(data), 0
-    for start in range(0, len(data), 5120):
-        crc = zlib.crc32(view[start : start + 5120], crc)
-    return crc
-
-
 class _Account(NamedTuple):
     """What all processes know together about a directory."""
 
-    size: int  # of all entries, each counted at least as a block, and of all reserves
+    size: int  # of all entries, each counted at least as a block
     entries: int
     changes: int  # entries written since the last scan
-    scans: int  # how many there have been
+
+    def with_entry(self, charge: int, replaced: int | None) -> "_Account":
+        """Add an entry, in place of one of which the charge is given."""
+        return _Account(
+            max(0, self.size + charge - (replaced or 0)), self.entries + (replaced is None), self.changes + 1
+        )
 
     def dumps(self) -> bytes:
         return " ".join(map(str, self)).encode()
@@ -185,34 +148,10 @@ class _Account(NamedTuple):
     @classmethod
     def loads(cls, text: bytes) -> "_Account | None":
         try:
-            total, entries, changes, scans = map(int, text.split())
-        except ValueError:
+            account = cls(*map(int, text.split()))
+        except (TypeError, ValueError):
             return None
-        account = cls(total, entries, changes, scans)
         return account if min(account) >= 0 else None
-
-
-class _Reserve(NamedTuple):
-    """What this process has taken of the budget in advance, to write entries without the account."""
-
-    left: int = 0
-    used: int = 0
-    entries: int = 0  # written on it
-    scans: int = 0  # those of the account when it was taken
-
-    def spend(self, charge: int) -> "_Reserve":
-        return _Reserve(self.left - charge, self.used + charge, self.entries + 1, self.scans)
-
-    def settled(self, account: _Account) -> _Account:
-        """Give back what is left, and enter what was written."""
-        # After a scan by another process, which may not have counted what was written later: rather twice.
-        change = -self.left if account.scans == self.scans else self.used
-        return _Account(
-            max(0, account.size + change),
-            account.entries + self.entries,
-            account.changes + self.entries,
-            account.scans,
-        )
 
 
 class _Label(NamedTuple):
@@ -224,7 +163,7 @@ class _Label(NamedTuple):
     last_modified: str = ""
 
     def describes(self, data: bytes) -> bool:
-        return self.length == len(data) and self.crc32 == _crc32(data)
+        return self.length == len(data) and self.crc32 == zlib.crc32(data)
 
     def dumps(self) -> bytes:
         return f"{self.length}\n{self.crc32}\n{self.etag}\n{self.last_modified}".encode()
@@ -298,27 +237,6 @@ def _write_all(file: int, data: bytes) -> None:
         written += os.write(file, memoryview(data)[written:])
 
 
-def _link(file: int, path: str) -> None:
-    """Give an unnamed file a name that does not exist yet."""
-    # With any `src_dir_fd` at all, as only then Python makes the call that follows the link in /proc.
-    os.link(f"/proc/self/fd/{file}", path, src_dir_fd=file, follow_symlinks=True)
-
-
-def _is_local(directory: str) -> bool:
-    """Whether a directory lies on a disk of this machine or in its memory, as far as that is known."""
-    try:
-        device = Path(directory).stat().st_dev
-        with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="replace") as mounts:
-            kinds = [
-                mount.partition(" - ")[2].split()[0]
-                for mount in mounts
-                if mount.split()[2] == f"{os.major(device)}:{os.minor(device)}"
-            ]
-    except (OSError, IndexError, ValueError):
-        return False
-    return bool(kinds) and _LOCAL_FILE_SYSTEMS.issuperset(kinds)
-
-
 def _remove(path: str) -> bool:
     """Remove a file; True if it is gone, by whosever hand."""
     try:
@@ -358,9 +276,6 @@ class _Directory:
         self._counts = dict.fromkeys(("hits", "misses", "puts", "evictions", "expiries", "corruptions"), 0)
         self._own_account: _Account | None = None
         self.shares_account = True
-        self.can_unname = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
-        self.is_local: bool | None = None
-        """Whether a name can be looked up without waiting for a network; None until somebody has asked."""
         self.start_afresh()
         _directories_alive.add(self)
 
@@ -368,7 +283,6 @@ class _Directory:
         """Forget what other threads, perhaps of the process that this one was forked from, are doing."""
         self._lock = threading.Lock()
         self._counts_lock = threading.Lock()
-        self._reserve = _Reserve()
 
     def count(self, name: str, number: int = 1) -> None:
         with self._counts_lock:
@@ -392,51 +306,16 @@ class _Directory:
                 os.close(file)
 
     def account(self, file: int) -> _Account | None:
-        """The account, or None if nobody has scanned this directory yet. Call it `locked`.
-
-        It says what there is: this process's reserve ends with it.
-        """
-        if self.shares_account:
-            text = _get_attribute(file)
-            account = None if text is None else _Account.loads(text)
-        else:
-            account = self._own_account
-        if self._reserve.scans:
-            reserve, self._reserve = self._reserve, _Reserve()
-            if account is not None:
-                account = reserve.settled(account)
-                self.set_account(file, account)
-        return account
+        """The account, or None if nobody has scanned this directory yet. Call it `locked`."""
+        if not self.shares_account:
+            return self._own_account
+        text = _get_attribute(file)
+        return None if text is None else _Account.loads(text)
 
     def set_account(self, file: int, account: _Account) -> None:
         if self.shares_account and not _set_attribute(file, account.dumps()):
             self.shares_account = False
         self._own_account = account
-
-    def take_reserve(self, size: int, account: _Account) -> None:
-        """Go on without the account, in which so much has been entered for it. Call it `locked`."""
-        if size:
-            self._reserve = _Reserve(size, scans=account.scans)
-
-    def publish_on_reserve(self, file: int, path: str, charge: int) -> bool:
-        """Give an unnamed file its name, if that does not exist and there is enough left for it."""
-        if charge > self._reserve.left:
-            return False
-        with self._lock:
-            if charge > self._reserve.left:
-                return False
-            try:
-                _link(file, path)
-            except FileExistsError:
-                return False
-            self._reserve = self._reserve.spend(charge)
-            return True
-
-    def settle(self) -> None:
-        """Bring the account up to date."""
-        if self._reserve.scans:
-            with contextlib.suppress(OSError), self.locked() as file:
-                self.account(file)
 
 
 _directories_alive: "weakref.WeakSet[_Directory]" = weakref.WeakSet()
@@ -479,9 +358,6 @@ class MediaCache:
         self.ttl_secs = ttl_secs
         self._clock = clock
         self._shared = _Directory(str(self.directory))
-        reserve = max_bytes // _RESERVE
-        self._reserve = reserve if reserve >= _MIN_RESERVE else 0
-        self._limit = max_bytes - _PROCESSES * self._reserve
 
     def __repr__(self) -> str:
         return f"MediaCache({str(self.directory)!r}, max_bytes={self.max_bytes}, ttl_secs={self.ttl_secs})"
@@ -502,22 +378,9 @@ class MediaCache:
             url: The URL as it was given to `put`.
             max_size: Take a larger entry for a miss, without reading it.
         """
-        if self._shared.is_local is None:
-            self._shared.is_local = _is_local(self._shared.path)
         entry = self._read(self._file(url), max_size, stale=False)
         self._shared.count("misses" if entry is None else "hits")
         return None if entry is None else entry.data
-
-    def is_missing(self, url: str) -> bool:
-        """Whether there surely is nothing stored for a URL, which counts as a miss.
-
-        Never waits long, so that an event loop may ask: of a directory on a network nothing is known, nor of
-        one that has not yet been used.
-        """
-        if not self._shared.is_local or os.access(self._file(url), os.F_OK):
-            return False
-        self._shared.count("misses")
-        return True
 
     def get_stale(self, url: str, *, max_size: int | None = None) -> StaleEntry | None:
         """The expired entry of a URL, if its server can be asked whether it is still good.
@@ -547,7 +410,7 @@ class MediaCache:
         # Attributes are small on every file system, and this one has a line for each.
         if len(etag) + len(last_modified) > 512 or not (etag + last_modified).isprintable():
             etag = last_modified = ""
-        label = _Label(len(data), _crc32(data), etag, last_modified)
+        label = _Label(len(data), zlib.crc32(data), etag, last_modified)
         path = self._file(url)
         try:
             try:
@@ -607,7 +470,7 @@ class MediaCache:
         account = None
         with contextlib.suppress(OSError), self._shared.locked() as directory:
             account = self._shared.account(directory) or self._scan(directory, evict=False)
-        account = account or _Account(0, 0, 0, 0)
+        account = account or _Account(0, 0, 0)
         return CacheStats(**self._shared.counts(), bytes=account.size, entries=account.entries)
 
     def _age(self, status: os.stat_result) -> float:
@@ -622,18 +485,6 @@ class MediaCache:
     def _set_times(self, file: int, downloaded_ns: int | None = None) -> None:
         now = int(self._clock() * 1e9)
         os.utime(file, ns=(now, now if downloaded_ns is None else downloaded_ns))
-
-    def _is_dated(self) -> bool:
-        """Whether the system dates files by the clock that this cache goes by.
-
-        A file server has its own; and tests set back the clock of a process, by all sorts of means.
-        """
-        now = self._clock()
-        return (
-            bool(self._shared.is_local)
-            and abs(now - time.clock_gettime(time.CLOCK_REALTIME)) < 1
-            and abs(now - time.monotonic() - _MONOTONIC_EPOCH) < 1
-        )
 
     def _read(self, path: str, max_size: int | None, *, stale: bool) -> StaleEntry | None:
         """Read an entry of the wanted kind, fresh or stale, and drop it if it is of no use to anyone."""
@@ -677,38 +528,21 @@ class MediaCache:
 
     def _store(self, path: str, data: bytes, label: _Label) -> None:
         """Write a file that nobody sees and publish it under its name."""
-        temp, file = self._create_unnamed() or self._create_temp()
+        temp, file = self._create_temp()
         try:
             _write_all(file, data)
             _set_attribute(file, label.dumps())
-            if not self._is_dated():
-                self._set_times(file)
-            self._publish(temp, file, path, _charge(len(data)))
-            temp = ""
+            self._set_times(file)
+            self._publish(temp, path, _charge(len(data)))
+        except BaseException:
+            _remove(temp)
+            raise
         finally:
-            # Closed last: until here the lock on the file tells others that its writer lives.
-            if temp:
-                _remove(temp)
-            os.close(file)
-
-    def _create_unnamed(self) -> tuple[str, int] | None:
-        """Make a file without a name, which vanishes with its writer; None where there is no such thing."""
-        if not self._shared.can_unname:
-            return None
-        try:
-            return "", os.open(self._shared.path, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-                raise
-            self._shared.can_unname = False
-            return None
-
-    def _temp_name(self) -> str:
-        return f"{self._shared.path}/.mmmedia-{secrets.token_hex(8)}.tmp"
+            os.close(file)  # last: until here the lock on the file tells others that its writer lives
 
     def _create_temp(self) -> tuple[str, int]:
         while True:
-            path = self._temp_name()
+            path = f"{self._shared.path}/.mmmedia-{secrets.token_hex(8)}.tmp"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             file = os.open(path, flags, 0o666)
             _lock(file, _LOCK_PATIENCE)
@@ -716,53 +550,16 @@ class MediaCache:
                 return path, file
             os.close(file)  # swept between its creation and its lock
 
-    def _publish(self, temp: str, file: int, path: str, charge: int) -> None:
-        if not temp and self._shared.publish_on_reserve(file, path, charge):
-            return
+    def _publish(self, temp: str, path: str, charge: int) -> None:
         with self._shared.locked() as directory:
             account = self._shared.account(directory)
-            replaced = _charge_of(path) if temp else None
-            reserve = self._reserve if account and account.size + charge + self._reserve <= self._limit else 0
-            account = self._enter(directory, account, charge + reserve, replaced)
             if account is not None:
-                self._shared.take_reserve(reserve, account)
-            if temp:
-                os.replace(temp, path)
-            else:
-                try:
-                    _link(file, path)
-                except FileExistsError:
-                    if account is not None:  # one that is replaced is no further one
-                        size = max(0, account.size - (_charge_of(path) or 0))
-                        account = account._replace(size=size, entries=account.entries - 1)
-                        self._shared.set_account(directory, account)
-                    temp = self._temp_name()
-                    _link(file, temp)
-                    try:
-                        os.replace(temp, path)
-                    except OSError:
-                        _remove(temp)
-                        raise
-            if account is None or account.size > self._limit or self._is_scan_due(account):
+                # Before the file: a process killed in between leaves the account too high, not too low.
+                account = account.with_entry(charge, _charge_of(path))
+                self._shared.set_account(directory, account)
+            os.replace(temp, path)
+            if account is None or account.size > self.max_bytes or self._is_scan_due(account):
                 self._scan(directory, keep=os.path.basename(path))
-
-    def _enter(
-        self, directory: int, account: _Account | None, charge: int, replaced: int | None
-    ) -> _Account | None:
-        """Enter a new file into the account, in place of one of which the charge is given.
-
-        Before the file itself: a process killed in between leaves the account too high, not too low.
-        """
-        if account is None:
-            return None
-        account = _Account(
-            max(0, account.size + charge - (replaced or 0)),
-            account.entries + (replaced is None),
-            account.changes + 1,
-            account.scans,
-        )
-        self._shared.set_account(directory, account)
-        return account
 
     def _is_scan_due(self, account: _Account) -> bool:
         """Whether enough was written since the last scan to pay for one.
@@ -774,7 +571,6 @@ class MediaCache:
 
     def _scan(self, directory: int, *, keep: str | None = None, evict: bool = True) -> _Account:
         """Count the entries, evict what must go, and settle the account. The directory is locked."""
-        before = self._shared.account(directory)
         now = self._clock()
         names: list[str] = []
         charges: list[int] = []
@@ -794,7 +590,7 @@ class MediaCache:
                     _sweep(item.path)
         size, entries = sum(charges), len(names)
         if evict:
-            target = self._limit
+            target = self.max_bytes
             if size > target and entries >= _LARGE:
                 target -= target // _SPARE
             # By numpy, as sorting a long list would keep every other thread from running meanwhile.
@@ -806,7 +602,7 @@ class MediaCache:
                     size -= charges[index]
                     entries -= 1
                     self._shared.count("expiries" if is_expired else "evictions")
-        account = _Account(size, entries, 0, before.scans + 1 if before else 1)
+        account = _Account(size, entries, 0)
         self._shared.set_account(directory, account)
         return account
 
@@ -834,7 +630,6 @@ class MediaCache:
                 self._shared.set_account(directory, account)
 
 
-_MONOTONIC_EPOCH = time.time() - time.monotonic()
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a planted FIFO must not block
 _EXPIRED = float("-inf")
 _FAR = 1e10  # seconds: ranks stale entries, oldest first, below every fresh one
@@ -864,11 +659,6 @@ _caches: dict[tuple[str, int, float], MediaCache] = {}
 _directories: dict[str, _Directory] = {}
 _warned: set[str] = set()
 _registry_lock = threading.Lock()
-
-
-def find_media_cache(directory: str | os.PathLike[str], max_bytes: int, ttl_secs: float) -> MediaCache | None:
-    """The cache that `get_media_cache` has made for these arguments, None if it has not; touches no disk."""
-    return _caches.get((_absolute(directory), max_bytes, ttl_secs))
 
 
 def get_media_cache(directory: str | os.PathLike[str], max_bytes: int, ttl_secs: float) -> MediaCache | None:
@@ -918,10 +708,4 @@ def _after_fork() -> None:
         directory.start_afresh()
 
 
-def _settle() -> None:
-    for directory in list(_directories_alive):
-        directory.settle()
-
-
-atexit.register(_settle)
 os.register_at_fork(after_in_child=_after_fork)

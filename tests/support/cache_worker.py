@@ -58,8 +58,6 @@ def die(directory: str, call: str, number: str) -> None:
             plain(arguments[0], arguments[1][: len(arguments[1]) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
 
-    if call == "replace":  # only what is in the way of a file without a name takes that call
-        open_cache(directory).put(url(int(number)), body(int(number)))
     setattr(os, call, killed)
     open_cache(directory).put(url(int(number)), body(int(number)))
 
@@ -97,6 +95,4 @@ if __name__ == "__main__":
     name, *rest = sys.argv[1:]
     if os.environ.get("WITHOUT_ATTRIBUTES"):
         forbid_attributes()
-    if os.environ.get("WITHOUT_UNNAMED"):
-        del os.O_TMPFILE
     {"hammer": hammer, "die": die, "fork": fork}[name](*rest)
