@@ -341,6 +341,23 @@ def test_names_that_are_taken_cost_a_warning_and_no_fetch(caplog: pytest.LogCapt
     assert "No metrics" in caplog.text
 
 
+def test_a_gauge_is_read_whenever_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics.register()
+    monkeypatch.setattr(metrics, "_sources", [])
+    lengths = iter([3.0, 5.0])
+    metrics.register_gauge("mmmedia_pool_queue_length", lambda: next(lengths), "kitchen")
+    assert [value("mmmedia_pool_queue_length", pool="kitchen") for _ in range(2)] == [3.0, 5.0]
+
+
+def test_a_media_io_of_ones_own_says_what_it_loads() -> None:
+    class Smells(Plain):
+        modality = "smell"
+
+    with Counted(("mmmedia_decode_seconds_count", {"modality": "smell", "path": ""})) as counted:
+        MediaConnector().load_from_url("data:;base64,AAAA", Smells())
+    assert counted.grown == [1]
+
+
 # The documents.
 
 

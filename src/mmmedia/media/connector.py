@@ -45,7 +45,7 @@ from mmmedia.errors import (
     UnsupportedMediaError,
 )
 from mmmedia.flight import Departure, Flight, SingleFlight, fly_again, late
-from mmmedia.hops import Errand, Hops, holdable, hops
+from mmmedia.hops import Errand, Hops, holdable, hops, waiting as waiting_hops
 from mmmedia.media.base import MediaIO
 from mmmedia.registry import ExtensionManager
 from mmmedia.urls import domain_list, file_url_path, parse_http_url, redact_url, url_scheme
@@ -128,6 +128,16 @@ def _start_afresh() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_afresh)
+
+
+def _queue_length() -> int:
+    """Return how many calls wait for a thread of `global_thread_pool`."""
+    # Nothing public tells how long the queue of an executor is.
+    queue = getattr(globals().get("global_thread_pool"), "_work_queue", None)
+    return max(queue.qsize() if queue is not None else 0, waiting_hops())
+
+
+metrics.register_gauge("mmmedia_pool_queue_length", _queue_length, "loading")
 
 
 def _hops() -> Hops:

@@ -23,6 +23,8 @@ Frames = npt.NDArray[Any]
 class VideoEmbeddingMediaIO(EmbeddingMediaIO):
     """Loads a video embedding: a `torch.Tensor`, dense, on the CPU."""
 
+    modality = "video_embedding"
+
 
 class VideoMediaIO(MediaIO[tuple[Frames, dict[str, Any]]]):
     """Loads a video to frames, uint8 RGB (n, height, width, 3), and a plain dict of metadata.
@@ -40,6 +42,8 @@ class VideoMediaIO(MediaIO[tuple[Frames, dict[str, Any]]]):
     >>> frames.shape, metadata["frames_indices"]
     ((2, 4, 6, 3), [0, 1])
     """
+
+    modality = "video"
 
     @classmethod
     def merge_kwargs(

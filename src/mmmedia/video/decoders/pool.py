@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from mmmedia import envs
 from mmmedia.cores import usable_cores
+from mmmedia.metrics import register_gauge
 from mmmedia.video.decoders.threads import threads
 
 logger = logging.getLogger(__name__)
@@ -131,3 +132,4 @@ class DecodePool:
 
 
 decode_pool = DecodePool()
+register_gauge("mmmedia_pool_queue_length", lambda: decode_pool.queue_length, "video")

@@ -3,9 +3,10 @@
 import os
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from mmmedia.metrics import note_decode_path
+from mmmedia.metrics import Sample, note_decode_path, register_source
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,14 @@ def decode_stats() -> DecodeStats:
     """
     with _lock:
         return DecodeStats(dict(_paths), dict(_reasons), _frames["wanted"], _frames["decoded"])
+
+
+def _samples() -> Iterator[Sample]:
+    stats = decode_stats()
+    for path, count in stats.paths.items():
+        yield Sample("mmmedia_video_decodes_total", (path,), count)
+    yield Sample("mmmedia_video_frames_wanted_total", (), stats.frames_wanted)
+    yield Sample("mmmedia_video_frames_decoded_total", (), stats.frames_decoded)
+
+
+register_source(_samples)
