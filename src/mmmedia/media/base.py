@@ -96,7 +96,10 @@ class MediaIO(ABC, Generic[T]):
 
     @abstractmethod
     def load_file(self, filepath: Path) -> T:
-        """Load from a file."""
+        """Load from a file.
+
+        The connector does not: it reads the file that it has checked, and calls `load_bytes`.
+        """
 
 
 def decode_base64(data: str | bytes) -> bytes:

@@ -6,15 +6,13 @@ thread pool) belongs to the process and is only referred to.
 
 import asyncio
 import atexit
-import errno
 import functools
 import os
-import stat
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote
@@ -35,18 +33,15 @@ from mmmedia.connections import (
 )
 from mmmedia.egress import EgressPolicy, literal_address
 from mmmedia.errors import (
-    InvalidArgumentError,
     InvalidURLError,
     LimitExceededError,
-    LocalFileError,
-    LocalFileNotFoundError,
     LocalFilesDisabledError,
-    RefusedURLError,
     UnsupportedMediaError,
 )
 from mmmedia.flight import Departure, Flight, SingleFlight, fly_again, late
 from mmmedia.hops import Errand, Hops, holdable, hops, waiting as waiting_hops
 from mmmedia.media.base import MediaIO
+from mmmedia.media.local import allowed_directory, opened_below
 from mmmedia.registry import ExtensionManager
 from mmmedia.urls import domain_list, file_url_path, parse_http_url, redact_url, url_scheme
 
@@ -269,7 +264,7 @@ class MediaConnector:
             modality: dict(kwargs or {}) for modality, kwargs in (media_io_kwargs or {}).items()
         }
         self.connection = connection
-        self.allowed_local_media_path = _allowed_directory(allowed_local_media_path)
+        self.allowed_local_media_path = allowed_directory(allowed_local_media_path)
         self._domains = domain_list(allowed_media_domains)
         self.allowed_media_domains = list(allowed_media_domains or [])
         self.decoded_budget = budget.decoded if decoded_budget is None and budget else decoded_budget
@@ -596,9 +591,10 @@ class MediaConnector:
         url = str(url_spec)
         if self.allowed_local_media_path is None:
             raise LocalFilesDisabledError("Cannot load local files without `--allowed-local-media-path`.")
-        with _opened_below(self.allowed_local_media_path, file_url_path(url)) as (path, size):
-            self._charge_download(size)
-            return self._decode(media_io.load_file, path)
+        with opened_below(self.allowed_local_media_path, file_url_path(url)) as file:
+            self._charge_download(file.size)
+            data = file.read()
+        return self._decode(media_io.load_bytes, data)
 
     # The cache.
 
@@ -870,69 +866,6 @@ def _text_functions() -> tuple[Callable[..., Any], Callable[..., Any]]:
         locate(("PyUnicode_AsUTF8AndSize", ctypes.pythonapi)),
         view(("PyMemoryView_FromMemory", ctypes.pythonapi)),
     )
-
-
-def _allowed_directory(path: str | os.PathLike[str]) -> Path | None:
-    """Check `allowed_local_media_path`; `None` when it is empty."""
-    if not os.fspath(path):
-        return None
-    directory = Path(path)
-    if not directory.exists():
-        raise InvalidArgumentError(f"Invalid `--allowed-local-media-path`: {str(path)!r} does not exist.")
-    if not directory.is_dir():
-        raise InvalidArgumentError(f"Invalid `--allowed-local-media-path`: {str(path)!r} is not a directory.")
-    return directory.absolute()
-
-
-class _OpenPath(type(Path())):  # type: ignore[misc]  # PosixPath or WindowsPath, as the system has it
-    """A path whose name is the file's, but which opens the very file that was checked.
-
-    Whoever swaps the file for a link after the check changes nothing: `os.fspath`, and so `open`, leads
-    through the descriptor.
-    """
-
-    pinned: str | None = None  # a path made from this one (its parent, say) is pinned to nothing
-
-    def __fspath__(self) -> str:
-        return self.pinned or str(self)
-
-
-@contextmanager
-def _opened_below(directory: Path, name: str) -> Iterator[tuple[Path, int]]:
-    """Give the path and the size of a regular file below a directory, kept open for as long.
-
-    Raises:
-        RefusedURLError: (a `ValueError`) it is elsewhere, after `..` and symbolic links.
-        LocalFileError: (an `OSError` and a `ValueError`) it is missing, unreadable or no regular file.
-    """
-    root = os.path.realpath(directory)
-    try:
-        resolved = os.path.realpath(name)
-        _check_below(root, resolved, name)
-        # Without O_NONBLOCK a FIFO would wait for a writer.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-        descriptor = os.open(resolved, flags)
-    except OSError as error:
-        kind = LocalFileNotFoundError if error.errno in (errno.ENOENT, errno.ENOTDIR) else LocalFileError
-        raise kind(f"Cannot open {name!r}: {os.strerror(error.errno or 0)}.") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise LocalFileError(f"{name!r} is not a regular file.")
-        path = _OpenPath(resolved)
-        if os.path.exists(link := f"/proc/self/fd/{descriptor}"):  # noqa: PTH110  # no Path needed
-            _check_below(root, os.path.realpath(link), name)
-            path.pinned = link
-        yield path, status.st_size
-    finally:
-        os.close(descriptor)
-
-
-def _check_below(root: str, path: str, name: str) -> None:
-    if not Path(path).is_relative_to(root):
-        raise RefusedURLError(
-            f"The file path {name!r} must be a subpath of `--allowed-local-media-path`.", reason="path"
-        )
 
 
 def _size_of(media: object) -> int:

@@ -115,9 +115,7 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
         Raises:
             OSError: the file can't be read, and all that `load_bytes` raises.
         """
-        # Not by way of a new Path: the connector's own leads through the file that it has checked.
-        with open(filepath, "rb") as file:  # noqa: PTH123
-            return self.load_bytes(file.read())
+        return self.load_bytes(Path(filepath).read_bytes())
 
     def encode_base64(
         self, media: Image.Image | MediaWithBytes[Image.Image], *, image_format: str = "PNG"
