@@ -16,7 +16,7 @@ import prometheus_client
 import pytest
 import requests
 
-from mmmedia import connections, hops, metrics
+from mmmedia import connections, metrics
 from mmmedia.errors import (
     InvalidMediaError,
     InvalidURLError,
@@ -27,6 +27,7 @@ from mmmedia.errors import (
 )
 from mmmedia.media.base import MediaIO
 from mmmedia.media.connector import MediaConnector
+from mmmedia.work.calls import calls_of_loop, number_waiting
 from support.clips import clip
 from support.server import Server, in_turn, redirect, reply
 
@@ -295,16 +296,16 @@ def test_what_a_closed_loop_has_left_waits_no_more() -> None:
     with ThreadPoolExecutor(1) as pool:
 
         async def leave() -> int:
-            queue = hops.hops(pool, 1)
+            queue = calls_of_loop(pool)
             for _ in range(3):
                 queue.call(gate.wait, 20)
             await asyncio.sleep(0.05)
-            return hops.waiting()
+            return number_waiting()
 
         loop = asyncio.new_event_loop()
         assert loop.run_until_complete(leave()) >= 2
         loop.close()
-        assert hops.waiting() == 0
+        assert number_waiting() == 0
         gate.set()
 
 

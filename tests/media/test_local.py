@@ -14,8 +14,7 @@ import soundfile
 from PIL import Image
 
 from mmmedia.errors import LocalFileError, MediaError
-from mmmedia.media import MediaConnector
-from mmmedia.media import local as local_module
+from mmmedia.media import MediaConnector, local as local_module
 from mmmedia.media.local import opened_below
 from support.clips import clip
 

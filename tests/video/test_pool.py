@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mmmedia.cores import _cgroup_quota, usable_cores
 
 from mmmedia import cores as cores_module
-from mmmedia.cores import _cgroup_quota, usable_cores
 from mmmedia.video.decoders import pool as pool_module
 from mmmedia.video.decoders.pool import DecodePool, decode_pool, worker_count
 from mmmedia.video.decoders.threads import Threads

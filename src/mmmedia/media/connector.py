@@ -5,11 +5,9 @@ thread pool) belongs to the process and is only referred to.
 """
 
 import asyncio
-import atexit
 import functools
 import os
 import sys
-import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -39,11 +37,13 @@ from mmmedia.errors import (
     UnsupportedMediaError,
 )
 from mmmedia.flight import Departure, Flight, SingleFlight, fly_again, late
-from mmmedia.hops import Errand, Hops, holdable, hops, waiting as waiting_hops
 from mmmedia.media.base import MediaIO
 from mmmedia.media.local import allowed_directory, opened_below
 from mmmedia.registry import ExtensionManager
 from mmmedia.urls import domain_list, file_url_path, parse_http_url, redact_url, url_scheme
+from mmmedia.work.calls import Calls, calls_of_loop, holdable, number_waiting
+from mmmedia.work.executors import ProcessPool
+from mmmedia.work.fork import afresh_in_child
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,8 +63,6 @@ MEDIA_CONNECTOR_REGISTRY: ExtensionManager["MediaConnector"] = ExtensionManager(
 
 global_thread_pool: ThreadPoolExecutor
 """The workers that decode for the async methods, `VLLM_MEDIA_LOADING_THREAD_COUNT` of them."""
-
-_pool_lock = threading.Lock()
 
 
 class Fetched(NamedTuple):
@@ -91,26 +89,16 @@ class Fetched(NamedTuple):
 
 
 _NO_ENTRY = StaleEntry(b"")
-_SOON_STORED = 1 << 20
-"""Bytes up to which storing takes a millisecond or so."""
 _flights: SingleFlight[Fetched] = SingleFlight()
+
+
+_loading = ProcessPool("mmmedia", lambda: envs.VLLM_MEDIA_LOADING_THREAD_COUNT)
 
 
 def __getattr__(name: str) -> ThreadPoolExecutor:
     if name != "global_thread_pool":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with _pool_lock:
-        if name not in globals():
-            globals()[name] = _new_thread_pool()
-        pool: ThreadPoolExecutor = globals()[name]
-        return pool
-
-
-def _new_thread_pool() -> ThreadPoolExecutor:
-    pool = ThreadPoolExecutor(envs.VLLM_MEDIA_LOADING_THREAD_COUNT, thread_name_prefix="mmmedia")
-    # The interpreter would first finish all work that is queued; `_register_atexit` runs before that.
-    register = getattr(threading, "_register_atexit", atexit.register)
-    register(lambda: pool.shutdown(wait=False, cancel_futures=True))
+    pool: ThreadPoolExecutor = globals().setdefault(name, _loading.executor())
     return pool
 
 
@@ -121,29 +109,27 @@ def _start_afresh() -> None:
     _flights = SingleFlight()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_afresh)
+afresh_in_child(_start_afresh)
 
 
 def _queue_length() -> int:
     """Return how many calls wait for a thread of `global_thread_pool`."""
     # Nothing public tells how long the queue of an executor is.
     queue = getattr(globals().get("global_thread_pool"), "_work_queue", None)
-    return max(queue.qsize() if queue is not None else 0, waiting_hops())
+    return max(queue.qsize() if queue is not None else 0, number_waiting())
 
 
 metrics.register_gauge("mmmedia_pool_queue_length", _queue_length, "loading")
 
 
-def _hops() -> Hops:
+def _calls() -> Calls:
     """Return what takes the running loop's calls to the thread pool."""
-    pool = globals().get("global_thread_pool") or __getattr__("global_thread_pool")
-    return hops(pool, getattr(pool, "_max_workers", 1))
+    return calls_of_loop(globals().get("global_thread_pool") or __getattr__("global_thread_pool"))
 
 
 async def _in_pool(call: Callable[..., T], *args: Any) -> T:
     """Call in the thread pool; if the caller is cancelled before a worker is free, it never runs."""
-    return await _hops().call(call, *args)
+    return await _calls().call(call, *args)
 
 
 @functools.cache  # an import statement takes its time even when all is loaded
@@ -504,19 +490,10 @@ class MediaConnector:
 
     def _load_fetched(self, url: str, flight: Flight[Fetched], media_io: MediaIO[T]) -> T:
         """Decode what was fetched, and store it if it decodes."""
-        media, store = self._decode_fetched(url, flight, media_io)
-        if store is not None:
-            store()
-        return media
-
-    def _decode_fetched(
-        self, url: str, flight: Flight[Fetched], media_io: MediaIO[T]
-    ) -> tuple[T, Callable[[], object] | None]:
-        """Decode what was fetched; also returns what is then to be called to store it, if anything is."""
         media = self._load_bytes(flight.result.data, media_io)
         if self._media_cache_dir and flight.claim():
-            return media, functools.partial(self._store, url, flight.result)
-        return media, None
+            self._store(url, flight.result)
+        return media
 
     def _store(self, url: str, fetched: Fetched) -> None:
         if not (fetched.etag or fetched.last_modified):
@@ -777,18 +754,8 @@ class _Wanted(Generic[T]):
         return self.future
 
     def load(self) -> T:
-        """Decode what was fetched, for this request alone."""
+        """Decode what was fetched, for this request alone, and store it."""
         return self._connector._load_fetched(self._url, self._flight, self._media_io)
-
-    def _load_then_store(self) -> T | Errand:
-        """Decode what was fetched, and leave storing it, unless it is large, to who does so for all."""
-        media, store = self._connector._decode_fetched(self._url, self._flight, self._media_io)
-        if store is None:
-            return media
-        if len(self._flight.result.data) <= _SOON_STORED:
-            return Errand(media, store)
-        store()  # nobody else's result has to wait for it
-        return media
 
     def charge(self, media: T) -> None:
         """Charge for a copy of what another request decoded."""
@@ -802,7 +769,7 @@ class _Wanted(Generic[T]):
             if self._flight.error is not None:
                 self.future.set_exception(holdable(self._flight.error))
             elif not (self._flight.is_shared and self._share()):
-                _hops().resolve(self.future, self._load_then_store)
+                _calls().resolve(self.future, self.load)
         except Exception as error:  # noqa: BLE001  # its own, and nobody else's who waits
             self.future.set_exception(error)
 
@@ -815,7 +782,7 @@ class _Wanted(Generic[T]):
         shared: SharedDecode | None = self._flight.decodes.get(key)
         if shared is None:
             _, shared_decode = _sharing()
-            made = shared_decode(_hops())
+            made = shared_decode(_calls())
             shared = self._flight.decodes.setdefault(key, made)
             if shared is made:
                 self._flight.call_when_landed(functools.partial(made.open, self._flight), loop)

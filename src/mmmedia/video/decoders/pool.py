@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from mmmedia import envs
-from mmmedia.cores import usable_cores
 from mmmedia.metrics import register_gauge
 from mmmedia.video.decoders.threads import threads
+from mmmedia.work.cores import usable_cores
 
 logger = logging.getLogger(__name__)
 
