@@ -36,13 +36,13 @@ from mmmedia.errors import (
     LocalFilesDisabledError,
     UnsupportedMediaError,
 )
-from mmmedia.flight import Departure, Flight, SingleFlight, fly_again, late
 from mmmedia.media.base import MediaIO
 from mmmedia.media.local import allowed_directory, opened_below
 from mmmedia.registry import ExtensionManager
 from mmmedia.urls import domain_list, file_url_path, parse_http_url, redact_url, url_scheme
 from mmmedia.work.calls import Calls, calls_of_loop, holdable, number_waiting
 from mmmedia.work.executors import ProcessPool
+from mmmedia.work.flight import Flight, SingleFlight, fly_again, late
 from mmmedia.work.fork import afresh_in_child
 
 if TYPE_CHECKING:
@@ -336,7 +336,6 @@ class MediaConnector:
                         allow_redirects,
                         patience=fetch_timeout,
                         linger=bool(self._media_cache_dir),
-                        depart=self._depart,
                     )
                 try:
                     return await self._landed(
@@ -359,13 +358,6 @@ class MediaConnector:
             url, timeout=timeout, allow_redirects=allow_redirects, **stale.validators
         )
         return Fetched.of(answer, stale)
-
-    def _depart(self, departure: Departure[Fetched]) -> None:
-        """Begin a download: when its turn comes, where the connection has slots for all that it does."""
-        if _is_of(getattr(self.connection, "async_get_bytes", None), HTTPConnection.async_get_bytes):
-            self.connection.slots.depart(departure)
-        else:
-            departure.begin()
 
     async def _download_async(self, url: str, timeout: float | None, allow_redirects: bool) -> Fetched:  # noqa: ASYNC109  # of one attempt
         """Fetch, or let the server confirm what is in the cache."""

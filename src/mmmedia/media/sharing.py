@@ -23,8 +23,8 @@ from mmmedia.work.calls import holdable
 if TYPE_CHECKING:
     import asyncio
 
-    from mmmedia.flight import Flight
     from mmmedia.work.calls import Calls
+    from mmmedia.work.flight import Flight
 
 _AT_A_TIME = 16
 """Copies that one thread makes before it hands them over; others make the next ones meanwhile."""
