@@ -7,7 +7,6 @@ thread pool) belongs to the process and is only referred to.
 import asyncio
 import functools
 import os
-import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -553,7 +552,7 @@ class MediaConnector:
             raise UnsupportedMediaError("Only base64 data URLs are supported for now.")
         self._charge_download((len(url) - comma - 1) * 3 // 4)
         load: Callable[..., T] = _load_base64
-        return self._decode(load, media_io, media_type.strip(), url, comma + 1)
+        return self._decode(load, media_io, media_type.strip(), url[comma + 1 :])
 
     def _load_file_url(self, url_spec: "str | Url", media_io: MediaIO[T]) -> T:
         """Load from a file below the allowed path."""
@@ -787,44 +786,9 @@ class _Wanted(Generic[T]):
             self.future.set_exception(late(self._seconds or 0.0))
 
 
-def _load_base64(media_io: MediaIO[T], media_type: str, url: str, start: int) -> T:
-    """Load what stands in `url` from `start` on; percent-encoding is undone where there is some."""
-    load: Any = media_io.load_base64
-    module: str = getattr(getattr(load, "__func__", None), "__module__", "")
-    if module.startswith("mmmedia.media.") and media_type.lower() != "video/jpeg" and url.isascii():
-        # Our own decode any buffer, and refuse a percent sign: no copy of 20 MB, nor a search through them.
-        try:
-            loaded: T = load(media_type, _ascii_buffer(url)[start:])
-        except ValueError:
-            if "%" not in url:
-                raise
-        else:
-            return loaded
-    data = url[start:]
+def _load_base64(media_io: MediaIO[T], media_type: str, data: str) -> T:
+    """Load what stands in a data URL; percent-encoding is undone where there is some."""
     return media_io.load_base64(media_type, unquote(data, errors="replace") if "%" in data else data)
-
-
-def _ascii_buffer(text: str) -> memoryview | bytes:
-    """Return the bytes of an ASCII text without copying it; to be used while `text` lives."""
-    if sys.implementation.name != "cpython":
-        return text.encode("ascii")
-    locate, view = _text_functions()
-    buffer: memoryview = view(locate(text, None), len(text), 0x100)  # PyBUF_READ
-    return buffer
-
-
-@functools.cache
-def _text_functions() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return what tells where a text lies in memory, and what makes a view of so many bytes there."""
-    import ctypes
-
-    prototype = ctypes.PYFUNCTYPE
-    locate = prototype(ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-    view = prototype(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
-    return (
-        locate(("PyUnicode_AsUTF8AndSize", ctypes.pythonapi)),
-        view(("PyMemoryView_FromMemory", ctypes.pythonapi)),
-    )
 
 
 def _size_of(media: object) -> int:
