@@ -151,36 +151,6 @@ def test_a_forked_child_has_no_part_in_its_parents_reserve(tmp_path: Path) -> No
     assert accounted(cache) == (22 * 4096, 22)
 
 
-# -- looking without waiting ------------------------------------------------------------------------------
-
-
-@LINUX
-def test_a_missing_entry_is_known_at_once_on_a_local_disk(tmp_path: Path) -> None:
-    cache = open_cache(tmp_path)
-    cache.put(url(1), b"x")
-    assert not cache.is_missing(url(2)), "nobody has asked yet what file system it is"
-    assert cache.get(url(2)) is None
-    if not cache._shared.is_local:
-        pytest.skip("this directory is on a network, or on something unknown")
-    assert cache.is_missing(url(2))
-    assert not cache.is_missing(url(1))
-    assert cache.stats.misses == 2
-
-
-def test_of_a_directory_on_a_network_nothing_is_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cache_module, "_LOCAL_FILE_SYSTEMS", frozenset({"none of these"}))
-    cache = open_cache(tmp_path)
-    assert cache.get(url(1)) is None
-    assert not cache.is_missing(url(1))
-    assert cache.stats.misses == 1
-
-
-def test_what_is_no_directory_is_not_local(tmp_path: Path) -> None:
-    assert not cache_module._is_local(str(tmp_path / "nowhere"))
-
-
 # -- dates and sums ---------------------------------------------------------------------------------------
 
 

@@ -510,17 +510,6 @@ class MediaCache:
         self._shared.count("misses" if entry is None else "hits")
         return None if entry is None else entry.data
 
-    def is_missing(self, url: str) -> bool:
-        """Whether there surely is nothing stored for a URL, which counts as a miss.
-
-        Never waits long, so that an event loop may ask: of a directory on a network nothing is known, nor of
-        one that has not yet been used.
-        """
-        if not self._shared.is_local or os.access(self._file(url), os.F_OK):
-            return False
-        self._shared.count("misses")
-        return True
-
     def get_stale(self, url: str, *, max_size: int | None = None) -> StaleEntry | None:
         """The expired entry of a URL, if its server can be asked whether it is still good.
 
@@ -866,11 +855,6 @@ _caches: dict[tuple[str, int, float], MediaCache] = {}
 _directories: dict[str, _Directory] = {}
 _warned: set[str] = set()
 _registry_lock = threading.Lock()
-
-
-def find_media_cache(directory: str | os.PathLike[str], max_bytes: int, ttl_secs: float) -> MediaCache | None:
-    """The cache that `get_media_cache` has made for these arguments, None if it has not; touches no disk."""
-    return _caches.get((_absolute(directory), max_bytes, ttl_secs))
 
 
 def get_media_cache(directory: str | os.PathLike[str], max_bytes: int, ttl_secs: float) -> MediaCache | None:

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from mmmedia import envs, metrics
 from mmmedia.budget import MediaBudget
-from mmmedia.cache import MediaCache, StaleEntry, find_media_cache, get_media_cache
+from mmmedia.cache import MediaCache, StaleEntry, get_media_cache
 from mmmedia.connections import (
     Download,
     FetchPolicy,
@@ -318,7 +318,7 @@ class MediaConnector:
             if not self._is_http(url):
                 return await _in_pool(self._load_in_place, url, media_io)
             self._assert_url_in_allowed_media_domains(url)
-            if self._media_cache_dir and not self._is_missing(url):
+            if self._media_cache_dir:
                 load: Callable[..., tuple[bool, T]] = self._load_cached
                 found, media = await _in_pool(load, url, media_io)
                 if found:
@@ -408,18 +408,6 @@ class MediaConnector:
     def _assert_url_in_allowed_media_domains(self, url_spec: "str | Url") -> None:
         """Raise `RefusedURLError` (a `ValueError`) if the host of an HTTP URL is not allowed."""
         self._domains.check(parse_http_url(str(url_spec)).host)
-
-    def _is_missing(self, url: str) -> bool:
-        """Say, without waiting for a disk, whether the cache surely has no entry of a URL.
-
-        A subclass may keep its bytes elsewhere.
-        """
-        if not _is_of(self._get_cached_bytes, MediaConnector._get_cached_bytes):
-            return False
-        cache = find_media_cache(
-            self._media_cache_dir, self._media_cache_max_bytes, self._media_cache_ttl_secs
-        )
-        return cache is not None and cache.is_missing(url)
 
     def _load_cached(self, url: str, media_io: MediaIO[T]) -> tuple[bool, T]:
         """Read from the cache and decode; the first item says whether there was anything to decode."""
