@@ -42,6 +42,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from mmmedia import metrics
+
 logger = logging.getLogger(__name__)
 
 _BLOCK = 4096  # what the smallest entry counts: a million tiny files are not free
@@ -698,6 +700,17 @@ def all_stats() -> dict[str, CacheStats]:
     with _registry_lock:
         caches = {cache._shared.path: cache for cache in _caches.values()}
     return {path: cache.stats for path, cache in caches.items()}
+
+
+def _samples() -> Iterator[metrics.Sample]:
+    for directory, stats in all_stats().items():
+        for name in ("hits", "misses", "puts", "evictions", "expiries", "corruptions"):
+            yield metrics.Sample(f"mmmedia_cache_{name}_total", (directory,), getattr(stats, name))
+        yield metrics.Sample("mmmedia_cache_bytes", (directory,), stats.bytes)
+        yield metrics.Sample("mmmedia_cache_entries", (directory,), stats.entries)
+
+
+metrics.register_source(_samples)
 
 
 def _after_fork() -> None:

@@ -509,7 +509,7 @@ def async_error(error: Exception, url: str) -> Exception:
 def environment_proxy(url: HTTPURL) -> str | None:
     """Return the proxy that the environment names for a URL (`https_proxy`, `no_proxy`, …)."""
     # `getproxies` of the standard library goes through the whole environment, at every request.
-    if envs.absent(_PROXY_VARIABLES[url.scheme]):
+    if not any(map(os.environ.get, _PROXY_VARIABLES[url.scheme])):
         return None
     from urllib.request import (  # type: ignore[attr-defined]  # typeshed omits the second
         getproxies_environment,

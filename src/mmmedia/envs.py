@@ -16,13 +16,11 @@ name under the prefix `MMMEDIA_` wins over the one under `VLLM_`; an empty varia
 import functools
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from types import ModuleType
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from mmmedia.errors import InvalidSettingError
 
@@ -54,10 +52,6 @@ if TYPE_CHECKING:
     VLLM_MM_HASHER_ALGORITHM: str
 
 Value = str | int | float | bool
-
-# A request reads ten settings, of which hardly any is set, and `os.environ.get` takes its time to say so.
-_environ = os.environ
-_variables: Mapping[object, str | bytes] = getattr(_environ, "_data", {})
 
 
 def _text(text: str) -> str:
@@ -121,7 +115,11 @@ _ceilings: ContextVar[Mapping[str, int] | None] = ContextVar("mmmedia_ceilings",
 
 @contextmanager
 def at_most(ceilings: Mapping[str, int]) -> Iterator[None]:
-    """Lower limits inside the block, in this context only: the setting of each name to at most its number."""
+    """Lower limits of decoding inside the block, in this context only.
+
+    Args:
+        ceilings: by the name of a setting, what it is at most, also where it sets no limit.
+    """
     token = _ceilings.set(ceilings)
     try:
         yield
@@ -129,52 +127,31 @@ def at_most(ceilings: Mapping[str, int]) -> Iterator[None]:
         _ceilings.reset(token)
 
 
-def absent(variables: tuple[str, ...]) -> bool:
-    """Say, at little cost, whether none of these environment variables exists."""
-    if not _variables or os.environ is not _environ:
-        return not any(variable in os.environ for variable in variables)
-    return _variables.keys().isdisjoint(_keys(variables))
-
-
-@functools.lru_cache(maxsize=256)
-def _keys(variables: tuple[str, ...]) -> tuple[object, ...]:
-    encode: Callable[[str], object] = getattr(_environ, "encodekey", str)
-    return tuple(map(encode, variables))
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Setting:
-    """One setting: its `VLLM_` name, default, how its text is read, and what it means."""
+    """One setting.
+
+    Attributes:
+        name: the `VLLM_` one.
+        default: its value where no variable sets it.
+        parse: reads the text of a variable.
+        meaning: what it means, in words.
+        variables: the environment variables that set it, the winning one first.
+    """
 
     name: str
     default: Value
     parse: Callable[[str], Value]
     meaning: str
+    variables: tuple[str, str] = field(init=False)
 
-    @functools.cached_property
-    def variables(self) -> tuple[str, str]:
-        """The environment variables that set it, the winning one first."""
-        return "MMMEDIA_" + self.name.removeprefix("VLLM_"), self.name
-
-    @functools.cached_property
-    def keys(self) -> tuple[object, object]:
-        """Those two as `os.environ` keeps them."""
-        winning, other = _keys(self.variables)
-        return winning, other
-
-    @functools.cached_property
-    def _last(self) -> tuple[tuple[str | bytes | None, ...], Value]:
-        """What the variables were when they were last read, and what that meant."""
-        return (None, None), self.default
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "variables", ("MMMEDIA_" + self.name.removeprefix("VLLM_"), self.name))
 
     @property
     def expected(self) -> str:
         """What a value must be, in words."""
         return _EXPECTED[self.parse]
-
-    def __get__(self, module: object, owner: type) -> "Value | Setting":
-        """Return its value now, as an attribute of the module."""
-        return self if module is None else self.read()
 
     def read(self) -> Value:
         """Return its value now.
@@ -182,15 +159,7 @@ class Setting:
         Raises:
             InvalidSettingError: (a `ValueError`) the variable's text can't be read.
         """
-        if _variables and os.environ is _environ:
-            winning, other = self.keys
-            texts = _variables.get(winning), _variables.get(other)
-            last_texts, value = self._last
-            if texts != last_texts:
-                value = _parsed(self, *texts)
-                vars(self)["_last"] = texts, value  # as a cached property would, which this is
-        else:
-            value = _parsed(self, *map(os.environ.get, self.variables))
+        value = self.value_of(*map(os.environ.get, self.variables))
         if (ceilings := _ceilings.get()) is None:
             return value
         ceiling = ceilings.get(self.name)
@@ -198,18 +167,16 @@ class Setting:
             return value
         return min(value, ceiling) if value > 0 else ceiling
 
-
-def _parsed(setting: Setting, *values: str | bytes | None) -> Value:
-    """Return what a setting is when its variables have these values."""
-    for variable, value in zip(setting.variables, values, strict=True):
-        text = os.fsdecode(value or "")
-        if not text.strip():
-            continue
-        try:
-            return setting.parse(text)
-        except (ValueError, KeyError, OverflowError):
-            raise InvalidSettingError(f"{variable}={text[:64]!r}: expected {setting.expected}.") from None
-    return setting.default
+    def value_of(self, *texts: str | None) -> Value:
+        """Return its value when its variables have these texts; errors as of `read`."""
+        for variable, text in zip(self.variables, texts, strict=True):
+            if text is None or not text.strip():
+                continue
+            try:
+                return self.parse(text)
+            except (ValueError, KeyError, OverflowError):
+                raise InvalidSettingError(f"{variable}={text[:64]!r}: expected {self.expected}.") from None
+        return self.default
 
 
 SETTINGS: dict[str, Setting] = {
@@ -257,20 +224,58 @@ SETTINGS: dict[str, Setting] = {
 }  # fmt: skip
 
 
-class _Settings(ModuleType):
-    """This module, with its settings as attributes: by `__getattr__` finding them takes twice as long."""
-
-
-for _name, _setting in SETTINGS.items():
-    setattr(_Settings, _name, _setting)
-sys.modules[__name__].__class__ = _Settings
-
-
 def __getattr__(name: str) -> Value:
     setting = SETTINGS.get(name.replace("MMMEDIA_", "VLLM_", 1))
     if setting is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return setting.read()
+
+
+class FetchSettings(NamedTuple):
+    """What a fetch goes by: the settings as they were when its request began; see `fetch_settings`.
+
+    Attributes:
+        attempts: how many to make in all.
+        allow_redirects: follow redirects.
+        max_download_bytes: of one download; `None` for no limit.
+        revalidate: ask servers whether expired entries of the cache are still good.
+    """
+
+    attempts: int
+    allow_redirects: bool
+    max_download_bytes: int | None
+    revalidate: bool
+
+
+_FETCH_SETTINGS = (
+    "VLLM_MEDIA_FETCH_MAX_RETRIES",
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS",
+    "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB",
+    "VLLM_MEDIA_CACHE_REVALIDATE",
+)
+_FETCH_VARIABLES = tuple(variable for name in _FETCH_SETTINGS for variable in SETTINGS[name].variables)
+
+
+def fetch_settings() -> FetchSettings:
+    """Return what a fetch that begins now goes by.
+
+    Raises:
+        InvalidSettingError: (a `ValueError`) a variable's text can't be read.
+
+    >>> fetch_settings().max_download_bytes
+    268435456
+    """
+    return _fetch_settings_of(*map(os.environ.get, _FETCH_VARIABLES))
+
+
+@functools.lru_cache(maxsize=16)
+def _fetch_settings_of(*texts: str | None) -> FetchSettings:
+    attempts, allow_redirects, megabytes, revalidate = (
+        SETTINGS[name].value_of(*texts[2 * index : 2 * index + 2])
+        for index, name in enumerate(_FETCH_SETTINGS)
+    )
+    size = int(megabytes) * 1024 * 1024
+    return FetchSettings(int(attempts), bool(allow_redirects), size if size > 0 else None, bool(revalidate))
 
 
 def __dir__() -> list[str]:

@@ -4,8 +4,9 @@ Where prometheus-client is installed (``pip install mmmedia[metrics]``), downloa
 cache and the pools are counted in its default registry, from the first use on or from `register`. Where it
 is not, every function here does nothing.
 
-`METRICS` says what there is; `docs/metrics.md` explains it. Events are counted as they happen. What other
-modules count anyhow (the cache, the ways through the video decoders, queues) is read when Prometheus asks.
+`METRICS` says what there is; `docs/metrics.md` explains it. Events are counted as they happen. What others
+count anyhow (the cache, the ways through the video decoders, queues) is read when Prometheus asks: who has
+such a number registers it here by `register_gauge`, or several at once by `register_source`.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 from asyncio import CancelledError
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, cast
@@ -27,8 +28,7 @@ from mmmedia.errors import (
     MediaError,
     RefusedURLError,
 )
-from mmmedia.hops import waiting as waiting_hops
-from mmmedia.slots import waiting as waiting_downloads
+from mmmedia.work.fork import afresh_in_child
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -163,18 +163,56 @@ class _Decoding:
             self._metrics.failures.labels(self._modality).inc()
 
 
+class Sample(NamedTuple):
+    """One number of a metric.
+
+    Attributes:
+        name: of the metric, one of `METRICS`.
+        labels: a value for each of its labels.
+        value: the number, of a counter the total since the process began.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    value: float
+
+
+_sources: list[Callable[[], Iterable[Sample]]] = []
+
+
+def register_source(read: Callable[[], Iterable[Sample]]) -> None:
+    """Have `read` called whenever Prometheus asks, from any thread, for numbers that are counted elsewhere.
+
+    Args:
+        read: takes no argument; no two sources give samples of the same name and labels.
+    """
+    _sources.append(read)
+
+
+def register_gauge(name: str, read: Callable[[], float], *labels: str) -> None:
+    """Have `read` called whenever Prometheus asks, from any thread, for the value of one metric.
+
+    Args:
+        name: of the metric, one of `METRICS`.
+        read: takes no argument.
+        labels: a value for each label of the metric.
+    """
+    register_source(lambda: (Sample(name, labels, read()),))
+
+
 class _Collector:
-    """Reads what other modules count, as far as they are loaded."""
+    """Reads what others count."""
 
     def describe(self) -> "Iterable[Metric]":
         return ()  # without it, the registry would collect once to learn the names
 
     def collect(self) -> "Iterator[Metric]":
         families: dict[str, Any] = {}
-        for name, labels, value in self._samples():
-            if name not in families:
-                families[name] = self._family(name)
-            families[name].add_metric(labels, value)
+        for read in tuple(_sources):
+            for name, labels, value in read():
+                if name not in families:
+                    families[name] = self._family(name)
+                families[name].add_metric(labels, value)
         yield from families.values()
 
     @staticmethod
@@ -183,30 +221,6 @@ class _Collector:
 
         kind, meaning, labels, _ = METRICS[name]
         return (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(name, meaning, labels=labels)
-
-    @staticmethod
-    def _samples() -> Iterator[tuple[str, list[str], float]]:
-        if cache := sys.modules.get("mmmedia.cache"):
-            for directory, stats in cache.all_stats().items():
-                for name in ("hits", "misses", "puts", "evictions", "expiries", "corruptions"):
-                    yield f"mmmedia_cache_{name}_total", [directory], getattr(stats, name)
-                yield "mmmedia_cache_bytes", [directory], stats.bytes
-                yield "mmmedia_cache_entries", [directory], stats.entries
-        if decoders := sys.modules.get("mmmedia.video.decoders.stats"):
-            stats = decoders.decode_stats()
-            for path, count in stats.paths.items():
-                yield "mmmedia_video_decodes_total", [path], count
-            yield "mmmedia_video_frames_wanted_total", [], stats.frames_wanted
-            yield "mmmedia_video_frames_decoded_total", [], stats.frames_decoded
-        if connector := sys.modules.get("mmmedia.media.connector"):
-            pool = vars(connector).get("global_thread_pool")
-            # Nothing public tells how long the queue of an executor is.
-            queue = getattr(pool, "_work_queue", None)
-            queued = queue.qsize() if queue is not None else 0
-            yield "mmmedia_pool_queue_length", ["loading"], max(queued, waiting_hops())
-            yield "mmmedia_pool_queue_length", ["downloads"], waiting_downloads()
-        if pools := sys.modules.get("mmmedia.work.jobs"):
-            yield "mmmedia_pool_queue_length", ["video"], pools.decode_pool.queue_length
 
 
 class _Decode(threading.local):
@@ -219,6 +233,15 @@ _decode = _Decode()
 _lock = threading.Lock()
 _made: list[_Metrics | None] = []
 _nothing = contextlib.nullcontext()
+
+
+def _start_afresh() -> None:
+    """Give a forked child a lock of its own: another thread of its parent may have held this one."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+
+
+afresh_in_child(_start_afresh)
 
 
 def _metrics() -> _Metrics | None:
@@ -264,8 +287,9 @@ def count_retry(error: BaseException) -> None:
 def decoding(media_io: object) -> AbstractContextManager[None]:
     """Count what is done inside as one decode by `media_io`."""
     metrics = _metrics()
-    kind: Any = type(media_io)
-    return _nothing if metrics is None else _Decoding(metrics, _modality(kind))
+    if metrics is None:
+        return _nothing
+    return _Decoding(metrics, getattr(type(media_io), "modality", "other"))
 
 
 def note_decode_path(path: str) -> None:
@@ -331,13 +355,3 @@ def failure(error: BaseException) -> str:
     if aiohttp:
         network.append(aiohttp.ClientError)
     return "connection" if isinstance(error, tuple(network)) else "error"
-
-
-@functools.lru_cache(maxsize=64)
-def _modality(media_io: type) -> str:
-    """Return what a media IO loads: that of ours which it is, or derives from."""
-    for ancestor in media_io.__mro__:
-        package, _, module = ancestor.__module__.rpartition(".")
-        if package == "mmmedia.media" and module in ("image", "audio", "video"):
-            return f"{module}_embedding" if "Embedding" in ancestor.__name__ else module
-    return "other"

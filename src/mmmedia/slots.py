@@ -16,6 +16,8 @@ from collections.abc import Callable
 from contextvars import Context, ContextVar
 from typing import Protocol
 
+from mmmedia.metrics import register_gauge
+
 _FIRST = 8
 """Slots that are open at first."""
 _GROWTH = 4
@@ -223,3 +225,6 @@ def waiting() -> int:
     """Return how many wait for a slot, on all loops."""
     # By references, of which the list is made at once: other threads may be adding to it.
     return sum(len(slots._line) for ref in _alive.valuerefs() if (slots := ref()) is not None)
+
+
+register_gauge("mmmedia_pool_queue_length", waiting, "downloads")

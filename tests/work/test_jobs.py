@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from mmmedia import cores as cores_module
-from mmmedia.cores import _cgroup_quota, usable_cores
-from mmmedia.work import jobs as pool_module
+from mmmedia.work import cores as cores_module, jobs as pool_module
+from mmmedia.work.cores import _cgroup_quota, usable_cores
 from mmmedia.work.jobs import DecodePool, decode_pool, worker_count
 from mmmedia.work.threads import Threads
 from support.waiting import wait_until

@@ -71,6 +71,8 @@ class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
     ((800,), dtype('float32'), 16000)
     """
 
+    modality = "audio"
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__()
         self.kwargs = kwargs
@@ -117,6 +119,8 @@ class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
 
 class AudioEmbeddingMediaIO(EmbeddingMediaIO):
     """Loads an audio embedding, a dense tensor on the CPU."""
+
+    modality = "audio_embedding"
 
 
 def load_audio(path: AudioSource, *, sr: float | None = 22050, mono: bool = True) -> tuple[Waveform, float]:

@@ -5,16 +5,11 @@ thread pool) belongs to the process and is only referred to.
 """
 
 import asyncio
-import atexit
-import errno
 import functools
 import os
-import stat
-import sys
-import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote
@@ -35,20 +30,19 @@ from mmmedia.connections import (
 )
 from mmmedia.egress import EgressPolicy, literal_address
 from mmmedia.errors import (
-    InvalidArgumentError,
     InvalidURLError,
     LimitExceededError,
-    LocalFileError,
-    LocalFileNotFoundError,
     LocalFilesDisabledError,
-    RefusedURLError,
     UnsupportedMediaError,
 )
-from mmmedia.flight import Departure, Flight, SingleFlight, fly_again, late
-from mmmedia.hops import Errand, Hops, holdable, hops
 from mmmedia.media.base import MediaIO
+from mmmedia.media.local import allowed_directory, opened_below
 from mmmedia.registry import ExtensionManager
 from mmmedia.urls import domain_list, file_url_path, parse_http_url, redact_url, url_scheme
+from mmmedia.work.calls import Calls, calls_of_loop, holdable, number_waiting
+from mmmedia.work.executors import ProcessPool
+from mmmedia.work.flight import Flight, SingleFlight, fly_again, late
+from mmmedia.work.fork import afresh_in_child
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,8 +62,6 @@ MEDIA_CONNECTOR_REGISTRY: ExtensionManager["MediaConnector"] = ExtensionManager(
 
 global_thread_pool: ThreadPoolExecutor
 """The workers that decode for the async methods, `VLLM_MEDIA_LOADING_THREAD_COUNT` of them."""
-
-_pool_lock = threading.Lock()
 
 
 class Fetched(NamedTuple):
@@ -96,26 +88,16 @@ class Fetched(NamedTuple):
 
 
 _NO_ENTRY = StaleEntry(b"")
-_SOON_STORED = 1 << 20
-"""Bytes up to which storing takes a millisecond or so."""
 _flights: SingleFlight[Fetched] = SingleFlight()
+
+
+_loading = ProcessPool("mmmedia", lambda: envs.VLLM_MEDIA_LOADING_THREAD_COUNT)
 
 
 def __getattr__(name: str) -> ThreadPoolExecutor:
     if name != "global_thread_pool":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with _pool_lock:
-        if name not in globals():
-            globals()[name] = _new_thread_pool()
-        pool: ThreadPoolExecutor = globals()[name]
-        return pool
-
-
-def _new_thread_pool() -> ThreadPoolExecutor:
-    pool = ThreadPoolExecutor(envs.VLLM_MEDIA_LOADING_THREAD_COUNT, thread_name_prefix="mmmedia")
-    # The interpreter would first finish all work that is queued; `_register_atexit` runs before that.
-    register = getattr(threading, "_register_atexit", atexit.register)
-    register(lambda: pool.shutdown(wait=False, cancel_futures=True))
+    pool: ThreadPoolExecutor = globals().setdefault(name, _loading.executor())
     return pool
 
 
@@ -126,19 +108,27 @@ def _start_afresh() -> None:
     _flights = SingleFlight()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_afresh)
+afresh_in_child(_start_afresh)
 
 
-def _hops() -> Hops:
+def _queue_length() -> int:
+    """Return how many calls wait for a thread of `global_thread_pool`."""
+    # Nothing public tells how long the queue of an executor is.
+    queue = getattr(globals().get("global_thread_pool"), "_work_queue", None)
+    return max(queue.qsize() if queue is not None else 0, number_waiting())
+
+
+metrics.register_gauge("mmmedia_pool_queue_length", _queue_length, "loading")
+
+
+def _calls() -> Calls:
     """Return what takes the running loop's calls to the thread pool."""
-    pool = globals().get("global_thread_pool") or __getattr__("global_thread_pool")
-    return hops(pool, getattr(pool, "_max_workers", 1))
+    return calls_of_loop(globals().get("global_thread_pool") or __getattr__("global_thread_pool"))
 
 
 async def _in_pool(call: Callable[..., T], *args: Any) -> T:
     """Call in the thread pool; if the caller is cancelled before a worker is free, it never runs."""
-    return await _hops().call(call, *args)
+    return await _calls().call(call, *args)
 
 
 @functools.cache  # an import statement takes its time even when all is loaded
@@ -259,7 +249,7 @@ class MediaConnector:
             modality: dict(kwargs or {}) for modality, kwargs in (media_io_kwargs or {}).items()
         }
         self.connection = connection
-        self.allowed_local_media_path = _allowed_directory(allowed_local_media_path)
+        self.allowed_local_media_path = allowed_directory(allowed_local_media_path)
         self._domains = domain_list(allowed_media_domains)
         self.allowed_media_domains = list(allowed_media_domains or [])
         self.decoded_budget = budget.decoded if decoded_budget is None and budget else decoded_budget
@@ -345,7 +335,6 @@ class MediaConnector:
                         allow_redirects,
                         patience=fetch_timeout,
                         linger=bool(self._media_cache_dir),
-                        depart=self._depart,
                     )
                 try:
                     return await self._landed(
@@ -368,13 +357,6 @@ class MediaConnector:
             url, timeout=timeout, allow_redirects=allow_redirects, **stale.validators
         )
         return Fetched.of(answer, stale)
-
-    def _depart(self, departure: Departure[Fetched]) -> None:
-        """Begin a download: when its turn comes, where the connection has slots for all that it does."""
-        if _is_of(getattr(self.connection, "async_get_bytes", None), HTTPConnection.async_get_bytes):
-            self.connection.slots.depart(departure)
-        else:
-            departure.begin()
 
     async def _download_async(self, url: str, timeout: float | None, allow_redirects: bool) -> Fetched:  # noqa: ASYNC109  # of one attempt
         """Fetch, or let the server confirm what is in the cache."""
@@ -487,19 +469,10 @@ class MediaConnector:
 
     def _load_fetched(self, url: str, flight: Flight[Fetched], media_io: MediaIO[T]) -> T:
         """Decode what was fetched, and store it if it decodes."""
-        media, store = self._decode_fetched(url, flight, media_io)
-        if store is not None:
-            store()
-        return media
-
-    def _decode_fetched(
-        self, url: str, flight: Flight[Fetched], media_io: MediaIO[T]
-    ) -> tuple[T, Callable[[], object] | None]:
-        """Decode what was fetched; also returns what is then to be called to store it, if anything is."""
         media = self._load_bytes(flight.result.data, media_io)
         if self._media_cache_dir and flight.claim():
-            return media, functools.partial(self._store, url, flight.result)
-        return media, None
+            self._store(url, flight.result)
+        return media
 
     def _store(self, url: str, fetched: Fetched) -> None:
         if not (fetched.etag or fetched.last_modified):
@@ -567,16 +540,17 @@ class MediaConnector:
             raise UnsupportedMediaError("Only base64 data URLs are supported for now.")
         self._charge_download((len(url) - comma - 1) * 3 // 4)
         load: Callable[..., T] = _load_base64
-        return self._decode(load, media_io, media_type.strip(), url, comma + 1)
+        return self._decode(load, media_io, media_type.strip(), url[comma + 1 :])
 
     def _load_file_url(self, url_spec: "str | Url", media_io: MediaIO[T]) -> T:
         """Load from a file below the allowed path."""
         url = str(url_spec)
         if self.allowed_local_media_path is None:
             raise LocalFilesDisabledError("Cannot load local files without `--allowed-local-media-path`.")
-        with _opened_below(self.allowed_local_media_path, file_url_path(url)) as (path, size):
-            self._charge_download(size)
-            return self._decode(media_io.load_file, path)
+        with opened_below(self.allowed_local_media_path, file_url_path(url)) as file:
+            self._charge_download(file.size)
+            data = file.read()
+        return self._decode(media_io.load_bytes, data)
 
     # The cache.
 
@@ -759,18 +733,8 @@ class _Wanted(Generic[T]):
         return self.future
 
     def load(self) -> T:
-        """Decode what was fetched, for this request alone."""
+        """Decode what was fetched, for this request alone, and store it."""
         return self._connector._load_fetched(self._url, self._flight, self._media_io)
-
-    def _load_then_store(self) -> T | Errand:
-        """Decode what was fetched, and leave storing it, unless it is large, to who does so for all."""
-        media, store = self._connector._decode_fetched(self._url, self._flight, self._media_io)
-        if store is None:
-            return media
-        if len(self._flight.result.data) <= _SOON_STORED:
-            return Errand(media, store)
-        store()  # nobody else's result has to wait for it
-        return media
 
     def charge(self, media: T) -> None:
         """Charge for a copy of what another request decoded."""
@@ -784,7 +748,7 @@ class _Wanted(Generic[T]):
             if self._flight.error is not None:
                 self.future.set_exception(holdable(self._flight.error))
             elif not (self._flight.is_shared and self._share()):
-                _hops().resolve(self.future, self._load_then_store)
+                _calls().resolve(self.future, self.load)
         except Exception as error:  # noqa: BLE001  # its own, and nobody else's who waits
             self.future.set_exception(error)
 
@@ -797,7 +761,7 @@ class _Wanted(Generic[T]):
         shared: SharedDecode | None = self._flight.decodes.get(key)
         if shared is None:
             _, shared_decode = _sharing()
-            made = shared_decode(_hops())
+            made = shared_decode(_calls())
             shared = self._flight.decodes.setdefault(key, made)
             if shared is made:
                 self._flight.call_when_landed(functools.partial(made.open, self._flight), loop)
@@ -810,107 +774,9 @@ class _Wanted(Generic[T]):
             self.future.set_exception(late(self._seconds or 0.0))
 
 
-def _load_base64(media_io: MediaIO[T], media_type: str, url: str, start: int) -> T:
-    """Load what stands in `url` from `start` on; percent-encoding is undone where there is some."""
-    load: Any = media_io.load_base64
-    module: str = getattr(getattr(load, "__func__", None), "__module__", "")
-    if module.startswith("mmmedia.media.") and media_type.lower() != "video/jpeg" and url.isascii():
-        # Our own decode any buffer, and refuse a percent sign: no copy of 20 MB, nor a search through them.
-        try:
-            loaded: T = load(media_type, _ascii_buffer(url)[start:])
-        except ValueError:
-            if "%" not in url:
-                raise
-        else:
-            return loaded
-    data = url[start:]
+def _load_base64(media_io: MediaIO[T], media_type: str, data: str) -> T:
+    """Load what stands in a data URL; percent-encoding is undone where there is some."""
     return media_io.load_base64(media_type, unquote(data, errors="replace") if "%" in data else data)
-
-
-def _ascii_buffer(text: str) -> memoryview | bytes:
-    """Return the bytes of an ASCII text without copying it; to be used while `text` lives."""
-    if sys.implementation.name != "cpython":
-        return text.encode("ascii")
-    locate, view = _text_functions()
-    buffer: memoryview = view(locate(text, None), len(text), 0x100)  # PyBUF_READ
-    return buffer
-
-
-@functools.cache
-def _text_functions() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return what tells where a text lies in memory, and what makes a view of so many bytes there."""
-    import ctypes
-
-    prototype = ctypes.PYFUNCTYPE
-    locate = prototype(ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-    view = prototype(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)
-    return (
-        locate(("PyUnicode_AsUTF8AndSize", ctypes.pythonapi)),
-        view(("PyMemoryView_FromMemory", ctypes.pythonapi)),
-    )
-
-
-def _allowed_directory(path: str | os.PathLike[str]) -> Path | None:
-    """Check `allowed_local_media_path`; `None` when it is empty."""
-    if not os.fspath(path):
-        return None
-    directory = Path(path)
-    if not directory.exists():
-        raise InvalidArgumentError(f"Invalid `--allowed-local-media-path`: {str(path)!r} does not exist.")
-    if not directory.is_dir():
-        raise InvalidArgumentError(f"Invalid `--allowed-local-media-path`: {str(path)!r} is not a directory.")
-    return directory.absolute()
-
-
-class _OpenPath(type(Path())):  # type: ignore[misc]  # PosixPath or WindowsPath, as the system has it
-    """A path whose name is the file's, but which opens the very file that was checked.
-
-    Whoever swaps the file for a link after the check changes nothing: `os.fspath`, and so `open`, leads
-    through the descriptor.
-    """
-
-    pinned: str | None = None  # a path made from this one (its parent, say) is pinned to nothing
-
-    def __fspath__(self) -> str:
-        return self.pinned or str(self)
-
-
-@contextmanager
-def _opened_below(directory: Path, name: str) -> Iterator[tuple[Path, int]]:
-    """Give the path and the size of a regular file below a directory, kept open for as long.
-
-    Raises:
-        RefusedURLError: (a `ValueError`) it is elsewhere, after `..` and symbolic links.
-        LocalFileError: (an `OSError` and a `ValueError`) it is missing, unreadable or no regular file.
-    """
-    root = os.path.realpath(directory)
-    try:
-        resolved = os.path.realpath(name)
-        _check_below(root, resolved, name)
-        # Without O_NONBLOCK a FIFO would wait for a writer.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-        descriptor = os.open(resolved, flags)
-    except OSError as error:
-        kind = LocalFileNotFoundError if error.errno in (errno.ENOENT, errno.ENOTDIR) else LocalFileError
-        raise kind(f"Cannot open {name!r}: {os.strerror(error.errno or 0)}.") from None
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise LocalFileError(f"{name!r} is not a regular file.")
-        path = _OpenPath(resolved)
-        if os.path.exists(link := f"/proc/self/fd/{descriptor}"):  # noqa: PTH110  # no Path needed
-            _check_below(root, os.path.realpath(link), name)
-            path.pinned = link
-        yield path, status.st_size
-    finally:
-        os.close(descriptor)
-
-
-def _check_below(root: str, path: str, name: str) -> None:
-    if not Path(path).is_relative_to(root):
-        raise RefusedURLError(
-            f"The file path {name!r} must be a subpath of `--allowed-local-media-path`.", reason="path"
-        )
 
 
 def _size_of(media: object) -> int:

@@ -50,6 +50,8 @@ _TURNS: Final[dict[Any, Image.Transpose]] = {
 class ImageEmbeddingMediaIO(EmbeddingMediaIO):
     """Loads the embedding of an image; see `EmbeddingMediaIO`."""
 
+    modality = "image_embedding"
+
 
 class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
     """Loads pictures: fully decoded PIL images, together with the bytes they came from.
@@ -76,6 +78,8 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
     >>> io.load_base64("image/png", text).media.size
     (10, 5)
     """
+
+    modality = "image"
 
     def __init__(self, image_mode: str | None = "RGB", **kwargs: Any) -> None:
         super().__init__()
@@ -111,9 +115,7 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
         Raises:
             OSError: the file can't be read, and all that `load_bytes` raises.
         """
-        # Not by way of a new Path: the connector's own leads through the file that it has checked.
-        with open(filepath, "rb") as file:  # noqa: PTH123
-            return self.load_bytes(file.read())
+        return self.load_bytes(Path(filepath).read_bytes())
 
     def encode_base64(
         self, media: Image.Image | MediaWithBytes[Image.Image], *, image_format: str = "PNG"

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from PIL import Image, ImagePalette
 
 from mmmedia import envs
-from mmmedia.hops import holdable
 from mmmedia.media.base import MediaIO, MediaWithBytes
 from mmmedia.media.image import ImageMediaIO
 from mmmedia.media.lending import borrower, can_lend
+from mmmedia.work.calls import holdable
 
 if TYPE_CHECKING:
     import asyncio
 
-    from mmmedia.flight import Flight
-    from mmmedia.hops import Hops
+    from mmmedia.work.calls import Calls
+    from mmmedia.work.flight import Flight
 
 _AT_A_TIME = 16
 """Copies that one thread makes before it hands them over; others make the next ones meanwhile."""
@@ -160,11 +160,11 @@ class SharedDecode:
     """The decode of one download, for those who ask for the same of it, from before it has come.
 
     Args:
-        hops: the threads that decode and copy.
+        calls: the threads that decode and copy.
     """
 
-    def __init__(self, hops: "Hops") -> None:
-        self._hops = hops
+    def __init__(self, calls: "Calls") -> None:
+        self._calls = calls
         self._lock = threading.Lock()
         self._waiting: deque[Request] = deque()
         self._is_open = False
@@ -186,7 +186,7 @@ class SharedDecode:
             if self._threads:
                 return
             self._threads += 1
-        self._start(self._hops.start)
+        self._start()
 
     def _watch(self, request: Request) -> None:
         """See to it that a request gives up in time: one timer serves all, as hardly any ever does."""
@@ -223,12 +223,12 @@ class SharedDecode:
                 if not request.future.done():
                     request.future.set_exception(holdable(self._error))
         elif waiting:
-            self._start(self._hops.start)
+            self._start()
 
-    def _start(self, start: Callable[[Callable[[], None]], None]) -> None:
+    def _start(self) -> None:
         """Set the thread to work that has just been counted."""
         try:
-            start(self._work)
+            self._calls.resolve(None, self._work)
         except BaseException as error:  # noqa: BLE001  # theirs who wait
             given_up: deque[Request] = deque()
             with self._lock:
@@ -236,12 +236,12 @@ class SharedDecode:
                 if not self._threads:
                     given_up, self._waiting = self._waiting, given_up
             for request in given_up:
-                self._hops.finish(request.future, None, error)
+                self._calls.finish(request.future, None, error)
 
     def _work(self) -> None:
         while requests := self._take(1 if self._make is None else _AT_A_TIME):
             if self._error is not None:
-                self._hops.finish(requests[0].future, None, self._error)
+                self._calls.finish(requests[0].future, None, self._error)
             elif self._make is None:
                 self._decode(requests[0])
             else:
@@ -263,25 +263,25 @@ class SharedDecode:
                 self._threads += 1
                 helps = True
         if helps:
-            self._start(self._hops.help)
+            self._start()
         return taken
 
     def _decode(self, request: Request) -> None:
         try:
             media = request.load()
         except BaseException as error:  # noqa: BLE001  # theirs to judge
-            self._hops.finish(request.future, None, error)
+            self._calls.finish(request.future, None, error)
             if not request.has_budget:
                 self._error = error
             return
         if (make := twin_maker(media)) is not None:  # the others may only be about to join
             self._original, media = media, make()
             self._make = make
-        self._hops.finish(request.future, media)
+        self._calls.finish(request.future, media)
 
     def _copy(self, request: Request, make: Callable[[], Any]) -> None:
         try:
             request.charge(self._original)
-            self._hops.finish(request.future, make())
+            self._calls.finish(request.future, make())
         except BaseException as error:  # noqa: BLE001  # theirs to judge
-            self._hops.finish(request.future, None, error)
+            self._calls.finish(request.future, None, error)

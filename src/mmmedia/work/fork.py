@@ -37,7 +37,7 @@ def afresh_in_child(begin: Begin) -> None:
 
 
 def _begin_afresh() -> None:
-    for each in _beginnings:
+    for each in tuple(_beginnings):
         if (begin := each()) is not None:
             begin()
 

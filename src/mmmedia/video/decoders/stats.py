@@ -2,9 +2,10 @@
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from mmmedia.metrics import note_decode_path
+from mmmedia.metrics import Sample, note_decode_path, register_source
 from mmmedia.work.fork import afresh_in_child
 
 
@@ -63,3 +64,14 @@ def decode_stats() -> DecodeStats:
             _counters.frames["wanted"],
             _counters.frames["decoded"],
         )
+
+
+def _samples() -> Iterator[Sample]:
+    stats = decode_stats()
+    for path, count in stats.paths.items():
+        yield Sample("mmmedia_video_decodes_total", (path,), count)
+    yield Sample("mmmedia_video_frames_wanted_total", (), stats.frames_wanted)
+    yield Sample("mmmedia_video_frames_decoded_total", (), stats.frames_decoded)
+
+
+register_source(_samples)

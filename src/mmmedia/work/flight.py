@@ -7,7 +7,6 @@ rest; when all have, the task is cancelled. An error reaches all who wait, and i
 
 import asyncio
 import contextlib
-import contextvars
 import functools
 import sys
 import threading
@@ -104,52 +103,6 @@ class Flight(Generic[T]):
         with self._lock:
             is_first, self._is_claimed = not self._is_claimed, True
         return is_first
-
-
-class Departure(Generic[T]):
-    """A flight of a loop whose download has not begun: `mmmedia.slots` knows when its turn comes."""
-
-    __slots__ = ("_args", "_download", "_flight", "_flights", "_key", "_linger", "_when_ended", "context")
-
-    def __init__(
-        self,
-        flights: "SingleFlight[T]",
-        key: Hashable,
-        flight: Flight[T],
-        download: Callable[..., Coroutine[Any, Any, T]],
-        args: tuple[Any, ...],
-        linger: bool,
-    ) -> None:
-        self._flights, self._key, self._flight = flights, key, flight
-        self._download, self._args, self._linger = download, args, linger
-        self.context = contextvars.copy_context()  # of who leads, not of who happens to begin it
-
-    def begin(self, when_ended: Callable[[], object] | None = None) -> bool:
-        """Begin the download, on its loop; false if nobody waits for it any more."""
-        flight = self._flight
-        if flight.loop is None or not flight.waiting:
-            return False
-        self._when_ended = when_ended
-        flight.task = task = flight.loop.create_task(self._download(*self._args), context=self.context)
-        task.add_done_callback(self._land)
-        if not flight.waiting:  # the last has left just now, in another thread
-            task.cancel()
-        return True
-
-    def abandon(self) -> None:
-        """Land with nothing, as nothing will come of it: another of those who still wait has to lead."""
-        if not self._flight.has_landed:
-            self._flights.retire(self._key, self._flight)
-            self._flight.land(None, _Abandoned())
-
-    def _land(self, task: "asyncio.Task[T]") -> None:
-        """End the flight as its task has ended."""
-        if self._when_ended is not None:
-            self._when_ended()
-        error = _Abandoned() if task.cancelled() else task.exception()
-        if error is not None or not self._linger:
-            self._flights.retire(self._key, self._flight)
-        self._flight.land(task.result() if error is None else None, error)
 
 
 class SingleFlight(Generic[T]):
@@ -255,11 +208,8 @@ class SingleFlight(Generic[T]):
         *args: Any,
         patience: float | None,
         linger: bool = False,
-        depart: Callable[[Departure[T]], object] = Departure.begin,
     ) -> tuple[Flight[T], bool]:
         """Join the flight of a key, or begin one as a task of the running loop; arguments as of `fly`.
-
-        A new one is handed to `depart`, which may have it begin later.
 
         Who has called this calls `leave` in the end; the leader's leaving does not cancel the download while
         others wait for it.
@@ -269,20 +219,28 @@ class SingleFlight(Generic[T]):
         """
         with self._lock:
             flight = self._flights.get(key)
-            leads = flight is None
-            if flight is None:
-                flight = self._open(key, Flight(patience, asyncio.get_running_loop(), self._lock))
-            else:
+            if flight is not None:
                 flight.is_shared = True
+                flight.waiting += 1
+                return flight, False
+            loop = asyncio.get_running_loop()
+            flight = self._open(key, Flight(patience, loop, self._lock))
             flight.waiting += 1
-        if leads:
-            departure = Departure(self, key, flight, download, args, linger)
-            try:
-                depart(departure)
-            except BaseException:
-                departure.abandon()
-                raise
-        return flight, leads
+        try:  # without the lock: an eager task begins at once
+            flight.task = loop.create_task(download(*args))
+        except BaseException as error:
+            self.retire(key, flight)
+            flight.land(None, error)
+            raise
+        flight.task.add_done_callback(functools.partial(self._land, key, flight, linger))
+        return flight, True
+
+    def _land(self, key: Hashable, flight: Flight[T], linger: bool, task: "asyncio.Task[T]") -> None:
+        """End a flight as its task has ended."""
+        error = _Abandoned() if task.cancelled() else task.exception()
+        if error is not None or not linger:
+            self.retire(key, flight)
+        flight.land(task.result() if error is None else None, error)
 
     def leave(self, key: Hashable, flight: Flight[T]) -> None:
         """Stop waiting; the last to leave a flight that has not landed cancels it."""
@@ -291,14 +249,13 @@ class SingleFlight(Generic[T]):
             if flight.waiting or flight.loop is None or flight.has_landed:
                 return
             self._close(key, flight)
-        loop, task = flight.loop, flight.task
-        if task is None:  # it has not begun, and never will
+        if flight.task is None:
             return
-        if _running_loop() is loop:
-            task.cancel()
+        if _running_loop() is flight.loop:
+            flight.task.cancel()
         else:
             with contextlib.suppress(RuntimeError):  # that loop is closed, and its tasks with it
-                loop.call_soon_threadsafe(task.cancel)
+                flight.loop.call_soon_threadsafe(flight.task.cancel)
 
 
 def _call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:

@@ -13,11 +13,11 @@ import pytest
 import requests
 
 from mmmedia import connections as connections_module
-from mmmedia.connections import HTTPConnection, global_http_connection
+from mmmedia.connections import HTTPConnection
 from mmmedia.errors import RefusedURLError
-from mmmedia.flight import SingleFlight
 from mmmedia.media import connector as connector_module
 from mmmedia.media.connector import MediaConnector
+from mmmedia.work.flight import SingleFlight
 from support.plain import Plain
 from support.server import Behaviour, Request, Server, redirect, reply
 
@@ -224,24 +224,7 @@ def _behind_slots(
     return gate, [server.route(f"/{number}", gate) for number in range(urls)]
 
 
-def test_downloads_that_wait_for_a_slot_are_no_tasks_yet(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gate, urls = _behind_slots(server, monkeypatch, slots=2, urls=20)
-
-    async def main() -> None:
-        requests_ = _begin_all(urls)
-        await asyncio.to_thread(server.wait_for, 2)
-        assert len(asyncio.all_tasks()) == 1 + len(requests_) + 2
-        gate.open.set()
-        assert await asyncio.gather(*requests_) == [b"content"] * len(urls)
-        assert global_http_connection.slots.free == 2
-
-    asyncio.run(main())
-    assert server.count() == len(urls)
-
-
-def test_a_download_that_nobody_wants_any_more_when_its_turn_comes_is_not_begun(
+def test_a_download_that_nobody_wants_any_more_before_its_turn_comes_is_not_begun(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, urls = _behind_slots(server, monkeypatch, slots=1, urls=4)
@@ -254,7 +237,6 @@ def test_a_download_that_nobody_wants_any_more_when_its_turn_comes_is_not_begun(
         await asyncio.wait(requests_[1:3])
         gate.open.set()
         assert await asyncio.gather(requests_[0], requests_[3]) == [b"content"] * 2
-        assert global_http_connection.slots.free == 1
 
     asyncio.run(main())
     assert server.count() == 2
@@ -316,21 +298,6 @@ def test_a_download_that_can_not_begin_is_an_error_and_no_flight() -> None:
                 await connector.load_from_url_async("http://127.0.0.1/a", Plain())
 
     asyncio.run(main())
-
-    flights: SingleFlight[str] = SingleFlight()
-
-    async def download() -> str:
-        raise AssertionError
-
-    def refuse(departure: object) -> None:
-        raise RuntimeError("no more departures")
-
-    async def board() -> None:
-        with pytest.raises(RuntimeError, match="departures"):
-            flights.board("key", download, patience=None, depart=refuse)
-
-    asyncio.run(board())
-    assert len(flights) == 0
 
 
 def test_a_connection_of_somebodys_own_has_no_slots() -> None:
@@ -586,4 +553,18 @@ def test_an_interrupted_download_task_fails_over_too() -> None:
     asyncio.run(main())
     with contextlib.suppress(KeyError):
         flights.fly("key", lambda: {}["x"], patience=None, bound=lambda _: 1)
+    assert len(flights) == 0
+
+
+def test_a_download_that_can_not_even_be_called_is_an_error_and_no_flight() -> None:
+    flights: SingleFlight[int] = SingleFlight()
+
+    async def takes_none() -> int:
+        raise AssertionError
+
+    async def main() -> None:
+        with pytest.raises(TypeError, match="takes_none"):
+            flights.board("key", takes_none, "too many", patience=None)
+
+    asyncio.run(main())
     assert len(flights) == 0
