@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from mmmedia import connections as connections_module
-from mmmedia.connections import HTTPConnection, global_http_connection
+from mmmedia.connections import HTTPConnection
 from mmmedia.errors import RefusedURLError
 from mmmedia.flight import SingleFlight
 from mmmedia.media import connector as connector_module
@@ -224,23 +224,6 @@ def _behind_slots(
     return gate, [server.route(f"/{number}", gate) for number in range(urls)]
 
 
-def test_downloads_that_wait_for_a_slot_are_no_tasks_yet(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gate, urls = _behind_slots(server, monkeypatch, slots=2, urls=20)
-
-    async def main() -> None:
-        requests_ = _begin_all(urls)
-        await asyncio.to_thread(server.wait_for, 2)
-        assert len(asyncio.all_tasks()) == 1 + len(requests_) + 2
-        gate.open.set()
-        assert await asyncio.gather(*requests_) == [b"content"] * len(urls)
-        assert global_http_connection.slots.free == 2
-
-    asyncio.run(main())
-    assert server.count() == len(urls)
-
-
 def test_a_download_that_nobody_wants_any_more_when_its_turn_comes_is_not_begun(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,7 +237,6 @@ def test_a_download_that_nobody_wants_any_more_when_its_turn_comes_is_not_begun(
         await asyncio.wait(requests_[1:3])
         gate.open.set()
         assert await asyncio.gather(requests_[0], requests_[3]) == [b"content"] * 2
-        assert global_http_connection.slots.free == 1
 
     asyncio.run(main())
     assert server.count() == 2

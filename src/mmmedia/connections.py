@@ -30,7 +30,6 @@ from mmmedia import envs, metrics
 from mmmedia._version import __version__
 from mmmedia.egress import EgressPolicy, Journey
 from mmmedia.errors import InvalidMediaError, LimitExceededError, MediaError, PartError, RefusedURLError
-from mmmedia.slots import Slots
 from mmmedia.urls import (
     HTTPURL,
     MAX_REDIRECTS,
@@ -589,7 +588,7 @@ class HTTPConnection:
         self._sync_client: requests.Session | None = None
         self._process = os.getpid()
         self._async_clients: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
-        self._slots: dict[asyncio.AbstractEventLoop, Slots] = {}
+        self._slots: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
 
     # The blocking half.
 
@@ -801,14 +800,13 @@ class HTTPConnection:
 
     def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
         self._async_clients.pop(loop, None)
-        if (slots := self._slots.pop(loop, None)) is not None:
-            slots.close()
+        self._slots.pop(loop, None)
 
     @property
-    def slots(self) -> Slots:
+    def slots(self) -> asyncio.Semaphore:
         """Those of the running loop, in which the fetches of the async half take turns."""
         loop = asyncio.get_running_loop()
-        return self._slots.get(loop) or self._slots.setdefault(loop, Slots(MAX_CONNECTIONS))
+        return self._slots.get(loop) or self._slots.setdefault(loop, asyncio.Semaphore(MAX_CONNECTIONS))
 
     def get_async_response(
         self,

@@ -107,7 +107,7 @@ class Flight(Generic[T]):
 
 
 class Departure(Generic[T]):
-    """A flight of a loop whose download has not begun: `mmmedia.slots` knows when its turn comes."""
+    """A flight of a loop whose download has not begun: of who boards, or of `depart`."""
 
     __slots__ = ("_args", "_download", "_flight", "_flights", "_key", "_linger", "_when_ended", "context")
 

@@ -44,7 +44,7 @@ from mmmedia.errors import (
     RefusedURLError,
     UnsupportedMediaError,
 )
-from mmmedia.flight import Departure, Flight, SingleFlight, fly_again, late
+from mmmedia.flight import Flight, SingleFlight, fly_again, late
 from mmmedia.hops import Errand, Hops, holdable, hops, waiting as waiting_hops
 from mmmedia.media.base import MediaIO
 from mmmedia.registry import ExtensionManager
@@ -355,7 +355,6 @@ class MediaConnector:
                         allow_redirects,
                         patience=fetch_timeout,
                         linger=bool(self._media_cache_dir),
-                        depart=self._depart,
                     )
                 try:
                     return await self._landed(
@@ -378,13 +377,6 @@ class MediaConnector:
             url, timeout=timeout, allow_redirects=allow_redirects, **stale.validators
         )
         return Fetched.of(answer, stale)
-
-    def _depart(self, departure: Departure[Fetched]) -> None:
-        """Begin a download: when its turn comes, where the connection has slots for all that it does."""
-        if _is_of(getattr(self.connection, "async_get_bytes", None), HTTPConnection.async_get_bytes):
-            self.connection.slots.depart(departure)
-        else:
-            departure.begin()
 
     async def _download_async(self, url: str, timeout: float | None, allow_redirects: bool) -> Fetched:  # noqa: ASYNC109  # of one attempt
         """Fetch, or let the server confirm what is in the cache."""
