@@ -30,8 +30,6 @@ from mmmedia import envs, metrics
 from mmmedia._version import __version__
 from mmmedia.egress import EgressPolicy, Journey
 from mmmedia.errors import InvalidMediaError, LimitExceededError, MediaError, PartError, RefusedURLError
-from mmmedia.slots import Slots
-from mmmedia.time_limits import TimeLimits
 from mmmedia.urls import (
     HTTPURL,
     MAX_REDIRECTS,
@@ -590,8 +588,7 @@ class HTTPConnection:
         self._sync_client: requests.Session | None = None
         self._process = os.getpid()
         self._async_clients: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
-        self._slots: dict[asyncio.AbstractEventLoop, Slots] = {}
-        self._limits: dict[asyncio.AbstractEventLoop, TimeLimits] = {}
+        self._slots: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
 
     # The blocking half.
 
@@ -803,21 +800,13 @@ class HTTPConnection:
 
     def _forget(self, loop: asyncio.AbstractEventLoop) -> None:
         self._async_clients.pop(loop, None)
-        self._limits.pop(loop, None)
-        if (slots := self._slots.pop(loop, None)) is not None:
-            slots.close()
+        self._slots.pop(loop, None)
 
     @property
-    def slots(self) -> Slots:
+    def slots(self) -> asyncio.Semaphore:
         """Those of the running loop, in which the fetches of the async half take turns."""
         loop = asyncio.get_running_loop()
-        return self._slots.get(loop) or self._slots.setdefault(loop, Slots(MAX_CONNECTIONS))
-
-    @property
-    def _time_limits(self) -> TimeLimits:
-        """Those of the running loop."""
-        loop = asyncio.get_running_loop()
-        return self._limits.get(loop) or self._limits.setdefault(loop, TimeLimits())
+        return self._slots.get(loop) or self._slots.setdefault(loop, asyncio.Semaphore(MAX_CONNECTIONS))
 
     def get_async_response(
         self,
@@ -954,8 +943,8 @@ class HTTPConnection:
         client = await self.get_async_client()
         try:
             # Waiting for a slot is not the server's fault, so the clock does not run yet.
-            async with self.slots:
-                with self._time_limits.within(seconds), Journey(_current_policy().egress) as travelled:
+            async with self.slots, asyncio.timeout(seconds):
+                with Journey(_current_policy().egress) as travelled:
                     while True:
                         response = await _async_send(client, hop, travelled, None)
                         try:
