@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     VLLM_VIDEO_DECODE_WORKERS: int
     VLLM_MM_FETCH_CONCURRENCY: int
     VLLM_MM_HASHER_ALGORITHM: str
+    VLLM_COMPAT: str
 
 Value = str | int | float | bool
 
@@ -93,6 +94,12 @@ def _decode_mode(text: str) -> str:
     return text
 
 
+def _release(text: str) -> str:
+    if text.strip() != "0.20":
+        raise ValueError("not a release")
+    return text.strip()
+
+
 def _switch(text: str) -> bool:
     return {"0": False, "false": False, "no": False, "off": False,
             "1": True, "true": True, "yes": True, "on": True}[text.strip().lower()]  # fmt: skip
@@ -107,6 +114,7 @@ _EXPECTED: dict[Callable[[str], Value], str] = {
     _hash_algorithm: "blake3, sha256 or sha512",
     _switch: "0 or 1",
     _decode_mode: "auto, sequential or seek",
+    _release: "0.20",
 }
 
 
@@ -220,6 +228,8 @@ SETTINGS: dict[str, Setting] = {
                 "media of one request that are fetched side by side, at least one"),
         Setting("VLLM_MM_HASHER_ALGORITHM", "", _hash_algorithm,
                 "blake3, sha256 or sha512; empty: blake3 where it is installed, else sha256"),
+        Setting("VLLM_COMPAT", "", _release,
+                "0.20: counts, rates and lengths of videos as their headers claim them, as vLLM 0.20 has it"),
     )
 }  # fmt: skip
 

@@ -51,14 +51,16 @@ def open_av(data: Buffer | Admitted[Any], *, options: Mapping[str, str] | None =
 
 
 def video_stream(container: "InputContainer") -> "VideoStream":
-    """Return the first video stream of an open container.
+    """Return the first video stream of an open container; the cover of a song or a film is none.
 
     Raises:
         InvalidMediaError: (a `ValueError`) it has none, or one of a codec that FFmpeg does not know.
     """
-    if not container.streams.video:
-        raise InvalidMediaError("No video stream found.")
-    stream = container.streams.video[0]
+    covers = [bool(each.disposition & each.disposition.attached_pic) for each in container.streams.video]
+    if all(covers):
+        cover = ", but for a cover picture" if covers else ""
+        raise InvalidMediaError(f"No video stream found{cover}.")
+    stream = container.streams.video[covers.index(False)]
     context: object = stream.codec_context  # None without a decoder, other than its type says
     if context is None:
         raise InvalidMediaError("The video stream is of an unknown codec.")

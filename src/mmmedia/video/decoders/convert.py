@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from mmmedia.video.decoders.upright import Upright
+
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
@@ -22,12 +24,15 @@ class Converter:
         self._reformatter = VideoReformatter()
         self._bicubic = Interpolation.BICUBIC
 
-    def __call__(self, frame: "VideoFrame", row: npt.NDArray[np.uint8]) -> None:
-        """Fill `row`, uint8 RGB of shape (height, width, 3), which must be the frame's size."""
+    def __call__(self, frame: "VideoFrame", row: npt.NDArray[np.uint8], turn: Upright) -> None:
+        """Fill `row`, uint8 RGB of shape (height, width, 3), which must be the frame's size, turned upright."""
         import cv2
 
         bgr = self._reformatter.reformat(frame, format="bgr24", interpolation=self._bicubic, threads=1)
         plane = bgr.planes[0]
         shape, strides = (bgr.height, bgr.width, 3), (plane.line_size, 3, 1)
         pixels: npt.NDArray[np.uint8] = np.ndarray(shape, np.uint8, buffer=memoryview(plane), strides=strides)
-        cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=row)
+        if turn == Upright():
+            cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=row)
+        else:
+            row[...] = turn(pixels)[..., ::-1]

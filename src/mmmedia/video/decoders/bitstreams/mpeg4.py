@@ -28,7 +28,7 @@ def read_mpeg4(index: "PacketIndex") -> Structure:
         CannotSeekError: its headers don't fit.
         HeaderEndError, IndexError: one ends too early.
     """
-    bits = _time_bits(index.extradata)
+    bits = time_bits(configuration(index))
     kinds = np.empty(len(index), np.int64)
     for position in range(len(index)):
         start = int(index.offset[position])
@@ -68,8 +68,16 @@ def read_mpeg4(index: "PacketIndex") -> Structure:
     return Structure(intra, bi)
 
 
-def _time_bits(extradata: bytes) -> int:
-    """Bits of a time increment, from the video object layer (6.2.3)."""
+def configuration(index: "PacketIndex") -> bytes:
+    """Return the headers in front of the pictures: the container's, or, where it has none, the stream's own."""
+    if index.extradata or not len(index):
+        return index.extradata
+    first = index.payload(0)
+    return first[: max(first.find(_VOP_START), 0)]
+
+
+def time_bits(extradata: bytes) -> int:
+    """Return how many bits a time increment has, by the video object layer (6.2.3)."""
     found = _VOL_START.search(extradata)
     if found is None:
         raise CannotSeekError(UNSUPPORTED)
