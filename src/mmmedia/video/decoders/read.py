@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from mmmedia import containers, envs
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSeekableError
-from mmmedia.video.decoders import opencv, pyav, stats
+from mmmedia.video.decoders import eligible, opencv, plan, pyav, sparse, stats
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.opencv.numbered import ClockError, Numbered
 from mmmedia.video.decoders.packets import index
-from mmmedia.video.decoders.packets.shown import Shown, shown_frames
+from mmmedia.video.decoders.packets.shown import shown_frames
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
 from mmmedia.work.watch import watched
@@ -184,7 +184,25 @@ class _Request:
         return self._sequentially()
 
     def _sparsely(self) -> Decoded:
-        raise CannotSeekError("does not pay")
+        """The fast path; raises CannotSeekError where it does not pay or can't be proven."""
+        packets = self._packets
+        size = self._upright.size(packets.height, packets.width)
+        pixels = size[0] * size[1]
+        present = sorted({number for number in self._wanted if 0 <= number < self._shown.total})
+        if not present:
+            raise CannotSeekError("no such frames")
+        must_pay = self._way.mode != "seek"
+        if must_pay and not plan.may_pay(present, present[-1], pixels):
+            raise CannotSeekError("does not pay")
+        packets, structure, positions = eligible.judge(packets, self._shown)
+        sparse_plan = sparse.make_plan(packets, structure, positions[present])
+        if must_pay and not sparse_plan.pays(last=present[-1]):
+            raise CannotSeekError("does not pay")
+        frames, decoded = sparse.execute(sparse_plan, self._admitted, size, self._upright)
+        stats.count("seek", wanted=len(present), decoded=decoded)
+        logger.debug("Decoded by an excerpt: %d frames for %d of %d.", decoded, len(present), self._shown.total)
+        opencv.log_missing(self._wanted, present)
+        return Decoded(frames, present, self._source)
 
     def _sequentially(self) -> Decoded:
         """The reference: one pass by OpenCV."""

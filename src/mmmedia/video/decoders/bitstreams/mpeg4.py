@@ -9,10 +9,10 @@ from mmmedia.video.decoders.bitstreams.bits import BitReader
 from mmmedia.video.decoders.bitstreams.structure import (
     DAMAGED,
     HIDDEN,
-    ORDER,
     UNSUPPORTED,
     CannotSeekError,
     Structure,
+    ranks_of_b_frames,
 )
 
 if TYPE_CHECKING:
@@ -53,19 +53,7 @@ def read_mpeg4(index: "PacketIndex") -> Structure:
         raise CannotSeekError(UNSUPPORTED)  # sprites
     if (intra & ~bi != index.key).any():
         raise CannotSeekError(DAMAGED)
-    # A B-frame is shown between the two references decoded last.
-    references = np.flatnonzero(~bi)
-    if (np.diff(index.pts[references]) <= 0).any():
-        raise CannotSeekError(ORDER)
-    behind = np.searchsorted(references, np.flatnonzero(bi))
-    if len(behind):
-        if (behind < 2).any():
-            raise CannotSeekError(ORDER)
-        low, high = index.pts[references[behind - 2]], index.pts[references[behind - 1]]
-        shown = index.pts[bi]
-        if ((shown <= low) | (shown >= high)).any():
-            raise CannotSeekError(ORDER)
-    return Structure(intra, bi)
+    return Structure(intra, bi, ranks_of_b_frames(index, bi))
 
 
 def configuration(index: "PacketIndex") -> bytes:

@@ -7,7 +7,6 @@ from .capture import (
     kind as kind,
     may_be_interlaced as may_be_interlaced,
     open_capture as open_capture,
-    reference as reference,
     source_metadata as source_metadata,
 )
 from .reading import (

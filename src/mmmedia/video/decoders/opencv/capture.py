@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mmmedia import containers
 from mmmedia.errors import InvalidMediaError, LimitExceededError, MediaError
 from mmmedia.video.decoders.bitstreams.h264_sets import is_progressive_h264
-from mmmedia.video.decoders.eligible import Reference
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.opencv.stream import Stream, is_replaced
 from mmmedia.video.samplers import VideoSourceMetadata
@@ -196,18 +195,6 @@ def claimed_metadata(capture: Capture) -> VideoSourceMetadata:
     total = int(count) if abs(count) < 2.0**53 else -1
     fps = fps if math.isfinite(fps) else 0.0
     return VideoSourceMetadata(total, fps, total / fps if fps > 0 else 0.0)
-
-
-def reference(capture: Capture, source: VideoSourceMetadata) -> Reference:
-    """Return what the fast path has to agree with."""
-    import cv2
-
-    return Reference(
-        total=source.total_frames_num,
-        width=int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
-        height=int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
-        rotation=int(capture.get(cv2.CAP_PROP_ORIENTATION_META)),
-    )
 
 
 # Codecs that know no fields.

@@ -203,7 +203,12 @@ def _by_tables(data: bytes, container: "InputContainer", stream: "VideoStream") 
     found = tables.samples(data, container, stream) if is_mp4 else None
     if found is None:
         return None
-    return {"data": data, **found._asdict(), "corrupt": np.zeros(len(found.pts), np.bool_), "side_data": False}
+    return {
+        "data": data,
+        **found._asdict(),
+        "corrupt": np.zeros(len(found.pts), np.bool_),
+        "side_data": False,
+    }
 
 
 def _by_demuxing(
@@ -230,9 +235,7 @@ def _by_demuxing(
     return {
         "data": b"".join(payloads) if gather else data,
         "side_data": side_data,
-        **{
-            name: np.array(column, kind) for name, column, kind in zip(_COLUMNS, columns, kinds, strict=True)
-        },
+        **{name: np.array(column, kind) for name, column, kind in zip(_COLUMNS, columns, kinds, strict=True)},
     }
 
 
@@ -266,9 +269,7 @@ _POSES = (b"\x76\x73\x84", b"\x76\x75\x84", b"\x76\x73\x88", b"\x76\x75\x88")
 _HEADERS = 1 << 20
 
 
-def _matrix(
-    data: bytes, container: str, stream: "VideoStream"
-) -> tuple[float, float, float, float] | None:
+def _matrix(data: bytes, container: str, stream: "VideoStream") -> tuple[float, float, float, float] | None:
     if container == "mov":
         return tables.matrix(data, stream.id)
     if container == "matroska" and any(data.find(pose, 0, _HEADERS) >= 0 for pose in _POSES):
@@ -316,3 +317,27 @@ def demux(packets: "Iterator[Packet[Any]]", *, flush: bool = False) -> "Iterator
         logger.debug("The demuxer stopped early: %s", error)
     except IndexError:  # PyAV knows only the streams that the header announces
         raise InvalidMediaError("The video has a stream that begins midway.") from None
+
+
+# A clock that jumps ahead by more, and by so many times the usual step, has been set anew.
+_JUMP_SECONDS = 60
+_JUMP_STEPS = 100
+
+
+def is_timed(index: PacketIndex) -> bool:
+    """Return whether every packet says when its frame is shown; in AVI that is FFmpeg's guess."""
+    return index.container != "avi" and not (index.pts == NO_PTS).any()
+
+
+def segments(index: PacketIndex) -> Ints:
+    """Number the stretches between which the clock is set anew, as where recordings are joined."""
+    clock = np.where(index.dts == NO_PTS, index.pts, index.dts)
+    known = np.flatnonzero(clock != NO_PTS)
+    numbers = np.zeros(len(index), np.int64)
+    if len(known) > 1:
+        steps = np.diff(clock[known])
+        usual = max(int(np.median(steps)), 1)
+        ahead = max(_JUMP_SECONDS / index.time_base, _JUMP_STEPS * usual)
+        numbers[known[1:]] = (steps < -_JUMP_STEPS * usual) | (steps > ahead)
+        numbers = np.cumsum(numbers)
+    return numbers

@@ -14,14 +14,11 @@ import numpy.typing as npt
 
 from mmmedia.video.decoders.bitstreams.shown import pictures_shown
 from mmmedia.video.decoders.limits import Deadline
-from mmmedia.video.decoders.packets.index import NO_PTS, PacketIndex
+from mmmedia.video.decoders.packets.index import NO_PTS, PacketIndex, is_timed, segments
 from mmmedia.video.samplers import VideoSourceMetadata
 
 Ints = npt.NDArray[np.int64]
 
-# A clock that jumps ahead by more, and by so many times the usual step, has been set anew.
-_JUMP_SECONDS = 60
-_JUMP_STEPS = 100
 # Codecs all of whose pictures can be decoded by themselves, or whose first packet says all by its flag.
 _OPEN_STARTS = frozenset(["h264", "hevc", "mpeg2video", "mpeg1video", "mpeg4", "vc1", "wmv3"])
 _H264_IDR = 5
@@ -33,12 +30,14 @@ class Shown:
 
     Attributes:
         total: how many there are.
+        packets: the decode positions of packets that show one, in decode order.
         positions: the decode position of each in order of presentation; None where only their number is known.
         pts: when each is shown, by the stream's clock; None likewise.
         seconds: from the first to the end of the last; None where there is no clock.
     """
 
     total: int
+    packets: npt.NDArray[np.intp]
     positions: npt.NDArray[np.intp] | None
     pts: Ints | None
     seconds: Fraction | None
@@ -71,43 +70,28 @@ class Shown:
 def shown_frames(index: PacketIndex) -> Shown:
     """Return which frames of a stream are shown."""
     if not len(index):
-        return Shown(0, None, None, None)
+        return Shown(0, np.arange(0), None, None, None)
     pictures = pictures_shown(index)
     pictures[index.discard] = 0
-    timed = not (index.pts == NO_PTS).any()
+    timed = is_timed(index)
     pictures[_never_decoded(index, timed=timed)] = 0
     keep = np.flatnonzero(pictures)
     total = int(pictures.sum())
-    segments = _segments(index)
-    clock = index.pts if timed else index.dts
+    stretches = segments(index)
+    clock = index.pts if timed else index.dts  # of AVI the former are guesses
     if not len(keep) or (clock[keep] == NO_PTS).any():
-        return Shown(total, None, None, None)
-    seconds = _seconds(index, clock[keep], segments[keep], keep)
-    # Of AVI the times are guesses, as the container has none.
-    if not timed or index.container == "avi" or (pictures[keep] != 1).any():
-        return Shown(total, None, None, seconds)
-    order = keep[np.lexsort((keep, index.pts[keep], segments[keep]))]
-    return Shown(total, order, index.pts[order], seconds)
+        return Shown(total, keep, None, None, None)
+    seconds = _seconds(index, clock[keep], stretches[keep], keep)
+    if not timed or (pictures[keep] != 1).any():
+        return Shown(total, keep, None, None, seconds)
+    order = keep[np.lexsort((keep, index.pts[keep], stretches[keep]))]
+    return Shown(total, keep, order, index.pts[order], seconds)
 
 
-def _segments(index: PacketIndex) -> Ints:
-    """Number the stretches between which the clock is set anew, as where recordings are joined."""
-    clock = np.where(index.dts == NO_PTS, index.pts, index.dts)
-    known = np.flatnonzero(clock != NO_PTS)
-    numbers = np.zeros(len(index), np.int64)
-    if len(known) > 1:
-        steps = np.diff(clock[known])
-        usual = max(int(np.median(steps)), 1)
-        ahead = max(_JUMP_SECONDS / index.time_base, _JUMP_STEPS * usual)
-        numbers[known[1:]] = (steps < -_JUMP_STEPS * usual) | (steps > ahead)
-        numbers = np.cumsum(numbers)
-    return numbers
-
-
-def _seconds(index: PacketIndex, clock: Ints, segments: Ints, positions: Ints) -> Fraction | None:
+def _seconds(index: PacketIndex, clock: Ints, stretches: Ints, positions: Ints) -> Fraction | None:
     """From the first frame to the end of the last, whose length is the usual one where nothing tells it."""
-    first = {number: int(clock[segments == number].min()) for number in np.unique(segments)}
-    last = {number: int(clock[segments == number].max()) for number in first}
+    first = {number: int(clock[stretches == number].min()) for number in np.unique(stretches)}
+    last = {number: int(clock[stretches == number].max()) for number in first}
     ticks, steps = sum(last[number] - first[number] for number in first), len(clock) - len(first)
     end = int(index.duration[positions[np.argmax(clock)]])
     if "mov" in index.container or not steps:  # an MP4 says it of every sample
@@ -137,7 +121,7 @@ def _starts_plainly(index: PacketIndex) -> bool:
         return False
     if index.codec not in _OPEN_STARTS:
         return True
-    if (index.pts[: _REORDERED] < index.pts[0]).any():
+    if (index.pts[:_REORDERED] < index.pts[0]).any():
         return False
     return index.codec != "h264" or _begins_with_idr(index)
 
