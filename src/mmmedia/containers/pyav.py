@@ -60,11 +60,17 @@ def video_stream(container: "InputContainer") -> "VideoStream":
     if all(covers):
         cover = ", but for a cover picture" if covers else ""
         raise InvalidMediaError(f"No video stream found{cover}.")
-    stream = container.streams.video[covers.index(False)]
+    candidates = [each for each, cover in zip(container.streams.video, covers, strict=True) if not cover]
+    # In an AVIF sequence its first picture stands before it once more, as a picture.
+    stream = next((each for each in candidates if not _stands_still(each)), candidates[0])
     context: object = stream.codec_context  # None without a decoder, other than its type says
     if context is None:
         raise InvalidMediaError("The video stream is of an unknown codec.")
     return stream
+
+
+def _stands_still(stream: "VideoStream") -> bool:
+    return stream.frames == 1 and stream.duration is None and stream.time_base == 1
 
 
 def _reason(error: Exception) -> str:

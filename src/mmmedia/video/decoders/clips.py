@@ -20,7 +20,8 @@ STEP = Fraction(1, 25)
 STEP_MS = 40
 
 # What MP4 stores as any player expects it; all else goes into Matroska.
-_IN_MP4 = frozenset(["h264", "hevc", "vp9", "libdav1d", "av1", "mpeg4"])
+_IN_MP4 = frozenset(["h264", "hevc", "vp9", "libdav1d", "av1"])
+_UNSPECIFIED = 2
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def write(index: PacketIndex, structure: Structure | None, clip: Clip, template:
     references = structure.references if structure is not None else None
     length_size = (index.extradata[21] & 3) + 1 if index.codec == "hevc" and len(index.extradata) > 22 else 0
     try:
-        with av.open(buffer, "w", format="mp4" if index.codec in _IN_MP4 else "matroska") as out:
+        with av.open(buffer, "w", format=_format(index)) as out:
             stream = out.add_stream_from_template(template, opaque=True)
             stream.time_base = STEP
             extradata = (structure.extradata if structure is not None else None) or index.extradata
@@ -128,6 +129,12 @@ def write(index: PacketIndex, structure: Structure | None, clip: Clip, template:
     except (av.FFmpegError, ValueError) as error:
         raise CannotSeekError("can't be cut") from error
     return buffer.getvalue()
+
+
+def _format(index: PacketIndex) -> str:
+    """MP4, unless it would lose something: it has matrix, primaries and transfer all together, or not at all."""
+    told = {number != _UNSPECIFIED for number in index.colour[1:]}
+    return "mp4" if index.codec in _IN_MP4 and len(told) == 1 else "matroska"
 
 
 def template_of(data: "bytes | containers.Admitted[Any]", index: PacketIndex) -> Any:

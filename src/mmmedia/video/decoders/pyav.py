@@ -1,5 +1,6 @@
 """The backend "pyav": frames by exact index in display order, of whatever FFmpeg opens."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -113,11 +114,12 @@ def _decode(data: bytes | containers.Admitted[bytes], threads: int = 0) -> "Iter
         check_size(stream.codec_context.height, stream.codec_context.width, 1)
         stream.thread_count = threads if may_use_threads(_KIND) else 1
         stream.thread_type = "AUTO"
-        for position, packet in enumerate(index.demux(container.demux(stream), flush=True)):
+        for position, packet in enumerate(index.demux(container.demux(stream))):
             deadline.check()
-            if packet.size:
-                packet.pts = packet.dts = position
+            packet.pts = packet.dts = position
             try:
                 yield from packet.decode()
             except av.FFmpegError:
                 continue
+        with contextlib.suppress(av.FFmpegError):
+            yield from stream.codec_context.decode(None)

@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from mmmedia import containers, envs
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSeekableError
-from mmmedia.video.decoders import eligible, opencv, plan, pyav, sparse, stats
+from mmmedia.video.decoders import clips, eligible, opencv, plan, pyav, sparse, stats
+from mmmedia.video.decoders.animation import Animation, animation
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
-from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
 from mmmedia.video.decoders.limits import check_size
-from mmmedia.video.decoders.opencv.numbered import ClockError, Numbered
+from mmmedia.video.decoders.opencv.numbered import ClockError, Numbered, Places, Times, times
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.packets.shown import shown_frames
 from mmmedia.video.decoders.upright import upright
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 Frames = npt.NDArray[np.uint8]
 BACKENDS = ("opencv", "pyav")
 MODES = ("auto", "sequential", "seek")
+# Codecs that may become interlaced in the midst of a stream.
+_MIXED = frozenset(["h264", "hevc", "mpeg2video", "vc1"])
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ def read_video(
     if backend == "pyav":
         if recovery:
             raise InvalidArgumentError('frame_recovery needs backend="opencv".')
+        if (pictures := animation(data)) is not None:
+            return _animated(pictures, choose, mode)
         return _read_pyav(data, choose, mode)
     built_in = may_seek and not opencv.is_replaced()
     if not built_in:
@@ -120,6 +125,8 @@ def read_video(
             raise InvalidArgumentError('decode="seek": this loader reads in a way of its own.')
         mode = "sequential"
     way = Way(reader, recovery, mode, built_in)
+    if not opencv.is_replaced() and (pictures := animation(data)) is not None:
+        return _animated(pictures, choose, mode)
     if opencv.is_replaced() or envs.VLLM_COMPAT:
         return _as_claimed(data, choose, way)
     return _Request(data, choose, way).answer()
@@ -200,38 +207,74 @@ class _Request:
             raise CannotSeekError("does not pay")
         frames, decoded = sparse.execute(sparse_plan, self._admitted, size, self._upright)
         stats.count("seek", wanted=len(present), decoded=decoded)
-        logger.debug("Decoded by an excerpt: %d frames for %d of %d.", decoded, len(present), self._shown.total)
+        logger.debug(
+            "Decoded by an excerpt: %d frames for %d of %d.", decoded, len(present), self._shown.total
+        )
         opencv.log_missing(self._wanted, present)
         return Decoded(frames, present, self._source)
 
     def _sequentially(self) -> Decoded:
-        """The reference: one pass by OpenCV."""
-        if self._capture is not None:
-            if self._way.built_in and may_hold_fields(self._packets):
-                answer = self._by_pyav("OpenCV can't convert its interlaced frames", only_if_interlaced=True)
-                if answer is not None:
-                    return answer
-            frames, valid = self._numbered()
-            if valid:
-                return Decoded(frames, valid, self._source)
+        """The reference: one pass by OpenCV, over the file or, where that won't do, over its stream alone."""
+        if self._way.built_in and self._may_be_interlaced():
+            answer = self._by_pyav("OpenCV can't convert its interlaced frames", only_if_interlaced=True)
+            if answer is not None:
+                return answer
+        best: tuple[Frames, list[int]] | None = None
+        for read in (self._read_file, self._read_stream):
+            found = read()
+            if found is None:
+                continue
+            frames, valid, ended = found
+            if best is None or len(valid) > len(best[1]):
+                best = frames, valid
+            if valid and not ended:
+                break
+        if best is not None and best[1]:
+            return Decoded(*best, self._source)
         answer = self._by_pyav("OpenCV reads no frame of it")
         if answer is None:
             raise _nothing_read(self._source)
         return answer
 
-    def _numbered(self) -> tuple[Frames, list[int]]:
-        """Read by the frames' times; by their number alone where these are not those of the packets."""
-        capture, self._capture = self._capture, None
-        try:
-            return self._through(capture, by_clock=True)
-        except ClockError:
-            return self._through(self._open(), by_clock=False)
+    def _may_be_interlaced(self) -> bool:
+        if not may_hold_fields(self._packets):
+            return False
+        # Of other codecs than these it shows at the start, if at all.
+        return self._packets.codec in _MIXED or pyav.starts_interlaced(self._admitted)
 
-    def _through(self, capture: Any, *, by_clock: bool) -> tuple[Frames, list[int]]:
-        turned_by_us = self._upright if self._upright.mirrored else None
-        numbered = Numbered(capture, self._packets, self._shown, by_clock=by_clock, upright=turned_by_us)
+    def _read_file(self) -> tuple[Frames, list[int], bool] | None:
+        """Read the file by its frames' times, or by their number alone where these are not the packets'."""
+        capture, self._capture = self._capture, None
+        if capture is None:
+            return None
+        clock = times(self._packets, self._shown)
+        try:
+            return self._through(capture, clock)
+        except ClockError:
+            return self._through(self._open(), None)
+
+    def _read_stream(self) -> tuple[Frames, list[int], bool] | None:
+        """Read a clip of nothing but the stream's packets, which begins and ends where they do."""
+        ranks = ranks_by_time(self._packets)
+        positions = self._shown.positions
+        if ranks is None or positions is None:
+            return None
+        clip = clips.whole(self._packets, ranks)
+        try:
+            template = clips.template_of(self._admitted, self._packets)
+            encoded = clips.write(self._packets, None, clip, template)
+            capture = opencv.open_capture(encoded, turned=not self._upright.mirrored)
+        except (CannotSeekError, InvalidMediaError):
+            return None
+        return self._through(capture, Places(ranks[positions].tolist(), clips.STEP_MS))
+
+    def _through(self, capture: Any, clock: Times | Places | None) -> tuple[Frames, list[int], bool]:
+        """One pass, and whether it came to an end too early."""
+        turn = self._upright if self._upright.mirrored else None
+        numbered = Numbered(capture, self._shown.total, clock, turn)
         read = partial(self._way.read, numbered, self._wanted, self._shown.total)
-        return watched(opencv.kind(capture), read) if self._way.built_in else read()
+        frames, valid = watched(opencv.kind(capture), read) if self._way.built_in else read()
+        return frames, valid, numbered.ended
 
     def _by_pyav(self, why: str, *, only_if_interlaced: bool = False) -> Decoded | None:
         """PyAV's answer for a stream that OpenCV can't deliver; None where there is none."""
@@ -247,6 +290,20 @@ class _Request:
             return None
         logger.warning("A video was decoded with PyAV: %s.", why)
         return Decoded(frames, valid, self._source)
+
+
+def _animated(pictures: Animation, choose: Choose, mode: str) -> Decoded:
+    """The frames of an animated picture, each of which may need all before it."""
+    if mode == "seek":
+        raise NotSeekableError('decode="seek": not provably exact here: animation.')
+    source = pictures.metadata
+    wanted = _chosen(choose, source)
+    stats.count("sequential", "animation")
+    frames, valid = pictures.read_frames(wanted)
+    if not valid:
+        raise _nothing_read(source)
+    opencv.log_missing(wanted, valid)
+    return Decoded(frames, valid, source)
 
 
 def _unreadable(admitted: "containers.Admitted[bytes]") -> InvalidMediaError:

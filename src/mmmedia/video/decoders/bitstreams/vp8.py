@@ -32,4 +32,6 @@ def read_vp8(index: "PacketIndex") -> Structure:
             raise CannotSeekError(DAMAGED)
     shown = tags & 16 != 0
     access = keys & shown & index.key
-    return Structure(access, np.zeros(len(index), np.bool_), ranks_in_decode_order(index, shown), hidden=~shown)
+    return Structure(
+        access, np.zeros(len(index), np.bool_), ranks_in_decode_order(index, shown), hidden=~shown
+    )

@@ -36,7 +36,9 @@ def read_vp9(index: "PacketIndex") -> Structure:
             raise CannotSeekError(DAMAGED)
         shown[position] = kinds[-1][0]
         access[position] = is_key and len(kinds) == 1 and shown[position]
-    return Structure(access, np.zeros(len(index), np.bool_), ranks_in_decode_order(index, shown), hidden=~shown)
+    return Structure(
+        access, np.zeros(len(index), np.bool_), ranks_in_decode_order(index, shown), hidden=~shown
+    )
 
 
 def superframe(data: bytes, start: int, size: int) -> list[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """A capture that numbers its frames as a player shows them."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,8 @@ class Numbered:
 
     Args:
         capture: positioned before its first frame.
-        index: the packets of its stream.
-        shown: the frames that count.
-        by_clock: tell frames by their times; otherwise the n-th that comes is the n-th, as far as is known.
+        total: how many frames are shown.
+        clock: tells the number of a frame by its time; None: the n-th that comes is the n-th.
         upright: what to do to pictures.
 
     Attributes:
@@ -39,23 +39,19 @@ class Numbered:
     def __init__(
         self,
         capture: Capture,
-        index: PacketIndex,
-        shown: Shown,
-        *,
-        by_clock: bool,
+        total: int,
+        clock: "Times | Places | None",
         upright: Upright | None = None,
     ) -> None:
         self._capture = capture
-        self._total = shown.total
+        self._total = total
         self._upright = upright
         self._next = 0  # the number that the next grab is for
         self._behind = 0  # one behind that of the newest frame
         self._waiting: int | None = None  # the number of a frame that is grabbed and has not been asked for
         self.ended = False
         self._deadline: Deadline | None = None  # made by the thread that reads
-        self._times = None
-        if by_clock and shown.pts is not None and index.start_time is not None:
-            self._times = _Times(index, shown)
+        self._clock = clock
 
     def grab(self) -> bool:
         """Advance to the next frame; say whether it is there."""
@@ -88,6 +84,8 @@ class Numbered:
 
     def _advance(self, least: int) -> int | None:
         """Grab until there is a frame of at least that number; None where there is none."""
+        import cv2
+
         failures = 0
         self._deadline = self._deadline or Deadline()
         while not self.ended and self._behind < self._total:
@@ -97,8 +95,11 @@ class Numbered:
                 self.ended = failures >= _MAX_FAILED_GRABS
                 continue
             failures = 0
-            number = self._behind if self._times is None else self._times.number(self._capture, self._behind)
-            if number is None:  # one that is not shown
+            number: int | None = self._behind
+            if self._clock is not None:
+                time = self._capture.get(cv2.CAP_PROP_POS_MSEC)
+                number = self._clock.number(time, self._behind)
+            if number is None or number < self._behind:  # one that is not shown
                 continue
             self._behind = number + 1
             if number >= least:
@@ -106,8 +107,8 @@ class Numbered:
         return None
 
 
-class _Times:
-    """Tells the number of a frame by its time."""
+class Times:
+    """Tells the number of a frame of the file itself, by the stream's clock."""
 
     def __init__(self, index: PacketIndex, shown: Shown) -> None:
         assert shown.pts is not None
@@ -120,17 +121,37 @@ class _Times:
         self._start = index.start_time
         self._ticks_a_millisecond = float(1 / index.time_base) / 1000
 
-    def number(self, capture: Capture, behind: int) -> int | None:
-        """Return the number of the frame just grabbed, at least `behind`; None where it is not shown.
+    def number(self, milliseconds: float, behind: int) -> int | None:
+        """Return the number of the frame of that time, at least `behind`; None where it is not shown.
 
         Raises:
-            ClockError: no packet has its time.
+            ClockError: no packet has that time.
         """
-        import cv2
-
-        time = self._start + round(capture.get(cv2.CAP_PROP_POS_MSEC) * self._ticks_a_millisecond)
+        time = self._start + round(milliseconds * self._ticks_a_millisecond)
         if behind < len(self._pts) and self._pts[behind] == time:
             return behind
         if time not in self._all:
             raise ClockError
         return next((number for number in self._numbers.get(time, ()) if number >= behind), None)
+
+
+class Places:
+    """Tells the number of a frame of a clip that holds all packets, by its place.
+
+    Args:
+        places: the place of each frame that is shown, in order.
+        step: milliseconds from one place to the next.
+    """
+
+    def __init__(self, places: Sequence[int], step: int) -> None:
+        self._numbers = {place: number for number, place in enumerate(places)}
+        self._step = step
+
+    def number(self, milliseconds: float, behind: int) -> int | None:  # noqa: ARG002 - places are unique
+        """Return the number of the frame of that time; None where it is not shown."""
+        return self._numbers.get(round(milliseconds / self._step))
+
+
+def times(index: PacketIndex, shown: Shown) -> Times | None:
+    """Return what tells frames of the file by their times; None where these can't."""
+    return None if shown.pts is None or index.start_time is None else Times(index, shown)

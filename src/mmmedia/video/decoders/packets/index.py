@@ -300,18 +300,13 @@ def frame_matrix(frame: Any) -> tuple[float, float, float, float] | None:
     return None
 
 
-def demux(packets: "Iterator[Packet[Any]]", *, flush: bool = False) -> "Iterator[Packet[Any]]":
-    """Packets with a payload; a demuxer that fails midway ends the stream, as it does for OpenCV.
-
-    Args:
-        packets: what the container gives.
-        flush: hand on the empty packet at the end as well, which makes a decoder give what it still holds.
-    """
+def demux(packets: "Iterator[Packet[Any]]") -> "Iterator[Packet[Any]]":
+    """Packets with a payload; a demuxer that fails midway ends the stream, as it does for OpenCV."""
     import av
 
     try:
         for packet in packets:
-            if packet.size or flush:
+            if packet.size:
                 yield packet
     except av.FFmpegError as error:
         logger.debug("The demuxer stopped early: %s", error)
@@ -331,13 +326,15 @@ def is_timed(index: PacketIndex) -> bool:
 
 def segments(index: PacketIndex) -> Ints:
     """Number the stretches between which the clock is set anew, as where recordings are joined."""
-    clock = np.where(index.dts == NO_PTS, index.pts, index.dts)
-    known = np.flatnonzero(clock != NO_PTS)
+    known = np.flatnonzero(index.dts != NO_PTS)
+    clock, back = index.dts, 0
+    if 2 * len(known) < len(index):  # presentation times go back a little between B-frames
+        known, clock, back = np.flatnonzero(index.pts != NO_PTS), index.pts, _JUMP_STEPS
     numbers = np.zeros(len(index), np.int64)
     if len(known) > 1:
         steps = np.diff(clock[known])
         usual = max(int(np.median(steps)), 1)
         ahead = max(_JUMP_SECONDS / index.time_base, _JUMP_STEPS * usual)
-        numbers[known[1:]] = (steps < -_JUMP_STEPS * usual) | (steps > ahead)
+        numbers[known[1:]] = (steps < -back * usual) | (steps > ahead)
         numbers = np.cumsum(numbers)
     return numbers
