@@ -162,7 +162,7 @@ class InspectIO(MediaIO[Report]):
         }
 
     def _picks(self, source: "VideoSourceMetadata", size: tuple[int, int]) -> list[Report]:
-        """What each loader would pick, or why it would not."""
+        """Return what each loader would pick, or why it would not."""
         uniform = {
             "frame_sample_mode": "uniform_last_frame",
             "max_fps": self.fps,
@@ -195,7 +195,7 @@ def _pick(loader: str, options: Report, source: "VideoSourceMetadata", size: tup
 
 
 def _container_of(data: bytes) -> tuple[str | None, InvalidMediaError | None]:
-    """The name of a container, or why FFmpeg is not shown these bytes."""
+    """Return the name of a container, or why FFmpeg is not shown these bytes."""
     try:
         return containers.identify(data), None
     except InvalidMediaError as refusal:
@@ -203,7 +203,7 @@ def _container_of(data: bytes) -> tuple[str | None, InvalidMediaError | None]:
 
 
 def _looks_like_picture(data: bytes) -> bool:
-    """Whether a format of Pillow takes these bytes for its own, so that it knows best what is wrong."""
+    """Say whether a format of Pillow takes these bytes for its own, so that it knows best what is wrong."""
     from PIL import Image
 
     Image.init()
@@ -270,7 +270,7 @@ def _describe_audio(data: bytes) -> Report:
 
 
 def _sound_format(data: bytes) -> Report:
-    """The container, codec and channels, from the library that reads it."""
+    """Return the container, codec and channels, from the library that reads it."""
     import soundfile
 
     try:
@@ -332,7 +332,7 @@ def _print(report: Report) -> None:
 
 
 def _facts(report: Report) -> dict[str, str]:
-    """The lines of a report: a name and what there is to say."""
+    """Return the lines of a report: a name and what there is to say."""
     size = f"{report['width']} x {report['height']} pixels" if "width" in report else ""
     facts = {report["kind"]: joined(amount(report["bytes"]), report.get("container"), report.get("format"))}
     if report["kind"] == "image":
