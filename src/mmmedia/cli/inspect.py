@@ -125,28 +125,31 @@ class InspectIO(MediaIO[Report]):
         return self.load_bytes(filepath.read_bytes())  # as given: a path made of it may be another file
 
     def _describe_container(self, data: bytes) -> Report:
-        with containers.open_av(data) as container:
+        admitted = containers.admit(data)
+        with containers.open_av(admitted) as container:
             name, audio = container.format.name, _audio_track(container)
             videos = [
                 stream
                 for stream in container.streams.video
                 if not stream.disposition & stream.disposition.attached_pic
             ]
-        return self._describe_video(data, name, audio) if videos else _describe_audio(data)
+        return self._describe_video(admitted, name, audio) if videos else _describe_audio(data)
 
-    def _describe_video(self, data: bytes, container: str, audio: Report | None) -> Report:
+    def _describe_video(
+        self, admitted: containers.Admitted[bytes], container: str, audio: Report | None
+    ) -> Report:
         from mmmedia.video.decoders import index
         from mmmedia.video.loaders import OpenCVVideoBackend
         from mmmedia.video.samplers import VideoSourceMetadata
 
         # One frame is decoded, which shows that it can be, and gives the numbers that samplers are given.
-        frames, metadata = OpenCVVideoBackend.load_bytes(data, num_frames=1)
+        frames, metadata = OpenCVVideoBackend.load_bytes(admitted.data, num_frames=1)
         source = VideoSourceMetadata(metadata["total_num_frames"], metadata["fps"], metadata["duration"])
-        packets = index.build(data)
+        packets = index.build(admitted)
         height, width = frames.shape[1:3]
         return {
             "kind": "video",
-            "bytes": len(data),
+            "bytes": len(admitted.data),
             "container": container,
             "codec": packets.codec,
             "pixel_format": packets.pix_fmt,
