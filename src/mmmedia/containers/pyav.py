@@ -66,5 +66,5 @@ def video_stream(container: "InputContainer") -> "VideoStream":
 
 
 def _reason(error: Exception) -> str:
-    """The library's own words, without its reference to a file name that we never gave it."""
+    """Return the library's own words, without its reference to a file name that we never gave it."""
     return getattr(error, "strerror", None) or type(error).__name__
