@@ -153,7 +153,7 @@ def _keys(variables: tuple[str, ...]) -> tuple[object, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """One setting: its name (`VLLM_…`, or `MMMEDIA_…` alone), default, how its text is read, what it means."""
+    """One setting: its name (`VLLM_…`, or ours alone), default, how its text is read, and what it means."""
 
     name: str
     default: Value

@@ -21,6 +21,7 @@ from PIL import Image
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError
 from mmmedia.hashing import content_hash
+from mmmedia.image import convert_image_mode
 from mmmedia.media.base import MediaWithBytes
 from mmmedia.pipeline.configs import image_fields
 from mmmedia.pipeline.sizes import ExactSize, SizeRule, check_positive, size_rule
@@ -479,7 +480,7 @@ def _height_width(picture: _Picture) -> tuple[int, int]:
 
 
 def _to_rgb(picture: _Picture) -> Image.Image | npt.NDArray[np.uint8]:
-    """Return a picture in three channels, transparency composited over white."""
+    """Return a picture in three channels, transparency over white; itself if the media IO made it so."""
     if isinstance(picture, Image.Image):
         try:
             if picture.mode == "F" and np.isnan(np.asarray(picture)).any():
@@ -487,7 +488,7 @@ def _to_rgb(picture: _Picture) -> Image.Image | npt.NDArray[np.uint8]:
             if "A" in picture.getbands() or picture.info.get("transparency") is not None:
                 layer = picture.convert("RGBA")
                 return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-            return picture if picture.mode == "RGB" else picture.convert("RGB")
+            return convert_image_mode(picture, "RGB")
         except OSError as error:
             raise InvalidMediaError(f"Failed to load image: {error}") from error
     if picture.shape[2] == 3:
