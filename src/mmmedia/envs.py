@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     VLLM_VIDEO_DECODE_WORKERS: int
     VLLM_MM_FETCH_CONCURRENCY: int
     VLLM_MM_HASHER_ALGORITHM: str
+    MMMEDIA_COMPAT: str
 
 Value = str | int | float | bool
 
@@ -93,6 +94,13 @@ def _decode_mode(text: str) -> str:
     return text
 
 
+def _compat(text: str) -> str:
+    name = text.strip()
+    if name not in {"0.20", "0.33"}:
+        raise ValueError("unknown")
+    return name
+
+
 def _switch(text: str) -> bool:
     return {"0": False, "false": False, "no": False, "off": False,
             "1": True, "true": True, "yes": True, "on": True}[text.strip().lower()]  # fmt: skip
@@ -105,6 +113,7 @@ _EXPECTED: dict[Callable[[str], Value], str] = {
     _number: "a finite number",
     _seconds: "a positive number of seconds",
     _hash_algorithm: "blake3, sha256 or sha512",
+    _compat: "0.20 or 0.33",
     _switch: "0 or 1",
     _decode_mode: "auto, sequential or seek",
 }
@@ -132,7 +141,7 @@ class Setting:
     """One setting.
 
     Attributes:
-        name: the `VLLM_` one.
+        name: the `VLLM_` one, or `MMMEDIA_…` of what is ours alone.
         default: its value where no variable sets it.
         parse: reads the text of a variable.
         meaning: what it means, in words.
@@ -146,7 +155,8 @@ class Setting:
     variables: tuple[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "variables", ("MMMEDIA_" + self.name.removeprefix("VLLM_"), self.name))
+        own = "MMMEDIA_" + self.name.removeprefix("MMMEDIA_").removeprefix("VLLM_")
+        object.__setattr__(self, "variables", (own, self.name))
 
     @property
     def expected(self) -> str:
@@ -220,12 +230,14 @@ SETTINGS: dict[str, Setting] = {
                 "media of one request that are fetched side by side, at least one"),
         Setting("VLLM_MM_HASHER_ALGORITHM", "", _hash_algorithm,
                 "blake3, sha256 or sha512; empty: blake3 where it is installed, else sha256"),
+        Setting("MMMEDIA_COMPAT", "", _compat,
+                "0.20: results as vLLM 0.20 gave them; empty: as they are right"),
     )
 }  # fmt: skip
 
 
 def __getattr__(name: str) -> Value:
-    setting = SETTINGS.get(name.replace("MMMEDIA_", "VLLM_", 1))
+    setting = SETTINGS.get(name) or SETTINGS.get(name.replace("MMMEDIA_", "VLLM_", 1))
     if setting is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return setting.read()
