@@ -232,21 +232,16 @@ class Request(Protocol):
     Attributes:
         future: where its object goes.
         has_budget: whether its errors may be its own.
-        deadline: when it waits for the download no longer, by the clock of its loop; `None` for no end.
     """
 
     future: "asyncio.Future[Any]"
     has_budget: bool
-    deadline: float | None
 
     def load(self) -> Any:
         """Decode for it alone."""
 
     def charge(self, media: Any, /) -> object:
         """Take what an object costs from its budgets before it is copied; raise if that is too much."""
-
-    def give_up(self) -> None:
-        """Have its error, as its deadline has come."""
 
 
 class SharedDecode:
@@ -267,46 +262,21 @@ class SharedDecode:
         self._make: Callable[[], Any] | None = None
         """Makes copies of that."""
         self._error: BaseException | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     def join(self, request: Request) -> None:
         """Let a request have the object, or the error, by way of its future; on the loop."""
         with self._lock:
             self._waiting.append(request)
-            if not self._is_open:
-                self._watch(request)
-                return
-            if self._threads:
+            if self._threads or not self._is_open:
                 return
             self._threads += 1
         self._start()
-
-    def _watch(self, request: Request) -> None:
-        """See to it that a request gives up in time: one timer serves all, as hardly any ever does."""
-        if request.deadline is None or (self._timer and self._timer.when() <= request.deadline):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = request.future.get_loop().call_at(request.deadline, self._give_up)
-
-    def _give_up(self) -> None:
-        """Have those give up whose time has come, and watch the others."""
-        timer, self._timer = self._timer, None
-        with self._lock:
-            waiting = () if self._is_open else tuple(self._waiting)
-        for request in waiting:
-            if timer is not None and request.deadline is not None and request.deadline <= timer.when():
-                request.give_up()
-            elif not request.future.done():
-                self._watch(request)
 
     def open(self, flight: "Flight[Any]") -> None:
         """Begin, as the download has landed; on the loop of those who wait."""
         with self._lock:
             self._is_open, self._error = True, flight.error
             waiting = self._waiting
-            if self._timer is not None:
-                self._timer.cancel()
             if self._error is not None:
                 self._waiting = deque()
             elif waiting:
