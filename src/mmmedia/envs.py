@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmmedia.errors import InvalidSettingError
 
@@ -243,6 +243,20 @@ def __getattr__(name: str) -> Value:
     return setting.read()
 
 
+class CacheSettings(NamedTuple):
+    """Where bytes are cached, and how many; see `cache_settings`.
+
+    Attributes:
+        directory: that of the cache; empty for no cache.
+        max_bytes: what its entries may count together.
+        ttl_seconds: the life of an entry, from its download.
+    """
+
+    directory: str
+    max_bytes: int
+    ttl_seconds: float
+
+
 class FetchSettings(NamedTuple):
     """What a fetch goes by: the settings as they were when its request began; see `fetch_settings`.
 
@@ -259,13 +273,13 @@ class FetchSettings(NamedTuple):
     revalidate: bool
 
 
-_FETCH_SETTINGS = (
-    "VLLM_MEDIA_FETCH_MAX_RETRIES",
-    "VLLM_MEDIA_URL_ALLOW_REDIRECTS",
-    "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB",
-    "VLLM_MEDIA_CACHE_REVALIDATE",
-)
-_FETCH_VARIABLES = tuple(variable for name in _FETCH_SETTINGS for variable in SETTINGS[name].variables)
+def cache_settings() -> CacheSettings:
+    """Return where and how bytes are cached from now on.
+
+    Raises:
+        InvalidSettingError: (a `ValueError`) a variable's text can't be read.
+    """
+    return _cache_settings_of(*map(os.environ.get, _CACHE_VARIABLES))
 
 
 def fetch_settings() -> FetchSettings:
@@ -280,14 +294,35 @@ def fetch_settings() -> FetchSettings:
     return _fetch_settings_of(*map(os.environ.get, _FETCH_VARIABLES))
 
 
+_CACHE_SETTINGS = ("VLLM_MEDIA_CACHE", "VLLM_MEDIA_CACHE_MAX_SIZE_MB", "VLLM_MEDIA_CACHE_TTL_HOURS")
+_FETCH_SETTINGS = (
+    "VLLM_MEDIA_FETCH_MAX_RETRIES",
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS",
+    "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB",
+    "VLLM_MEDIA_CACHE_REVALIDATE",
+)
+_CACHE_VARIABLES, _FETCH_VARIABLES = (
+    tuple(variable for name in names for variable in SETTINGS[name].variables)
+    for names in (_CACHE_SETTINGS, _FETCH_SETTINGS)
+)
+
+
+def _values(names: tuple[str, ...], texts: tuple[str | None, ...]) -> "list[Any]":
+    """Return the values of settings when their variables have these texts."""
+    return [SETTINGS[name].value_of(*texts[2 * at : 2 * at + 2]) for at, name in enumerate(names)]
+
+
+@functools.lru_cache(maxsize=16)  # which texts mean what, never what they are
+def _cache_settings_of(*texts: str | None) -> CacheSettings:
+    directory, megabytes, hours = _values(_CACHE_SETTINGS, texts)
+    return CacheSettings(directory, megabytes * 1024 * 1024, hours * 3600.0)
+
+
 @functools.lru_cache(maxsize=16)
 def _fetch_settings_of(*texts: str | None) -> FetchSettings:
-    attempts, allow_redirects, megabytes, revalidate = (
-        SETTINGS[name].value_of(*texts[2 * index : 2 * index + 2])
-        for index, name in enumerate(_FETCH_SETTINGS)
-    )
-    size = int(megabytes) * 1024 * 1024
-    return FetchSettings(int(attempts), bool(allow_redirects), size if size > 0 else None, bool(revalidate))
+    attempts, allow_redirects, megabytes, revalidate = _values(_FETCH_SETTINGS, texts)
+    max_download_bytes = megabytes * 1024 * 1024 if megabytes > 0 else None
+    return FetchSettings(attempts, allow_redirects, max_download_bytes, revalidate)
 
 
 def __dir__() -> list[str]:

@@ -297,25 +297,10 @@ def note_decode_path(path: str) -> None:
     _decode.path = path
 
 
-class _Refusals:
-    """Counts an error that ends the block, if it is a refusal."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, MediaError) and (reason := refusal(error)) and (metrics := _metrics()):
-            metrics.refusals.labels(reason).inc()
-
-
-_refusals = _Refusals()
-
-
-def counting_refusals() -> AbstractContextManager[None]:
-    """Count a refusal that what is done inside raises."""
-    return _refusals
+def count_refusal(error: MediaError) -> None:
+    """Count an error that ends a request, if it is a refusal."""
+    if (reason := refusal(error)) and (metrics := _metrics()):
+        metrics.refusals.labels(reason).inc()
 
 
 def refusal(error: MediaError) -> str:

@@ -26,7 +26,7 @@ class Flight(Generic[T]):
     Thousands may be under way at once: an instance is small, and its lock is that of all.
 
     Attributes:
-        patience: the timeout that its leader gave it, `None` for none.
+        timeout: seconds of the first attempt, as its leader has them, `None` for no limit.
         loop: that of the task that downloads, `None` if a thread does.
         has_landed: whether it has ended, one way or the other.
         error: what it failed with, if it did.
@@ -45,15 +45,15 @@ class Flight(Generic[T]):
         "is_open",
         "is_shared",
         "loop",
-        "patience",
         "task",
+        "timeout",
         "waiting",
     )
 
     def __init__(
-        self, patience: float | None, loop: asyncio.AbstractEventLoop | None, lock: threading.Lock
+        self, timeout: float | None, loop: asyncio.AbstractEventLoop | None, lock: threading.Lock
     ) -> None:
-        self.patience = patience
+        self.timeout = timeout
         self.loop = loop
         self.task: asyncio.Task[T] | None = None
         self.has_landed = False
@@ -136,8 +136,8 @@ class SingleFlight(Generic[T]):
         key: Hashable,
         download: Callable[..., T],
         *args: Any,
-        patience: float | None,
-        bound: Callable[[float | None], float],
+        timeout: float | None,
+        longest: float,
         linger: bool = False,
     ) -> Flight[T]:
         """Download, or wait for who is downloading already.
@@ -146,12 +146,13 @@ class SingleFlight(Generic[T]):
             key: what is asked for; under the same key all get the same.
             download: called if nobody is under way.
             args: what it is called with.
-            patience: seconds; a flight that failed for lack of time is flown again by who has more.
-            bound: gives, for a patience, the seconds to wait for others at most.
+            timeout: seconds of its first attempt; a flight that failed for lack of time is flown again by who
+                has more.
+            longest: seconds to wait for others at most.
             linger: leave it open to join after landing, until `retire`.
 
         Raises:
-            TimeoutError: others took longer than `bound`.
+            TimeoutError: others took longer than `longest`.
         """
         while True:
             with self._lock:
@@ -160,7 +161,7 @@ class SingleFlight(Generic[T]):
                 blocks = flight is not None and flight.loop is not None and _in_a_loop()
                 leads = flight is None or blocks
                 if flight is None or blocks:
-                    flight = Flight(patience, None, self._lock)
+                    flight = Flight(timeout, None, self._lock)
                     if not blocks:
                         self._open(key, flight)
                 else:
@@ -170,17 +171,16 @@ class SingleFlight(Generic[T]):
                 self._lead(key, flight, download, args, linger)
                 return flight
             try:
-                seconds = bound(patience)
                 told = threading.Event()
                 flight.call_when_landed(told.set)
-                told.wait(seconds)
+                told.wait(longest)
                 if not flight.has_landed:
-                    raise late(seconds)
+                    raise late(longest)
             finally:
                 self.leave(key, flight)
             if flight.error is None:
                 return flight
-            if not fly_again(flight, patience):
+            if not fly_again(flight, timeout):
                 raise flight.error
 
     def _lead(
@@ -206,7 +206,7 @@ class SingleFlight(Generic[T]):
         key: Hashable,
         download: Callable[..., Coroutine[Any, Any, T]],
         *args: Any,
-        patience: float | None,
+        timeout: float | None,
         linger: bool = False,
     ) -> tuple[Flight[T], bool]:
         """Join the flight of a key, or begin one as a task of the running loop; arguments as of `fly`.
@@ -224,7 +224,7 @@ class SingleFlight(Generic[T]):
                 flight.waiting += 1
                 return flight, False
             loop = asyncio.get_running_loop()
-            flight = self._open(key, Flight(patience, loop, self._lock))
+            flight = self._open(key, Flight(timeout, loop, self._lock))
             flight.waiting += 1
         try:  # without the lock: an eager task begins at once
             flight.task = loop.create_task(download(*args))
@@ -263,11 +263,11 @@ def _call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> Non
         loop.call_soon_threadsafe(call)
 
 
-def fly_again(flight: Flight[Any], patience: float | None) -> bool:
+def fly_again(flight: Flight[Any], timeout: float | None) -> bool:
     """Say whether a flight that failed should be flown by one of those who waited for it."""
     if flight.error is None or isinstance(flight.error, _Abandoned):
         return flight.error is not None
-    has_more = flight.patience is not None and (patience is None or patience > flight.patience)
+    has_more = flight.timeout is not None and (timeout is None or timeout > flight.timeout)
     return has_more and _is_timeout(flight.error)
 
 

@@ -1,11 +1,22 @@
 """`MediaBudget`: what all media of one request may use up together."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol, TypeVar
 
-from mmmedia import envs
+from mmmedia import envs, metrics
 from mmmedia.errors import LimitExceededError
+from mmmedia.media.base import MediaIO
+
+T = TypeVar("T")
+
+
+class Budget(Protocol):
+    """What a request may still use up: a `Share`, or what an engine has for it."""
+
+    def charge(self, number_of_bytes: int) -> object:
+        """Take so many bytes; raise if the request has used up its share."""
 
 
 class Share:
@@ -79,7 +90,11 @@ request: 60 of 100 are used.
 
 
 class MediaBudget:
-    """What all media of one request may use up together: downloaded (encoded) and decoded bytes.
+    """What all media of one request may use up together: a budget of encoded bytes and one of decoded bytes.
+
+    Attributes:
+        download: the budget of downloaded, that is encoded, bytes.
+        decoded: the budget of decoded bytes.
 
     Hand one to every connector of the request: ``MediaConnector(budget=MediaBudget(...))``. Encoded bytes
     count however they came, also in data URLs, files and out of the cache. Media under a ceiling of decoded
@@ -101,3 +116,62 @@ class MediaBudget:
             f"{share.what}: {share.used} of {share.max_bytes}" for share in (self.download, self.decoded)
         )
         return f"MediaBudget({', '.join(shares)})"
+
+
+class BudgetedLoads:
+    """Decodes, and charges for what comes in and what comes out.
+
+    Args:
+        decoded_budget: what decoded bytes are charged to.
+        download_budget: what encoded bytes are charged to.
+    """
+
+    def __init__(self, decoded_budget: Budget | None, download_budget: Budget | None) -> None:
+        self.decoded_budget = decoded_budget
+        self.download_budget = download_budget
+
+    def _charge_download(self, number_of_bytes: int) -> None:
+        if self.download_budget is not None:
+            self.download_budget.charge(number_of_bytes)
+
+    def _charge_copy(self, number_of_bytes: int, media: object) -> None:
+        """Charge for a copy of an object before it is made, as for decoding so many bytes to it."""
+        self._charge_download(number_of_bytes)
+        if self.decoded_budget is not None:
+            with getattr(self.decoded_budget, "one_at_a_time", nullcontext)():
+                self.decoded_budget.charge(size_of(media))
+
+    def _load_bytes(self, data: bytes, media_io: MediaIO[T]) -> T:
+        if self.download_budget is not None:
+            self.download_budget.charge(len(data))
+        return self._decode(media_io, media_io.load_bytes, data)
+
+    def _decode(self, media_io: MediaIO[T], load: Callable[..., T], *args: Any) -> T:
+        """Call what decodes, and charge for the result."""
+        if self.decoded_budget is None:
+            with metrics.decoding(media_io):
+                return load(*args)
+        one_at_a_time = getattr(self.decoded_budget, "one_at_a_time", nullcontext)  # others only charge
+        with one_at_a_time():
+            with metrics.decoding(media_io):
+                media = load(*args)
+            self.decoded_budget.charge(size_of(media))
+        return media
+
+
+def size_of(media: object) -> int:
+    """Return how many bytes a decoded object occupies, as far as its kind is known.
+
+    >>> size_of((memoryview(b"abcd"), {"duration": 2}))
+    4
+    """
+    if isinstance(media, tuple | list):
+        return sum(size_of(item) for item in media)
+    if isinstance(size := getattr(media, "nbytes", None), int):  # arrays and tensors
+        return size
+    picture: Any = getattr(media, "media", media)
+    if hasattr(picture, "getbands") and hasattr(picture, "size"):
+        width, height = picture.size
+        sample = {"1": 1, "I": 4, "F": 4, "I;16": 2}.get(picture.mode, 1)
+        return int(width * height * len(picture.getbands()) * sample)
+    return 0

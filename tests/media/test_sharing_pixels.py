@@ -12,8 +12,7 @@ from PIL import Image, ImageCms, ImageDraw, ImageOps
 
 from mmmedia.media.base import MediaWithBytes
 from mmmedia.media.image import ImageMediaIO
-from mmmedia.media.lending import can_lend
-from mmmedia.media.sharing import twin_maker
+from mmmedia.media.sharing import can_lend, twin_maker
 
 Change = Callable[[Image.Image], object]
 
@@ -116,7 +115,8 @@ def test_pixels_are_common_until_then() -> None:
     assert twins[0].im is original.media.im
     twins[0].putpixel((0, 0), (1, 2, 3))
     assert twins[0].im is not original.media.im
-    assert type(twins[0]) is type(original.media)
+    assert type(twins[0]) is type(twins[1])
+    assert isinstance(twins[0], type(original.media))
     assert twins[1].im is original.media.im
 
 
@@ -125,7 +125,12 @@ def _through_pickle(image: Image.Image) -> Image.Image:
     return unpickled
 
 
-@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, _through_pickle])
+def _through_old_pickle(image: Image.Image) -> Image.Image:
+    unpickled: Image.Image = pickle.loads(pickle.dumps(image, protocol=0))
+    return unpickled
+
+
+@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, _through_pickle, _through_old_pickle])
 def test_copies_and_pickles_are_plain_pictures(clone: Callable[[Image.Image], Image.Image]) -> None:
     original = MediaWithBytes(Image.effect_noise((8, 8), 90), b"")
     make = twin_maker(original)

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from mmmedia import envs
-from mmmedia.budget import MediaBudget, Share
 from mmmedia.errors import LimitExceededError
 from mmmedia.media.base import MediaIO
+from mmmedia.media.budget import MediaBudget, Share
 from mmmedia.media.connector import MediaConnector
 
 
