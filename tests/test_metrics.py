@@ -310,7 +310,7 @@ def test_what_a_closed_loop_has_left_waits_no_more() -> None:
 
 
 def test_queues_have_a_length() -> None:
-    import mmmedia.work.jobs  # noqa: F401
+    import mmmedia.video.decoders.stats  # noqa: F401
 
     _async("data:;base64,AAAA")
     names = [sample.labels["pool"] for family in prometheus_client.REGISTRY.collect()
