@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import logging
 import os
@@ -17,8 +18,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-import mmmedia.cache as cache_module
-from mmmedia.cache import MediaCache, entry_name, get_media_cache
+from mmmedia.cache import MediaCache, entry_name, files, get_media_cache
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="extended attributes")
 BLOCK = 4096
@@ -39,8 +39,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, clock: Clock) -> MediaCache:
-    return MediaCache(tmp_path / "cache", max_bytes=10 * BLOCK, ttl_secs=100, clock=clock)
+def cache(tmp_path: Path, clock: Clock) -> Iterator[MediaCache]:
+    """A cache in which all is well at the end."""
+    cache = MediaCache(tmp_path / "cache", max_bytes=10 * BLOCK, ttl_secs=100, clock=clock)
+    yield cache
+    assert cache.check() == []
 
 
 @pytest.fixture(params=["shared account", "own account"])
@@ -343,9 +346,7 @@ def test_caches_of_one_directory_count_exactly_at_any_moment(tmp_path: Path) -> 
             cache.discard(url(number // 2))
         if number % 13 == 0:
             cache.evict()
-        other = caches[number % 2].stats
-        assert (other.bytes, other.entries) == counted_anew(cache)
-        assert other.bytes <= 100 * BLOCK
+        assert caches[number % 2].check() == []
 
 
 def test_discard_forgets(cache: MediaCache) -> None:
@@ -413,6 +414,8 @@ def test_an_entry_beyond_the_limit_is_not_read_and_not_removed(cache: MediaCache
     os.truncate(cache.path(URL), 2**40)  # a sparse file: reading it would take all memory
     os.utime(cache.path(URL), (clock.now, clock.now))
     assert cache.get(URL) is None
+    assert cache.check()[2:] == [f"{cache.path(URL).name} is longer than the budget: {2**40} bytes"]
+    cache.discard(URL)
 
 
 def test_foreign_files_are_neither_served_nor_removed(cache: MediaCache, clock: Clock) -> None:
@@ -434,6 +437,8 @@ def test_foreign_files_are_neither_served_nor_removed(cache: MediaCache, clock: 
     cache.evict()
     assert all((cache.directory / name).exists() for name in [*names, "c" * 20])
     assert cache.stats.entries == 10
+    assert cache.check() == ["c" * 20 + " is no regular file"]
+    (cache.directory / ("c" * 20)).rmdir()
 
 
 def plant_link(path: Path) -> None:
@@ -472,6 +477,8 @@ def test_a_directory_in_an_entry_s_place_is_a_miss(
     assert "could not be stored" in caplog.text
     cache.discard(URL)
     assert [file.name for file in cache.directory.iterdir()] == [cache.path(URL).name]
+    cache.path(URL).rmdir()
+    cache.evict()
 
 
 def test_an_unreadable_entry_is_a_miss(cache: MediaCache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,8 +487,10 @@ def test_an_unreadable_entry_is_a_miss(cache: MediaCache, monkeypatch: pytest.Mo
     def broken(*_: object) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(os, "read", broken)
-    assert cache.get(URL) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "read", broken)
+        assert cache.get(URL) is None
+        assert cache.check() == [f"{cache.path(URL).name} can't be read: Input/output error"]
 
 
 def test_short_reads_and_writes_are_continued(cache: MediaCache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -601,7 +610,7 @@ def test_an_abandoned_temp_file_is_swept_and_a_living_one_is_not(cache: MediaCac
     cache.put(URL, b"a photo")
     abandoned = cache.directory / ".mmmedia-0123456789abcdef.tmp"
     abandoned.write_bytes(b"half a pho")
-    living, file = cache._create_temp()
+    living, file = files.create_temp(str(cache.directory))
     try:
         cache.evict()
         assert not abandoned.exists()
@@ -619,7 +628,7 @@ def test_without_file_locks_age_tells_what_is_abandoned(
     def unsupported(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(cache_module.fcntl, "flock", unsupported)
+    monkeypatch.setattr(fcntl, "flock", unsupported)
     assert cache.put(URL, b"a photo")
     old = cache.directory / ".mmmedia-0123456789abcdef.tmp"
     new = cache.directory / ".mmmedia-fedcba9876543210.tmp"
@@ -633,17 +642,17 @@ def test_without_file_locks_age_tells_what_is_abandoned(
 def test_a_temp_file_swept_before_it_was_locked_is_made_again(
     cache: MediaCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain_lock = cache_module._lock
-    swept = []
+    plain_lock = files.lock
+    swept: list[Path] = []
 
-    def sweep_first(file: int, patience: float) -> bool:
+    def sweep_first(file: int) -> bool:
         for temp in cache.directory.glob(".mmmedia-*.tmp"):
             if not swept:
                 swept.append(temp)
                 temp.unlink()
-        return plain_lock(file, patience)
+        return plain_lock(file)
 
-    monkeypatch.setattr(cache_module, "_lock", sweep_first)
+    monkeypatch.setattr(files, "lock", sweep_first)
     cache.directory.mkdir()
     assert cache.put(URL, b"a photo")
     assert swept
@@ -665,12 +674,12 @@ def test_what_is_planted_as_temp_file_does_no_harm(cache: MediaCache) -> None:
 def test_a_stuck_lock_delays_but_does_not_hang(
     cache: MediaCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cache_module, "_LOCK_PATIENCE", 0.01)
+    monkeypatch.setattr(files, "_LOCK_PATIENCE_SECONDS", 0.01)
     caplog.set_level(logging.DEBUG)
     cache.put(url(0), b"a photo")
     holder = os.open(cache.directory, os.O_RDONLY)
     try:
-        cache_module.fcntl.flock(holder, cache_module.fcntl.LOCK_EX)
+        fcntl.flock(holder, fcntl.LOCK_EX)
         assert cache.put(URL, b"a photo")
         assert cache.get(URL) == b"a photo"
     finally:
@@ -766,8 +775,7 @@ def test_threads_share_one_cache(either_cache: MediaCache) -> None:
     assert not wrong
     stats = either_cache.stats
     assert stats.hits + stats.misses == 8 * 60
-    assert (stats.bytes, stats.entries) == counted_anew(either_cache)
-    assert stats.bytes <= 10 * BLOCK
+    assert either_cache.check() == []
 
 
 def test_one_process_has_one_cache_per_directory(tmp_path: Path) -> None:
@@ -904,9 +912,94 @@ class CacheMachine(RuleBasedStateMachine):
         sizes = [max(BLOCK, len(entry[0])) for entry in self.model.values()]
         assert (stats.bytes, stats.entries) == (sum(sizes), len(sizes))
 
+    @invariant()
+    def all_is_well(self) -> None:
+        assert self.cache.check() == []
+
 
 TestCacheAgainstModel = CacheMachine.TestCase
 TestCacheAgainstModel.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+# -- check --------------------------------------------------------------------------------------------
+
+
+def test_check_finds_all_well_where_it_is(either_cache: MediaCache, clock: Clock) -> None:
+    assert either_cache.check() == []
+    fill(either_cache, clock, range(12))
+    either_cache.put(URL, b"a photo", etag='"v1"')
+    clock.now += 150
+    assert either_cache.check() == []
+
+
+@LINUX
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda path: os.truncate(path, 0), "is empty"),
+        (lambda path: os.truncate(path, 3), "has 3 bytes and not 7, which were stored"),
+        (lambda path: path.write_bytes(b"A photo"), "has other bytes than were stored"),
+        (
+            lambda path: os.truncate(path, 10 * BLOCK + 1),
+            f"is longer than the budget: {10 * BLOCK + 1} bytes",
+        ),
+    ],
+    ids=["emptied", "truncated", "one byte", "lengthened"],
+)
+def test_check_finds_a_damaged_entry(
+    cache: MediaCache, damage: Callable[[Path], object], problem: str
+) -> None:
+    cache.put(URL, b"a photo")
+    damage(cache.path(URL))
+    assert f"{cache.path(URL).name} {problem}" in cache.check()
+    cache.discard(URL)
+
+
+def test_check_compares_files_and_account(either_cache: MediaCache, clock: Clock) -> None:
+    fill(either_cache, clock, range(3))
+    either_cache.path(url(1)).unlink()
+    assert either_cache.check() == ["the account says 3 entries of 12288 bytes, there are 2 of 8192"]
+    either_cache.evict()
+    assert either_cache.check() == []
+    smaller = either_cache.with_limits(BLOCK, 100)
+    assert smaller.check() == ["the entries take 8192 bytes of a budget of 4096"]
+
+
+def test_check_finds_what_a_dead_writer_left(cache: MediaCache) -> None:
+    cache.put(URL, b"a photo")
+    abandoned = cache.directory / ".mmmedia-0123456789abcdef.tmp"
+    abandoned.touch()
+    _, file = files.create_temp(str(cache.directory))
+    assert cache.check() == [f"{abandoned.name} was left by a writer that is no more"]
+    os.close(file)
+    cache.evict()
+
+
+def test_check_raises_nothing_whatever_it_meets(
+    cache: MediaCache, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here: entries vanish while it reads them, one can't be opened, the directory is none."""
+    fill(cache, clock, range(3))
+    plain_lstat, plain_open = os.lstat, os.open
+
+    def vanishing(path: str) -> os.stat_result:
+        status = plain_lstat(path)
+        cache.path(url(1)).unlink(missing_ok=True)
+        return status
+
+    def refusing(path: str, *arguments: int) -> int:
+        if str(path) == str(cache.path(url(2))):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return plain_open(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lstat", vanishing)
+        patch.setattr(os, "open", refusing)
+        assert f"{cache.path(url(2)).name} can't be read: Permission denied" in cache.check()
+    cache.evict()
+    assert MediaCache(cache.path(url(0)), max_bytes=BLOCK, ttl_secs=100).check() == [
+        f"the directory can't be read: [Errno 20] Not a directory: '{cache.path(url(0))}'"
+    ]
 
 
 @settings(deadline=None, max_examples=200)
