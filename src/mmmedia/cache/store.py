@@ -190,17 +190,17 @@ class MediaCache:
         Args:
             exclude: An entry to leave in place.
         """
-        with contextlib.suppress(OSError), self._shared.locked() as directory:
-            self._scan(directory, keep=None if exclude is None else exclude.name)
+        with contextlib.suppress(OSError), self._shared.locked() as file:
+            self._scan(file, keep=None if exclude is None else exclude.name)
 
     @property
     def stats(self) -> CacheStats:
         """The counters now. Cheap: the size is as accounted, not counted anew."""
         account = None
-        with contextlib.suppress(OSError), self._shared.locked() as directory:
-            account = self._shared.account(directory)
+        with contextlib.suppress(OSError), self._shared.locked() as file:
+            account = self._shared.account(file)
             if account is None:
-                account = scan(self._shared, directory, self._life(), max_bytes=None)
+                account = scan(self._shared, file, self._life(), max_bytes=None)
         account = account or Account(0, 0, 0)
         return CacheStats(**self._shared.counts(), bytes=account.total_bytes, entries=account.entries)
 
@@ -276,38 +276,38 @@ class MediaCache:
             write_all(file, data)
             label.stick(file)
             self._set_times(file)
-            self._publish(temp, path, charge(len(data)))
+            self._publish(temp, path, len(data))
         except BaseException:
             remove(temp)
             raise
         finally:
             os.close(file)  # last: until here the lock on the file tells others that its writer lives
 
-    def _publish(self, temp: str, path: str, charge: int) -> None:
-        with self._shared.locked() as directory:
-            account = self._shared.account(directory)
+    def _publish(self, temp: str, path: str, size_bytes: int) -> None:
+        with self._shared.locked() as file:
+            account = self._shared.account(file)
             if account is not None:
                 # Before the file: a process killed in between leaves the account too high, not too low.
-                account = account.with_entry(charge, charge_of(path))
-                self._shared.set_account(directory, account)
+                account = account.with_entry(charge(size_bytes), charge_of(path))
+                self._shared.set_account(file, account)
             os.replace(temp, path)
             if (
                 account is None
                 or account.total_bytes > self.max_bytes
                 or is_scan_due(account, is_shared=self._shared.shares_account)
             ):
-                self._scan(directory, keep=os.path.basename(path))
+                self._scan(file, keep=os.path.basename(path))
 
-    def _scan(self, directory: int, keep: str | None) -> None:
-        scan(self._shared, directory, self._life(), max_bytes=self.max_bytes, keep=keep)
+    def _scan(self, file: int, keep: str | None) -> None:
+        scan(self._shared, file, self._life(), max_bytes=self.max_bytes, keep=keep)
 
     def _discard(self, path: str, found: os.stat_result | None = None) -> None:
         """Remove an entry, unless it has meanwhile been replaced by another than the one found."""
-        with contextlib.suppress(OSError), self._shared.locked() as directory:
+        with contextlib.suppress(OSError), self._shared.locked() as file:
             status = os.lstat(path)
             if found is not None and not os.path.samestat(status, found):
                 return
             os.unlink(path)
-            account = self._shared.account(directory)
+            account = self._shared.account(file)
             if account is not None and stat.S_ISREG(status.st_mode):
-                self._shared.set_account(directory, account.without_entry(charge(status.st_size)))
+                self._shared.set_account(file, account.without_entry(charge(status.st_size)))
