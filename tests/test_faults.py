@@ -2,7 +2,7 @@
 
 Real processes fetch through the connector from a real server, for a bounded time. Whatever happens to the
 directory, nobody gets a wrong byte, no file or descriptor is left behind, and the budget holds.
-`test_cache_processes.py` does the like one level below, with the cache alone.
+`cache/test_processes.py` does the like one level below, with the cache alone.
 """
 
 import contextlib
