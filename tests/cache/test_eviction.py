@@ -1,6 +1,7 @@
 """The budget: what goes first, and how seldom the directory is listed."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,27 @@ def test_an_entry_can_be_excluded_from_eviction(cache: MediaCache, clock: Clock)
     smaller = MediaCache(cache.directory, max_bytes=BLOCK, ttl_secs=100, clock=clock)
     smaller.evict(exclude=smaller.path(url(0)))
     assert present(smaller, range(3)) == [0]
+
+
+def test_what_can_not_be_removed_stays_counted_and_others_go(
+    cache: MediaCache, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry of another user in a directory with the sticky bit; and another process removes one, too."""
+    fill(cache, clock, range(10))
+    plain_unlink = os.unlink
+
+    def unlink(path: str) -> None:
+        if path == str(cache.path(url(0))):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        plain_unlink(path)
+        if path == str(cache.path(url(1))):
+            raise FileNotFoundError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink)
+        fill(cache, clock, range(10, 12))
+        assert present(cache, range(12)) == [0, *range(3, 12)]
+        assert cache.check() == []
 
 
 def test_eviction_of_many_makes_room_for_more_than_one(tmp_path: Path, clock: Clock) -> None:
