@@ -207,8 +207,8 @@ class MediaCache:
     def check(self) -> list[str]:
         """Compare the files with the account, the budget and their own labels.
 
-        It reads every entry, while others go on using the directory. What others did to it behind the back
-        of the account, such as removing files by hand, is a problem until the next scan: see `evict`.
+        It reads every entry, while others go on using the directory. Files that somebody added or removed by
+        hand, and what a killed process left, are problems until the next scan: see `evict`.
 
         Returns:
             A sentence for each problem, empty if all is well. Whatever is met there, it raises nothing.
