@@ -52,6 +52,14 @@ def test_check_compares_files_and_account(either_cache: MediaCache, clock: Clock
     assert smaller.check() == ["the entries take 8192 bytes of a budget of 4096"]
 
 
+@LINUX
+def test_check_is_no_use_of_an_entry(cache: MediaCache) -> None:
+    cache.put(URL, b"a photo")
+    before = cache.path(URL).stat()
+    assert cache.check() == []
+    assert cache.path(URL).stat().st_atime_ns == before.st_atime_ns
+
+
 def test_check_finds_what_a_dead_writer_left(cache: MediaCache) -> None:
     cache.put(URL, b"a photo")
     abandoned = cache.directory / ".mmmedia-0123456789abcdef.tmp"
