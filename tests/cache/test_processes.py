@@ -1,5 +1,6 @@
 """Real processes on one cache directory: they share it, are killed in it, and fork with it open."""
 
+import fcntl
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ from support.cache_worker import BUDGET, body, open_cache, url
 def start(*arguments: object, **environment: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, cache_worker.__file__, *map(str, arguments)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -40,8 +42,7 @@ def test_processes_hammer_one_directory(tmp_path: Path, environment: dict[str, s
         assert (worker.returncode, errors) == (0, "")
         assert int(output) > 0
     assert 0 < charged(tmp_path) <= BUDGET
-    if "WITHOUT_ATTRIBUTES" not in environment:
-        assert open_cache(str(tmp_path)).stats.bytes == charged(tmp_path)
+    assert open_cache(str(tmp_path)).check() == []
 
 
 @pytest.mark.parametrize("call", ["write", "setxattr", "utime", "replace", "scandir", "unlink"])
@@ -59,7 +60,7 @@ def test_a_writer_killed_at_any_step_leaves_nothing_behind(tmp_path: Path, call:
     assert not list(tmp_path.glob(".mmmedia-*"))
     assert charged(tmp_path) <= BUDGET
     cache.evict()
-    assert cache.stats.bytes == charged(tmp_path)
+    assert cache.check() == []
 
 
 def test_writers_killed_at_random_moments(tmp_path: Path) -> None:
@@ -78,8 +79,7 @@ def test_writers_killed_at_random_moments(tmp_path: Path) -> None:
         victim.communicate(timeout=60)
     cache.put(url(0), body(0))
     cache.evict()
-    assert not list(tmp_path.glob(".mmmedia-*"))
-    assert charged(tmp_path) <= BUDGET
+    assert cache.check() == []
 
 
 def test_a_forked_child_can_use_the_cache(tmp_path: Path) -> None:
@@ -87,5 +87,33 @@ def test_a_forked_child_can_use_the_cache(tmp_path: Path) -> None:
     worker = start("fork", tmp_path, PYTHONWARNINGS="ignore::DeprecationWarning")
     output, errors = worker.communicate(timeout=100)
     assert (output.strip(), errors) == ("0", "")
-    open_cache(str(tmp_path)).evict()
-    assert charged(tmp_path) <= BUDGET
+    cache = open_cache(str(tmp_path))
+    cache.evict()
+    assert cache.check() == []
+
+
+@pytest.mark.parametrize("lock", ["directory", "counters"])
+def test_a_child_forked_in_the_midst_of_a_lock_can_use_the_cache(tmp_path: Path, lock: str) -> None:
+    """Also while its parent goes on holding the directory against all other processes."""
+    worker = start("fork_midst", tmp_path, lock, PYTHONWARNINGS="ignore::DeprecationWarning")
+    output, errors = worker.communicate(timeout=60)
+    assert (output.strip(), errors) == ("0", "")
+    assert open_cache(str(tmp_path)).get(url(1)) == body(1)
+
+
+def test_a_child_does_not_hold_what_its_killed_parent_held(tmp_path: Path) -> None:
+    """It has a copy of the descriptor by which the parent had locked the directory."""
+    worker = start("orphan", tmp_path, PYTHONWARNINGS="ignore::DeprecationWarning")
+    assert worker.stdin
+    assert worker.stdout
+    try:
+        assert worker.stdout.readline() == "child\n"
+        directory = os.open(tmp_path, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        worker.kill()
+        worker.wait(timeout=60)
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(directory)
+    finally:
+        worker.communicate(timeout=60)  # which ends the child
