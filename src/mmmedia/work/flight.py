@@ -3,6 +3,9 @@
 It works across coroutines, event loops and threads. The first to ask leads: a thread downloads itself, a
 coroutine through a task of its loop. The others wait. When one of them gives up, nothing changes for the
 rest; when all have, the task is cancelled. An error reaches all who wait, and is not remembered.
+
+With the sharing of decodes that rests on it, 500 requests for 50 pictures take a sixth of the CPU time
+(`benchmarks/connector.py --without`).
 """
 
 import asyncio
