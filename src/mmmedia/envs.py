@@ -169,7 +169,12 @@ class Setting:
         Raises:
             InvalidSettingError: (a `ValueError`) the variable's text can't be read.
         """
-        value = self.value_of(*map(os.environ.get, self.variables))
+        value = self.default
+        for variable in self.variables:
+            text = os.environ.get(variable)
+            if text and not text.isspace():
+                value = self._parsed(variable, text)
+                break
         if (ceilings := _ceilings.get()) is None:
             return value
         ceiling = ceilings.get(self.name)
@@ -178,15 +183,17 @@ class Setting:
         return min(value, ceiling) if value > 0 else ceiling
 
     def value_of(self, *texts: str | None) -> Value:
-        """Return its value when its variables have these texts; errors as of `read`."""
+        """Return its value where its variables have these texts; errors as of `read`."""
         for variable, text in zip(self.variables, texts, strict=True):
-            if text is None or not text.strip():
-                continue
-            try:
-                return self.parse(text)
-            except (ValueError, KeyError, OverflowError):
-                raise InvalidSettingError(f"{variable}={text[:64]!r}: expected {self.expected}.") from None
+            if text and not text.isspace():
+                return self._parsed(variable, text)
         return self.default
+
+    def _parsed(self, variable: str, text: str) -> Value:
+        try:
+            return self.parse(text)
+        except (ValueError, KeyError, OverflowError):
+            raise InvalidSettingError(f"{variable}={text[:64]!r}: expected {self.expected}.") from None
 
 
 SETTINGS: dict[str, Setting] = {

@@ -121,14 +121,13 @@ class MediaBudget:
 class BudgetedLoads:
     """Decodes, and charges for what comes in and what comes out.
 
-    Args:
-        decoded_budget: what decoded bytes are charged to.
-        download_budget: what encoded bytes are charged to.
+    Attributes:
+        decoded_budget: what decoded bytes are charged to, if anything.
+        download_budget: what encoded bytes are charged to, if anything.
     """
 
-    def __init__(self, decoded_budget: Budget | None, download_budget: Budget | None) -> None:
-        self.decoded_budget = decoded_budget
-        self.download_budget = download_budget
+    decoded_budget: Budget | None
+    download_budget: Budget | None
 
     def _charge_download(self, number_of_bytes: int) -> None:
         if self.download_budget is not None:

@@ -12,7 +12,7 @@ from mmmedia.egress import EgressPolicy, literal_address
 from mmmedia.envs import FetchSettings
 from mmmedia.errors import LimitExceededError
 from mmmedia.media.base import MediaIO
-from mmmedia.media.budget import Budget, BudgetedLoads
+from mmmedia.media.budget import BudgetedLoads
 from mmmedia.urls import HTTPURL, DomainList, redact_url
 
 T = TypeVar("T")
@@ -72,27 +72,15 @@ class Downloaded(NamedTuple):
 class CachedLoads(BudgetedLoads):
     """Loads out of the cache, and stores what was downloaded.
 
-    Args:
+    Attributes:
         connection: what fetches HTTP URLs.
-        domains: the hosts that these may name.
-        decoded_budget: what decoded bytes are charged to.
-        download_budget: what encoded bytes are charged to.
     """
 
-    def __init__(
-        self,
-        connection: HTTPConnection,
-        domains: DomainList,
-        decoded_budget: Budget | None,
-        download_budget: Budget | None,
-    ) -> None:
-        super().__init__(decoded_budget, download_budget)
-        self.connection = connection
-        self._domains = domains
-        cache = envs.cache_settings()
-        self._media_cache_dir = cache.directory
-        self._media_cache_max_bytes = cache.max_bytes
-        self._media_cache_ttl_secs = cache.ttl_seconds
+    connection: HTTPConnection
+    _domains: DomainList
+    _media_cache_dir: str
+    _media_cache_max_bytes: int
+    _media_cache_ttl_secs: float
 
     @property
     def _media_cache(self) -> MediaCache | None:

@@ -45,7 +45,7 @@ MEDIA_CONNECTOR_REGISTRY: ExtensionManager["MediaConnector"] = ExtensionManager(
 global_thread_pool: ThreadPoolExecutor
 """The workers that decode for the async methods, `VLLM_MEDIA_LOADING_THREAD_COUNT` of them."""
 
-_loading = ProcessPool("mmmedia", lambda: envs.VLLM_MEDIA_LOADING_THREAD_COUNT)
+_loading = ProcessPool("mmmedia", envs.SETTINGS["VLLM_MEDIA_LOADING_THREAD_COUNT"].read)
 
 
 def __getattr__(name: str) -> ThreadPoolExecutor:
@@ -160,19 +160,21 @@ class MediaConnector(SharedDownloads):
         download_budget: Budget | None = None,
         budget: MediaBudget | None = None,
     ) -> None:
-        super().__init__(
-            connection,
-            domain_list(allowed_media_domains),
-            budget.decoded if decoded_budget is None and budget else decoded_budget,
-            budget.download if download_budget is None and budget else download_budget,
-        )
+        self.connection = connection
         self.media_io_kwargs: dict[str, dict[str, Any]] = {}
         for modality, kwargs in (media_io_kwargs or {}).items():
             self.media_io_kwargs[modality] = dict(kwargs or {})
         self.allowed_local_media_path = (
             allowed_directory(allowed_local_media_path) if allowed_local_media_path else None
         )
+        self._domains = domain_list(allowed_media_domains)
         self.allowed_media_domains = list(allowed_media_domains or [])
+        self.decoded_budget = budget.decoded if decoded_budget is None and budget else decoded_budget
+        self.download_budget = budget.download if download_budget is None and budget else download_budget
+        cache = envs.cache_settings()
+        self._media_cache_dir = cache.directory
+        self._media_cache_max_bytes = cache.max_bytes
+        self._media_cache_ttl_secs = cache.ttl_seconds
 
     # Any media.
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mmmedia.connections import FetchPolicy, async_error, fetch_policy, sync_error
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_flights: SingleFlight[Downloaded] = SingleFlight()
+_flights: SingleFlight[bytes | Downloaded] = SingleFlight()
 
 
 def _start_afresh() -> None:
@@ -47,14 +47,19 @@ class SharedDownloads(CachedLoads):
     """Loads from remote URLs; arguments as of `CachedLoads`."""
 
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
-        """Download, or wait for who is downloading already, and decode."""
+        """Download, or wait for who is downloading the same under the same policy, and decode."""
         with fetch_policy(FetchPolicy.of(self._domains)) as policy:
-            key = self._flight_key(goal, policy)
+            key: Hashable = (goal.url, id(self.connection), policy, goal.settings.allow_redirects)
+            how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
+            download: Callable[[], bytes | Downloaded] = functools.partial(
+                self.connection.get_bytes, goal.url, **how
+            )
+            if self._revalidates(goal):
+                download = functools.partial(self._get_if_changed, goal, how)
             try:
                 flight = _flights.fly(
                     key,
-                    self._download,
-                    goal,
+                    download,
                     timeout=goal.timeout,
                     longest=goal.longest,
                     linger=bool(self._media_cache_dir),
@@ -70,16 +75,20 @@ class SharedDownloads(CachedLoads):
             _flights.retire(key, flight)
 
     async def _load_remote_async(self, goal: Goal, media_io: MediaIO[T], calls: Calls) -> T:
-        """Download, or wait for who is downloading already, and decode in the threads of `calls`."""
+        """Download, or wait for who is downloading the same, and decode in the threads of `calls`."""
         policy = FetchPolicy.of(self._domains)
-        key = self._flight_key(goal, policy)
+        key: Hashable = (goal.url, id(self.connection), policy, goal.settings.allow_redirects)
+        how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
+        download: Callable[[], Awaitable[bytes | Downloaded]] = functools.partial(
+            self.connection.async_get_bytes, goal.url, **how
+        )
+        if self._revalidates(goal):
+            download = functools.partial(self._get_if_changed_async, goal, how, calls)
         while True:
             with fetch_policy(policy):  # which the download inherits
                 flight, leads = _flights.board(
                     key,
-                    self._download_async,
-                    goal,
-                    calls,
+                    download,
                     timeout=goal.timeout,
                     linger=bool(self._media_cache_dir),
                 )
@@ -92,36 +101,30 @@ class SharedDownloads(CachedLoads):
                     raise translated from error
             finally:
                 _flights.leave(key, flight)
-                if flight.has_landed:
+                if flight.has_landed and flight.is_open:
                     _flights.retire(key, flight)
 
-    def _flight_key(self, goal: Goal, policy: FetchPolicy) -> Hashable:
-        """Return what must be equal to share a download."""
-        return goal.url, id(self.connection), policy, goal.settings.allow_redirects
+    def _revalidates(self, goal: Goal) -> bool:
+        return bool(self._media_cache_dir) and goal.settings.revalidate and self._can_revalidate()
 
-    def _download(self, goal: Goal) -> Downloaded:
+    def _get_if_changed(self, goal: Goal, how: dict[str, Any]) -> Downloaded:
         """Fetch, or let the server confirm what is in the cache."""
-        how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
-        if not (self._media_cache_dir and goal.settings.revalidate and self._can_revalidate()):
-            return Downloaded(self.connection.get_bytes(goal.url, **how))
         stale = self._get_stale(goal.url, goal.settings.max_download_bytes)
         return Downloaded.of(self.connection.get_if_changed(goal.url, **{**how, **stale.validators}), stale)
 
-    async def _download_async(self, goal: Goal, calls: Calls) -> Downloaded:
+    async def _get_if_changed_async(self, goal: Goal, how: dict[str, Any], calls: Calls) -> Downloaded:
         """Fetch, or let the server confirm what is in the cache."""
-        how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
-        if not (self._media_cache_dir and goal.settings.revalidate and self._can_revalidate()):
-            return Downloaded(await self.connection.async_get_bytes(goal.url, **how))
         stale = await calls.call(self._get_stale, goal.url, goal.settings.max_download_bytes)
         answer = await self.connection.async_get_if_changed(goal.url, **{**how, **stale.validators})
         return Downloaded.of(answer, stale)
 
-    def _load_downloaded(self, url: str, flight: Flight[Downloaded], media_io: MediaIO[T]) -> T:
+    def _load_downloaded(self, url: str, flight: Flight[bytes | Downloaded], media_io: MediaIO[T]) -> T:
         """Decode what was downloaded, and store it if it decodes."""
-        downloaded = flight.result
-        media = self._load_bytes(downloaded.data, media_io)
+        result = flight.result
+        data = result.data if isinstance(result, Downloaded) else result
+        media = self._load_bytes(data, media_io)
         if self._media_cache_dir and flight.claim():
-            self._store(url, downloaded)
+            self._store(url, result if isinstance(result, Downloaded) else Downloaded(data))
         return media
 
 
@@ -134,7 +137,7 @@ class _Wanted(Generic[T]):
         self,
         loads: SharedDownloads,
         goal: Goal,
-        flight: Flight[Downloaded],
+        flight: Flight[bytes | Downloaded],
         media_io: MediaIO[T],
         calls: Calls,
         *,
@@ -161,7 +164,9 @@ class _Wanted(Generic[T]):
 
     def charge(self, media: T) -> None:
         """Charge for a copy of what another request decoded."""
-        self._loads._charge_copy(len(self._flight.result.data), media)
+        result = self._flight.result
+        data = result.data if isinstance(result, Downloaded) else result
+        self._loads._charge_copy(len(data), media)
 
     def _begin(self) -> None:
         """Have what was downloaded decoded, by now perhaps for others too; on the loop."""

@@ -2,6 +2,8 @@
 
 Everyone gets an object of its own, which is the same as if it had been decoded for it alone: whatever one
 does to it, nobody else's changes. The pixels are common to all until someone changes its own.
+
+500 requests for 50 pictures take a fifth of the CPU time (`benchmarks/connector.py --without`).
 """
 
 import enum

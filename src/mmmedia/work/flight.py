@@ -3,6 +3,9 @@
 It works across coroutines, event loops and threads. The first to ask leads: a thread downloads itself, a
 coroutine through a task of its loop. The others wait. When one of them gives up, nothing changes for the
 rest; when all have, the task is cancelled. An error reaches all who wait, and is not remembered.
+
+With the sharing of decodes that rests on it, 500 requests for 50 pictures take a sixth of the CPU time
+(`benchmarks/connector.py --without`).
 """
 
 import asyncio
@@ -10,7 +13,7 @@ import contextlib
 import functools
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
@@ -29,6 +32,7 @@ class Flight(Generic[T]):
         timeout: seconds of the first attempt, as its leader has them, `None` for no limit.
         loop: that of the task that downloads, `None` if a thread does.
         has_landed: whether it has ended, one way or the other.
+        result: what it brought, once it has landed without an error.
         error: what it failed with, if it did.
         is_shared: whether others than its leader have waited for it.
         decodes: what those who share it also share, by what they ask for.
@@ -38,13 +42,13 @@ class Flight(Generic[T]):
         "_calls",
         "_is_claimed",
         "_lock",
-        "_result",
         "decodes",
         "error",
         "has_landed",
         "is_open",
         "is_shared",
         "loop",
+        "result",
         "task",
         "timeout",
         "waiting",
@@ -55,26 +59,21 @@ class Flight(Generic[T]):
     ) -> None:
         self.timeout = timeout
         self.loop = loop
-        self.task: asyncio.Task[T] | None = None
+        self.task: asyncio.Future[T] | None = None
         self.has_landed = False
         self.error: Exception | None = None
         self.waiting = 0
         self.is_open = self.is_shared = False
         self.decodes: dict[Hashable, Any] = {}
-        self._result: T | None = None
+        self.result: T = cast("T", None)
         self._lock = lock
         self._calls: list[Callable[[], object]] = []
         self._is_claimed = False
 
-    @property
-    def result(self) -> T:
-        """What the download brought."""
-        return cast("T", self._result)
-
     def land(self, result: T | None, error: BaseException | None) -> None:
         """End, and tell all who wait."""
         with self._lock:
-            self._result = result
+            self.result = cast("T", result)
             self.error = error if error is None or isinstance(error, Exception) else _Abandoned()
             self.has_landed = True
             calls, self._calls = self._calls, []
@@ -126,11 +125,6 @@ class SingleFlight(Generic[T]):
             flight.is_open = False
             del self._flights[key]
 
-    def _open(self, key: Hashable, flight: Flight[T]) -> Flight[T]:
-        flight.is_open = True
-        self._flights[key] = flight
-        return flight
-
     def fly(
         self,
         key: Hashable,
@@ -163,7 +157,8 @@ class SingleFlight(Generic[T]):
                 if flight is None or blocks:
                     flight = Flight(timeout, None, self._lock)
                     if not blocks:
-                        self._open(key, flight)
+                        self._flights[key] = flight
+                        flight.is_open = True
                 else:
                     flight.waiting += 1
                     flight.is_shared = True
@@ -204,7 +199,7 @@ class SingleFlight(Generic[T]):
     def board(
         self,
         key: Hashable,
-        download: Callable[..., Coroutine[Any, Any, T]],
+        download: Callable[..., Awaitable[T]],
         *args: Any,
         timeout: float | None,
         linger: bool = False,
@@ -224,10 +219,11 @@ class SingleFlight(Generic[T]):
                 flight.waiting += 1
                 return flight, False
             loop = asyncio.get_running_loop()
-            flight = self._open(key, Flight(timeout, loop, self._lock))
-            flight.waiting += 1
+            flight = self._flights[key] = Flight(timeout, loop, self._lock)
+            flight.is_open = True
+            flight.waiting = 1
         try:  # without the lock: an eager task begins at once
-            flight.task = loop.create_task(download(*args))
+            flight.task = asyncio.ensure_future(download(*args), loop=loop)
         except BaseException as error:
             self.retire(key, flight)
             flight.land(None, error)
@@ -235,7 +231,7 @@ class SingleFlight(Generic[T]):
         flight.task.add_done_callback(functools.partial(self._land, key, flight, linger))
         return flight, True
 
-    def _land(self, key: Hashable, flight: Flight[T], linger: bool, task: "asyncio.Task[T]") -> None:
+    def _land(self, key: Hashable, flight: Flight[T], linger: bool, task: "asyncio.Future[T]") -> None:
         """End a flight as its task has ended."""
         error = _Abandoned() if task.cancelled() else task.exception()
         if error is not None or not linger:
