@@ -101,8 +101,8 @@ class HTTPURL:
         return f"{self.scheme}://{host}{port}{self.target}"
 
 
-def parse_http_url(url: str) -> HTTPURL:
-    r"""Read an HTTP URL.
+def parse_http_url(url: str | HTTPURL) -> HTTPURL:
+    r"""Read an HTTP URL; one that was read already is returned as it is.
 
     What urllib3 reads, narrowed: a backslash ends the authority, non-ASCII names become IDNA, the forms in
     which resolvers accept an IPv4 address (`127.1`, `0x7f000001`) become the address they mean. The fragment
@@ -118,6 +118,8 @@ def parse_http_url(url: str) -> HTTPURL:
     >>> str(parse_http_url("http://0x7f.1\\@good.example/"))
     'http://127.0.0.1/%5C@good.example/'
     """
+    if isinstance(url, HTTPURL):
+        return url
     # One fetch asks for the same reading at several places; what is long is not kept.
     return _parse_short(url) if len(url) <= _SHORT else _parse_http_url(url)
 
@@ -232,9 +234,14 @@ def next_hop(url: HTTPURL, status: int, location: str | None) -> HTTPURL:
     return parse_http_url(goal)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class DomainList:
-    """The hosts that an operator admits; see `domain_list`, which gives the same object for the same list."""
+    """The hosts that an operator admits; see `domain_list`.
+
+    Attributes:
+        names: hosts.
+        parents: endings of hosts, each with the dot that it begins with.
+    """
 
     names: frozenset[str]
     parents: tuple[str, ...]
@@ -250,7 +257,7 @@ class DomainList:
 
     def check(self, host: str) -> None:
         """Raise `RefusedURLError` (a `ValueError`) for a host not on a list that has entries."""
-        if self and host not in self:
+        if (self.names or self.parents) and host not in self:
             raise RefusedURLError(
                 f"The URL must be from one of the allowed domains ({self}), not {host!r}; "
                 "see allowed_media_domains.",

@@ -475,7 +475,7 @@ class MediaConnector:
         if address is not None:
             policy.check(parsed.host, address)
         elif policy.block_private and environment_proxy(parsed) is None:
-            from mmmedia.dialling import resolve
+            from mmmedia.egress.resolve import resolve
 
             try:
                 answers = resolve(parsed.host, parsed.port, timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT)
