@@ -296,10 +296,11 @@ class HTTPConnection:
         """
         sink = io.BytesIO()
         with metrics.downloading(sink):
+            client = await self._loop_client()
             steps = exchange(
                 url, timeout=timeout, extra_headers=extra_headers, allow_redirects=allow_redirects
             )
-            await (await self._loop_client()).fetch(steps, sink)
+            await client.fetch(steps, sink)
         return sink.getvalue()
 
     async def async_get_if_changed(

@@ -92,7 +92,8 @@ def exchange(
         RefusedURLError: (a `ValueError`) the policy does not admit it.
         InvalidSettingError: (a `ValueError`) a setting can't be read.
     """
-    parsed, policy = parse_http_url(url), current_policy()
+    policy = current_policy()
+    parsed = parse_http_url(url)
     policy.domains.check(parsed.host)
     plan = RetryPlan(timeout, 1 if any_status else policy.attempts)
     first = Hop.first(parsed, extra_headers)

@@ -106,7 +106,8 @@ class LoopClient:
                         outcome: object = None
                         try:
                             if isinstance(step, Send):
-                                _drop(response)
+                                if response is not None:
+                                    _drop(response)
                                 async with asyncio.timeout(step.seconds):
                                     response = await _request(session, step)
                                 outcome = response.status, response.headers
@@ -119,7 +120,9 @@ class LoopClient:
                             step = steps.throw(error)
                         else:
                             step = steps.send(outcome)
-                    _drop(response)
+                    if response is not None:
+                        _drop(response)
+                        response = None
                 if isinstance(step, Answer):
                     return step
                 await asyncio.sleep(step.seconds)
@@ -128,7 +131,8 @@ class LoopClient:
         finally:
             self.fetches -= 1
             steps.close()
-            _drop(response)
+            if response is not None:
+                _drop(response)
             if self.session is None:
                 await session.close()
 
@@ -282,7 +286,8 @@ async def open_response(
     with contextlib.closing(steps):
         step = next(steps)
         while isinstance(step, Send):
-            _drop(response)
+            if response is not None:
+                _drop(response)
             try:
                 response = await _request(session, step, timeout=timeout, decode=True)
             except BaseException as error:  # noqa: BLE001  # the exchange decides
@@ -308,13 +313,11 @@ def _request(
     )
 
 
-def _drop(response: aiohttp.ClientResponse | None) -> None:
+def _drop(response: aiohttp.ClientResponse) -> None:
     """Let go of a response; unless it was read to its end, its connection is cut without a farewell.
 
     Under TLS the farewell waits for the other side's, which a stranger may withhold.
     """
-    if response is None:
-        return
     if response.connection is not None and response.connection.transport is not None:
         response.connection.transport.abort()
     response.close()

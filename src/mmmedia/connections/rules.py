@@ -32,8 +32,8 @@ _CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 _PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
 
 
-def _max_bytes() -> float:
-    megabytes = envs.VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB
+def _limit_bytes(megabytes: int) -> float:
+    """Return the download limit that a setting stands for."""
     return megabytes * 1024 * 1024 if megabytes > 0 else float("inf")
 
 
@@ -53,7 +53,9 @@ class FetchPolicy:
     domains: DomainList = field(default_factory=lambda: domain_list(None))
     egress: EgressPolicy = field(default_factory=EgressPolicy.from_env)
     attempts: int = field(default_factory=lambda: envs.VLLM_MEDIA_FETCH_MAX_RETRIES, compare=False)
-    max_bytes: float = field(default_factory=_max_bytes, compare=False)
+    max_bytes: float = field(
+        default_factory=lambda: _limit_bytes(envs.VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB), compare=False
+    )
 
     @classmethod
     def of(cls, domains: DomainList) -> "FetchPolicy":
@@ -62,7 +64,12 @@ class FetchPolicy:
         Raises:
             InvalidSettingError: (a `ValueError`) a setting can't be read.
         """
-        return cls(domains, EgressPolicy(envs.VLLM_MEDIA_EGRESS_BLOCK_PRIVATE, domains.names))
+        return cls(
+            domains,
+            EgressPolicy(envs.VLLM_MEDIA_EGRESS_BLOCK_PRIVATE, domains.names),
+            envs.VLLM_MEDIA_FETCH_MAX_RETRIES,
+            _limit_bytes(envs.VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB),
+        )
 
 
 _policy: ContextVar[FetchPolicy | None] = ContextVar("mmmedia_fetch_policy", default=None)

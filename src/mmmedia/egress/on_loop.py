@@ -102,7 +102,7 @@ class JudgedConnector(aiohttp.TCPConnector):
             RefusedURLError: (a `ValueError`) it would lead where the policy does not admit.
             aiohttp.ClientConnectionError: it can't be made.
         """
-        journey = journey_under_way()
+        journey = journey_under_way.get()
         if journey is None:
             with current_journey():
                 return await self.connect(req, traces, timeout)

@@ -92,26 +92,21 @@ class Journey:
 
     Args:
         policy: what it is held to.
-
-    Attributes:
-        by_proxy: a proxy, which is the operator's and no stranger's choice, is being asked.
     """
 
-    __slots__ = ("_from_public", "_reached", "_token", "by_proxy", "host", "policy")
+    __slots__ = ("_from_public", "_reached", "_token", "policy")
 
     def __init__(self, policy: EgressPolicy) -> None:
         self.policy = policy
-        self.host = ""
-        self.by_proxy = False
         self._from_public = False
         self._reached: Reach | None = None
 
     def __enter__(self) -> Self:
-        self._token = _journey.set(self)
+        self._token = journey_under_way.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _journey.reset(self._token)
+        journey_under_way.reset(self._token)
 
     def begin_hop(self, host: str, port: int, *, by_proxy: bool = False) -> None:
         """Begin the next hop, where what was reached last redirects to.
@@ -123,7 +118,7 @@ class Journey:
             RefusedURLError: (a `ValueError`) the port or the address may not be reached.
         """
         self._from_public = self._reached is Reach.PUBLIC
-        self._reached, self.host = None, host
+        self._reached = None
         if port in BLOCKED_PORTS:
             self.policy.check_port(host, port)
         address = literal_address(host)
@@ -158,12 +153,8 @@ class Journey:
             self._reached = self.policy.check(host, address, after_public=self._from_public)
 
 
-_journey: ContextVar[Journey | None] = ContextVar("mmmedia_journey", default=None)
-
-
-def journey_under_way() -> Journey | None:
-    """Return the journey that this context is on, `None` if it is on none."""
-    return _journey.get()
+journey_under_way: ContextVar[Journey | None] = ContextVar("mmmedia_journey", default=None)
+"""The journey that a context is on."""
 
 
 def current_journey() -> Journey:
@@ -172,4 +163,4 @@ def current_journey() -> Journey:
     Raises:
         InvalidSettingError: (a `ValueError`) the setting can't be read.
     """
-    return _journey.get() or Journey(EgressPolicy.from_env())
+    return journey_under_way.get() or Journey(EgressPolicy.from_env())
