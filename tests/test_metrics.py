@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from mmmedia import connections, metrics
+from mmmedia.connections import on_loop
 from mmmedia.errors import (
     InvalidMediaError,
     InvalidURLError,
@@ -120,7 +121,7 @@ def test_downloads_under_way_are_in_flight(server: Server) -> None:
 
 
 def test_downloads_that_wait_for_a_slot_are_a_queue(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(on_loop, "MAX_CONNECTIONS", 1)
     seen = []
 
     def behave(request: Any) -> None:

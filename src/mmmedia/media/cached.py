@@ -156,7 +156,7 @@ class CachedLoads(BudgetedLoads):
         if address is not None:
             policy.check(remote.host, address)
         elif policy.block_private and environment_proxy(remote) is None:
-            from mmmedia.dialling import resolve
+            from mmmedia.egress.resolve import resolve
 
             try:
                 answers = resolve(remote.host, remote.port, timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT)

@@ -1,8 +1,4 @@
-"""What a stranger's URL may make this process connect to.
-
-`judge` says what an address is, `EgressPolicy` whether it may be reached, and `Journey` holds one fetch to
-the policy, hop by hop. Judged is always the address that is dialled, never the text of a host:
-`mmmedia.dialling` asks here between the one look-up of a name and the connection.
+"""Addresses: what each is, by tables, and which of them a host is.
 
 Python's `ipaddress` does not suffice. Its `is_global` says yes to multicast, to addresses that cloud hosts
 serve credentials on, and to most ways of writing an IPv4 address inside an IPv6 one.
@@ -10,19 +6,10 @@ serve credentials on, and to most ways of writing an IPv4 address inside an IPv6
 
 import enum
 import functools
-import logging
 import re
 import socket
-from contextvars import ContextVar
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import NamedTuple, Self
-
-from mmmedia import envs
-from mmmedia.errors import RefusedURLError
-from mmmedia.urls import DomainList
-
-logger = logging.getLogger(__name__)
+from typing import NamedTuple
 
 Address = IPv4Address | IPv6Address
 
@@ -121,9 +108,6 @@ BLOCKED_PORTS = frozenset(
 """Ports on which browsers speak no HTTP, as what listens there might take it for its own protocol."""
 
 
-_NO_SETTING = "neither VLLM_MEDIA_EGRESS_BLOCK_PRIVATE nor allowed_media_domains changes this"
-
-
 @functools.lru_cache(maxsize=1024)  # asked at each use of a connection
 def judge(address: Address) -> Judgement:
     """Say what an address is; one that holds an IPv4 address is as bad as what it reaches.
@@ -174,71 +158,6 @@ def embedded_ipv4(address: IPv6Address) -> list[IPv4Address]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class EgressPolicy:
-    """Which addresses may be reached.
-
-    Attributes:
-        block_private: admit only public ones.
-        allowed_hosts: hosts that may be private all the same, as `normal_host` writes them. They are
-            those that the operator named: an entry `*.example.org` names none, as strangers may own some.
-    """
-
-    block_private: bool = False
-    allowed_hosts: frozenset[str] = frozenset()
-
-    @classmethod
-    def from_env(cls, domains: DomainList | None = None) -> "EgressPolicy":
-        """Return the policy of `VLLM_MEDIA_EGRESS_BLOCK_PRIVATE` now, and of `allowed_media_domains`."""
-        return _policies(envs.VLLM_MEDIA_EGRESS_BLOCK_PRIVATE, domains.names if domains else frozenset())
-
-    def check_port(self, host: str, port: int) -> None:
-        """Raise `RefusedURLError` (a `ValueError`) for a port that no media come from."""
-        if port in BLOCKED_PORTS:
-            raise RefusedURLError(
-                f"Refused to connect to {host!r}: port {port} is blocked, as in browsers; {_NO_SETTING}.",
-                reason="port",
-            )
-
-    def check(self, host: str, address: Address, *, after_public: bool = False) -> Reach:
-        """Return how far off an address is that may be reached.
-
-        Args:
-            host: the name that it stands for, or itself.
-            address: what would be dialled.
-            after_public: a public address redirected here.
-
-        Raises:
-            RefusedURLError: (a `ValueError`) it may not be reached. The message names host, address and
-                setting.
-
-        >>> EgressPolicy(block_private=True).check("intranet", ip_address("10.1.2.3"))
-        Traceback (most recent call last):
-            ...
-        mmmedia.errors.RefusedURLError: Refused to connect to 'intranet' at 10.1.2.3 (private): \
-VLLM_MEDIA_EGRESS_BLOCK_PRIVATE=1 admits only public addresses, and hosts named in allowed_media_domains.
-        """
-        reach, kind = judge(address)
-        if reach is Reach.NEVER:
-            why = f"this is never reached; {_NO_SETTING}"
-        elif reach is Reach.PRIVATE and after_public:
-            why = f"a public address must not redirect there; {_NO_SETTING}"
-        elif reach is Reach.PRIVATE and self.block_private and normal_host(host) not in self.allowed_hosts:
-            why = (
-                "VLLM_MEDIA_EGRESS_BLOCK_PRIVATE=1 admits only public addresses, and hosts named in "
-                "allowed_media_domains"
-            )
-        else:
-            return reach
-        raise RefusedURLError(
-            f"Refused to connect to {host!r} at {address} ({kind}): {why}.", reason="address"
-        )
-
-
-# Thousands of requests have one and the same.
-_policies = functools.lru_cache(maxsize=64)(EgressPolicy)
-
-
 def normal_host(host: str) -> str:
     """Return a host as lists of hosts hold it: small letters, no brackets, no final dot.
 
@@ -268,73 +187,3 @@ def literal_address(host: str) -> Address | None:
         return IPv4Address(socket.inet_aton(text))
     except OSError:
         return None
-
-
-class Journey:
-    """One attempt of a fetch: a chain of hops, each judged with regard to the one before.
-
-    All that is dialled inside a `with` block of it is held to its policy; call `depart` before each hop.
-
-    Args:
-        policy: what it is held to.
-    """
-
-    __slots__ = ("_from_public", "_reached", "_token", "policy")
-
-    def __init__(self, policy: EgressPolicy) -> None:
-        self.policy = policy
-        self._from_public = False
-        self._reached: Reach | None = None
-
-    def __enter__(self) -> Self:
-        self._token = _journey.set(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _journey.reset(self._token)
-
-    def depart(self) -> None:
-        """Begin the next hop: what was reached last redirects."""
-        self._from_public = self._reached is Reach.PUBLIC
-        self._reached = None
-
-    def check_dial(self, host: str, port: int, addresses: list[Address]) -> None:
-        """Judge what a host resolved to: one bad answer condemns all, as who gives it means no good.
-
-        Raises:
-            RefusedURLError: (a `ValueError`) the port or an address may not be reached.
-        """
-        self.policy.check_port(host, port)
-        for address in addresses:
-            self.policy.check(host, address, after_public=self._from_public)
-
-    def arrive(self, host: str, address: Address | None) -> None:
-        """Judge, and note, what a connection is connected to: perhaps it was made under another policy.
-
-        Raises:
-            RefusedURLError: (a `ValueError`) it may not be used.
-        """
-        if address is None:  # closed already; what follows is held to the stricter rule
-            self._reached = Reach.PUBLIC
-        else:
-            self._reached = self.policy.check(host, address, after_public=self._from_public)
-
-    def check_proxied(self, host: str, port: int) -> None:
-        """Judge what a proxy is about to be asked for: a literal address; a name is the proxy's to resolve.
-
-        Raises:
-            RefusedURLError: (a `ValueError`) the port or address may not be reached.
-        """
-        self.policy.check_port(host, port)
-        address = literal_address(host)
-        if address is None:
-            logger.debug("%r is reached through a proxy, which resolves it: its address is not judged", host)
-        self.arrive(host, address)
-
-
-_journey: ContextVar[Journey | None] = ContextVar("mmmedia_journey", default=None)
-
-
-def current_journey() -> Journey:
-    """Return the journey under way, or one of its own to who dials without: the policy of the settings."""
-    return _journey.get() or Journey(EgressPolicy.from_env())

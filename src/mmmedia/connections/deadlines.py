@@ -12,14 +12,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse, RemoteDisconnected, parse_headers
-from typing import IO, Any, cast
+from typing import IO, Any, ClassVar, cast
 
-import requests.adapters
-import urllib3
-import urllib3.connection
-import urllib3.util.ssl_
-
-from mmmedia.dialling import JudgedDial, JudgedPool
+from mmmedia.egress.addresses import Address
+from mmmedia.egress.blocking import (
+    JudgedAdapter,
+    JudgedHTTPConnection,
+    JudgedHTTPPool,
+    JudgedHTTPSConnection,
+    JudgedHTTPSPool,
+    JudgedSSLSocket,
+)
 
 MAX_INTERIM_RESPONSES = 16
 
@@ -67,6 +70,13 @@ class _Timed(socket.socket):
 
 
 class _TimedSSL(_Timed, ssl.SSLSocket):
+    def do_handshake(self, block: bool = False) -> None:
+        if (left := time_left()) is not None:
+            self.settimeout(left)
+        super().do_handshake(block)
+
+
+class _TimedJudgedSSL(_TimedSSL, JudgedSSLSocket):
     pass
 
 
@@ -76,13 +86,6 @@ def timed(sock: socket.socket) -> socket.socket:
     sock = _Timed(sock.family, sock.type, sock.proto, fileno=sock.detach())
     sock.settimeout(timeout)
     return sock
-
-
-def timed_ssl_context() -> ssl.SSLContext:
-    """Return a TLS context of urllib3's making whose sockets obey the deadline."""
-    context = urllib3.util.ssl_.create_urllib3_context()
-    context.sslsocket_class = _TimedSSL
-    return context
 
 
 class _HeadReader:
@@ -121,53 +124,39 @@ class FinalResponse(HTTPResponse):
         raise HTTPException(f"more than {MAX_INTERIM_RESPONSES} interim responses")
 
 
-class _TimedDial(JudgedDial):
-    """Dials within what is left of the deadline, to where the egress policy admits."""
+class _TimedConnection(JudgedHTTPConnection):
+    """Dials within what is left of the deadline."""
 
-    def _new_conn(self) -> socket.socket:
+    response_class = FinalResponse
+
+    def dial(self) -> tuple[socket.socket, Address]:
         if (left := time_left()) is not None:
             self.timeout = left
-        return timed(super()._new_conn())
-
-
-class TimedHTTPConnection(_TimedDial, urllib3.connection.HTTPConnection):
-    """One connection, timed and judged."""
-
-    response_class = FinalResponse
-
-
-class TimedHTTPSConnection(_TimedDial, urllib3.connection.HTTPSConnection):
-    """One connection under TLS, timed and judged."""
-
-    response_class = FinalResponse
+        sock, address = super().dial()
+        return timed(sock), address
 
     def connect(self) -> None:
-        """Connect, with sockets that are timed also above TLS."""
-        if self.ssl_context is None:
-            self.ssl_context = timed_ssl_context()
+        if self.proxy is not None and (left := time_left()) is not None:
+            self.timeout = left
         super().connect()
+        if type(self.sock) is socket.socket:  # to a proxy
+            self.sock = timed(self.sock)
 
 
-class _TimedHTTPPool(JudgedPool, urllib3.HTTPConnectionPool):
-    ConnectionCls = TimedHTTPConnection
+class _TimedTLSConnection(_TimedConnection, JudgedHTTPSConnection):
+    ssl_socket = _TimedJudgedSSL
+    proxied_ssl_socket = _TimedSSL
 
 
-class _TimedHTTPSPool(JudgedPool, urllib3.HTTPSConnectionPool):
-    ConnectionCls = TimedHTTPSConnection
+class _TimedHTTPPool(JudgedHTTPPool):
+    ConnectionCls = _TimedConnection
 
 
-_POOLS = {"http": _TimedHTTPPool, "https": _TimedHTTPSPool}
+class _TimedHTTPSPool(JudgedHTTPSPool):
+    ConnectionCls = _TimedTLSConnection
 
 
-class TimedAdapter(requests.adapters.HTTPAdapter):
+class TimedAdapter(JudgedAdapter):
     """What requests sends through, on timed and judged connections."""
 
-    # Both as the base class calls them, with one thing added.
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: D102
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
-        manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = _POOLS
-        return manager
+    pools: ClassVar = {"http": _TimedHTTPPool, "https": _TimedHTTPSPool}
