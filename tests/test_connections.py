@@ -667,7 +667,7 @@ def test_three_thousand_requests_without_reuse_leave_nothing_behind(server: Serv
         for _ in range(30):
             await asyncio.gather(*(connection.async_get_bytes(url) for _ in range(100)))
         assert loop.close == close
-        sessions = [each for each in gc.get_objects() if isinstance(each, aiohttp.ClientSession)]
+        sessions = [each for each in gc.get_objects() if type(each) is aiohttp.ClientSession]
         assert not [session for session in sessions if session._loop is loop]
 
     asyncio.run(fetch())
