@@ -141,7 +141,7 @@ def function():
 
 
 def test_every_room_has_its_place() -> None:
-    placed = {room for rooms in LAYERS for room in rooms}
+    placed = {name for rooms in LAYERS for name in rooms}
     assert {room(module) for module in inside()} - MOVING <= placed
 
 

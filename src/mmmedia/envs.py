@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmmedia.errors import InvalidSettingError
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     VLLM_VIDEO_DECODE_WORKERS: int
     VLLM_MM_FETCH_CONCURRENCY: int
     VLLM_MM_HASHER_ALGORITHM: str
-    VLLM_COMPAT: str
+    MMMEDIA_COMPAT: str
 
 Value = str | int | float | bool
 
@@ -94,10 +94,11 @@ def _decode_mode(text: str) -> str:
     return text
 
 
-def _release(text: str) -> str:
-    if text.strip() != "0.20":
-        raise ValueError("not a release")
-    return text.strip()
+def _compat(text: str) -> str:
+    name = text.strip()
+    if name not in {"0.20", "0.33"}:
+        raise ValueError("unknown")
+    return name
 
 
 def _switch(text: str) -> bool:
@@ -112,9 +113,9 @@ _EXPECTED: dict[Callable[[str], Value], str] = {
     _number: "a finite number",
     _seconds: "a positive number of seconds",
     _hash_algorithm: "blake3, sha256 or sha512",
+    _compat: "0.20 or 0.33",
     _switch: "0 or 1",
     _decode_mode: "auto, sequential or seek",
-    _release: "0.20",
 }
 
 
@@ -140,7 +141,7 @@ class Setting:
     """One setting.
 
     Attributes:
-        name: the `VLLM_` one.
+        name: the `VLLM_` one, or `MMMEDIA_…` of what is ours alone.
         default: its value where no variable sets it.
         parse: reads the text of a variable.
         meaning: what it means, in words.
@@ -154,7 +155,8 @@ class Setting:
     variables: tuple[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "variables", ("MMMEDIA_" + self.name.removeprefix("VLLM_"), self.name))
+        own = "MMMEDIA_" + self.name.removeprefix("MMMEDIA_").removeprefix("VLLM_")
+        object.__setattr__(self, "variables", (own, self.name))
 
     @property
     def expected(self) -> str:
@@ -167,7 +169,12 @@ class Setting:
         Raises:
             InvalidSettingError: (a `ValueError`) the variable's text can't be read.
         """
-        value = self.value_of(*map(os.environ.get, self.variables))
+        value = self.default
+        for variable in self.variables:
+            text = os.environ.get(variable)
+            if text and not text.isspace():
+                value = self._parsed(variable, text)
+                break
         if (ceilings := _ceilings.get()) is None:
             return value
         ceiling = ceilings.get(self.name)
@@ -176,15 +183,17 @@ class Setting:
         return min(value, ceiling) if value > 0 else ceiling
 
     def value_of(self, *texts: str | None) -> Value:
-        """Return its value when its variables have these texts; errors as of `read`."""
+        """Return its value where its variables have these texts; errors as of `read`."""
         for variable, text in zip(self.variables, texts, strict=True):
-            if text is None or not text.strip():
-                continue
-            try:
-                return self.parse(text)
-            except (ValueError, KeyError, OverflowError):
-                raise InvalidSettingError(f"{variable}={text[:64]!r}: expected {self.expected}.") from None
+            if text and not text.isspace():
+                return self._parsed(variable, text)
         return self.default
+
+    def _parsed(self, variable: str, text: str) -> Value:
+        try:
+            return self.parse(text)
+        except (ValueError, KeyError, OverflowError):
+            raise InvalidSettingError(f"{variable}={text[:64]!r}: expected {self.expected}.") from None
 
 
 SETTINGS: dict[str, Setting] = {
@@ -228,17 +237,31 @@ SETTINGS: dict[str, Setting] = {
                 "media of one request that are fetched side by side, at least one"),
         Setting("VLLM_MM_HASHER_ALGORITHM", "", _hash_algorithm,
                 "blake3, sha256 or sha512; empty: blake3 where it is installed, else sha256"),
-        Setting("VLLM_COMPAT", "", _release,
-                "0.20: counts, rates and lengths of videos as their headers claim them, as vLLM 0.20 has it"),
+        Setting("MMMEDIA_COMPAT", "", _compat,
+                "0.20: results as vLLM 0.20 gave them; empty: as they are right"),
     )
 }  # fmt: skip
 
 
 def __getattr__(name: str) -> Value:
-    setting = SETTINGS.get(name.replace("MMMEDIA_", "VLLM_", 1))
+    setting = SETTINGS.get(name) or SETTINGS.get(name.replace("MMMEDIA_", "VLLM_", 1))
     if setting is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return setting.read()
+
+
+class CacheSettings(NamedTuple):
+    """Where bytes are cached, and how many; see `cache_settings`.
+
+    Attributes:
+        directory: that of the cache; empty for no cache.
+        max_bytes: what its entries may count together.
+        ttl_seconds: the life of an entry, from its download.
+    """
+
+    directory: str
+    max_bytes: int
+    ttl_seconds: float
 
 
 class FetchSettings(NamedTuple):
@@ -257,13 +280,13 @@ class FetchSettings(NamedTuple):
     revalidate: bool
 
 
-_FETCH_SETTINGS = (
-    "VLLM_MEDIA_FETCH_MAX_RETRIES",
-    "VLLM_MEDIA_URL_ALLOW_REDIRECTS",
-    "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB",
-    "VLLM_MEDIA_CACHE_REVALIDATE",
-)
-_FETCH_VARIABLES = tuple(variable for name in _FETCH_SETTINGS for variable in SETTINGS[name].variables)
+def cache_settings() -> CacheSettings:
+    """Return where and how bytes are cached from now on.
+
+    Raises:
+        InvalidSettingError: (a `ValueError`) a variable's text can't be read.
+    """
+    return _cache_settings_of(*map(os.environ.get, _CACHE_VARIABLES))
 
 
 def fetch_settings() -> FetchSettings:
@@ -278,14 +301,35 @@ def fetch_settings() -> FetchSettings:
     return _fetch_settings_of(*map(os.environ.get, _FETCH_VARIABLES))
 
 
+_CACHE_SETTINGS = ("VLLM_MEDIA_CACHE", "VLLM_MEDIA_CACHE_MAX_SIZE_MB", "VLLM_MEDIA_CACHE_TTL_HOURS")
+_FETCH_SETTINGS = (
+    "VLLM_MEDIA_FETCH_MAX_RETRIES",
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS",
+    "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB",
+    "VLLM_MEDIA_CACHE_REVALIDATE",
+)
+_CACHE_VARIABLES, _FETCH_VARIABLES = (
+    tuple(variable for name in names for variable in SETTINGS[name].variables)
+    for names in (_CACHE_SETTINGS, _FETCH_SETTINGS)
+)
+
+
+def _values(names: tuple[str, ...], texts: tuple[str | None, ...]) -> "list[Any]":
+    """Return the values of settings when their variables have these texts."""
+    return [SETTINGS[name].value_of(*texts[2 * at : 2 * at + 2]) for at, name in enumerate(names)]
+
+
+@functools.lru_cache(maxsize=16)  # which texts mean what, never what they are
+def _cache_settings_of(*texts: str | None) -> CacheSettings:
+    directory, megabytes, hours = _values(_CACHE_SETTINGS, texts)
+    return CacheSettings(directory, megabytes * 1024 * 1024, hours * 3600.0)
+
+
 @functools.lru_cache(maxsize=16)
 def _fetch_settings_of(*texts: str | None) -> FetchSettings:
-    attempts, allow_redirects, megabytes, revalidate = (
-        SETTINGS[name].value_of(*texts[2 * index : 2 * index + 2])
-        for index, name in enumerate(_FETCH_SETTINGS)
-    )
-    size = int(megabytes) * 1024 * 1024
-    return FetchSettings(int(attempts), bool(allow_redirects), size if size > 0 else None, bool(revalidate))
+    attempts, allow_redirects, megabytes, revalidate = _values(_FETCH_SETTINGS, texts)
+    max_download_bytes = megabytes * 1024 * 1024 if megabytes > 0 else None
+    return FetchSettings(attempts, allow_redirects, max_download_bytes, revalidate)
 
 
 def __dir__() -> list[str]:

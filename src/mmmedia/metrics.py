@@ -9,7 +9,6 @@ count anyhow (the cache, the ways through the video decoders, queues) is read wh
 such a number registers it here by `register_gauge`, or several at once by `register_source`.
 """
 
-import contextlib
 import functools
 import logging
 import sys
@@ -17,7 +16,6 @@ import threading
 import time
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -121,48 +119,6 @@ class _Metrics:
         return Histogram(name, meaning, labels, buckets=buckets)
 
 
-class _Downloading:
-    """One download, from its first attempt to its end."""
-
-    __slots__ = ("_metrics", "_sink", "_started")
-
-    def __init__(self, metrics: _Metrics, sink: IO[bytes]) -> None:
-        self._metrics, self._sink = metrics, sink
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-        self._metrics.in_flight.inc()
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._metrics.in_flight.dec()
-        self._metrics.seconds.observe(time.perf_counter() - self._started)
-        if error is None:
-            self._metrics.succeeded.inc()
-            self._metrics.bytes.inc(self._sink.tell())
-        else:
-            self._metrics.downloads.labels(failure(error)).inc()
-
-
-class _Decoding:
-    """One decode."""
-
-    __slots__ = ("_metrics", "_modality", "_started")
-
-    def __init__(self, metrics: _Metrics, modality: str) -> None:
-        self._metrics, self._modality = metrics, modality
-
-    def __enter__(self) -> None:
-        _decode.path = ""
-        self._started = time.perf_counter()
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            seconds = time.perf_counter() - self._started
-            self._metrics.decoded(self._modality, _decode.path).observe(seconds)
-        else:
-            self._metrics.failures.labels(self._modality).inc()
-
-
 class Sample(NamedTuple):
     """One number of a metric.
 
@@ -232,7 +188,6 @@ class _Decode(threading.local):
 _decode = _Decode()
 _lock = threading.Lock()
 _made: list[_Metrics | None] = []
-_nothing = contextlib.nullcontext()
 
 
 def _start_afresh() -> None:
@@ -272,10 +227,53 @@ def register() -> bool:
     return _metrics() is not None
 
 
-def downloading(sink: IO[bytes]) -> AbstractContextManager[None]:
-    """Count what is done inside as one download, of what is in `sink` at the end."""
-    metrics = _metrics()
-    return _nothing if metrics is None else _Downloading(metrics, sink)
+class downloading:  # noqa: N801  # reads as what it does
+    """Count what is done inside the block as one download, of what is in `sink` at the end."""
+
+    __slots__ = ("_metrics", "_sink", "_started")
+
+    def __init__(self, sink: IO[bytes]) -> None:
+        self._metrics = _made[0] if _made else _metrics()
+        self._sink = sink
+
+    def __enter__(self) -> None:
+        if self._metrics is not None:
+            self._started = time.perf_counter()
+            self._metrics.in_flight.inc()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._metrics is None:
+            return
+        self._metrics.in_flight.dec()
+        self._metrics.seconds.observe(time.perf_counter() - self._started)
+        if error is None:
+            self._metrics.succeeded.inc()
+            self._metrics.bytes.inc(self._sink.tell())
+        else:
+            self._metrics.downloads.labels(failure(error)).inc()
+
+
+class decoding:  # noqa: N801  # reads as what it does
+    """Count what is done inside the block as one decode by `media_io`."""
+
+    __slots__ = ("_metrics", "_modality", "_started")
+
+    def __init__(self, media_io: object) -> None:
+        self._metrics = _made[0] if _made else _metrics()
+        self._modality = getattr(type(media_io), "modality", "other")
+
+    def __enter__(self) -> None:
+        _decode.path = ""
+        self._started = time.perf_counter()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._metrics is None:
+            return
+        if error is None:
+            seconds = time.perf_counter() - self._started
+            self._metrics.decoded(self._modality, _decode.path).observe(seconds)
+        else:
+            self._metrics.failures.labels(self._modality).inc()
 
 
 def count_retry(error: BaseException) -> None:
@@ -284,38 +282,15 @@ def count_retry(error: BaseException) -> None:
         metrics.retries.labels(failure(error)).inc()
 
 
-def decoding(media_io: object) -> AbstractContextManager[None]:
-    """Count what is done inside as one decode by `media_io`."""
-    metrics = _metrics()
-    if metrics is None:
-        return _nothing
-    return _Decoding(metrics, getattr(type(media_io), "modality", "other"))
-
-
 def note_decode_path(path: str) -> None:
     """Say which way the decode under way in this thread took."""
     _decode.path = path
 
 
-class _Refusals:
-    """Counts an error that ends the block, if it is a refusal."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, MediaError) and (reason := refusal(error)) and (metrics := _metrics()):
-            metrics.refusals.labels(reason).inc()
-
-
-_refusals = _Refusals()
-
-
-def counting_refusals() -> AbstractContextManager[None]:
-    """Count a refusal that what is done inside raises."""
-    return _refusals
+def count_refusal(error: MediaError) -> None:
+    """Count an error that ends a request, if it is a refusal."""
+    if (reason := refusal(error)) and (metrics := _metrics()):
+        metrics.refusals.labels(reason).inc()
 
 
 def refusal(error: MediaError) -> str:

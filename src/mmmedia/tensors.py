@@ -458,7 +458,7 @@ def _declared(result: Any) -> _Declared:
 
 
 def _are_flags(metadata: list[Any]) -> bool:
-    """Whether the last arguments are at most one dict of flags, such as that of conjugation."""
+    """Say whether the last arguments are at most one dict of flags, such as that of conjugation."""
     return len(metadata) <= 1 and all(
         type(flags) is dict and set(flags) <= {"conj", "neg"} and set(map(type, flags.values())) <= {bool}
         for flags in metadata

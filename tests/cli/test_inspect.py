@@ -44,6 +44,7 @@ def sound(audio_format: str = "WAV", channels: int = 2) -> bytes:
 
 
 def array() -> bytes:
+    pytest.importorskip("torch")
     file = io.BytesIO()
     np.save(file, np.zeros((3, 4), np.float16))
     return file.getvalue()

@@ -1,19 +1,12 @@
 """The pools of the process."""
 
-import os
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from mmmedia.work.executors import ProcessPool
-
-
-def _exit_status_of_child(check: object) -> int:
-    child = os.fork()
-    if not child:
-        os._exit(0 if check() else 1)  # type: ignore[operator]
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+from support.forking import holds_in_child
 
 
 def test_there_is_one_pool_and_it_has_as_many_threads_as_asked_for() -> None:
@@ -48,7 +41,7 @@ def test_a_child_has_a_pool_of_its_own_whoever_held_the_lock() -> None:
     holder.start()
     held.wait(20)
     try:
-        assert not _exit_status_of_child(
+        assert holds_in_child(
             lambda: pool.executor() is not parents and pool.executor().submit(int, "7").result(20) == 7
         )
     finally:

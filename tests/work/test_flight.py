@@ -12,10 +12,9 @@ import aiohttp
 import pytest
 import requests
 
-from mmmedia import connections as connections_module
-from mmmedia.connections import HTTPConnection
+from mmmedia.connections import HTTPConnection, on_loop as on_loop_module
 from mmmedia.errors import RefusedURLError
-from mmmedia.media import connector as connector_module
+from mmmedia.media import connector as connector_module, downloads as downloads_module
 from mmmedia.media.connector import MediaConnector
 from mmmedia.work.flight import SingleFlight
 from support.plain import Plain
@@ -40,19 +39,19 @@ class Gate:
 @pytest.fixture(autouse=True)
 def nothing_stays_in_the_air() -> Iterator[None]:
     yield
-    assert len(connector_module._flights) == 0
+    assert len(downloads_module._flights) == 0
 
 
 @pytest.fixture(autouse=True, params=["decoded alone", "decoded together"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Who waits for a download waits for its own decode of it, or for one in common."""
     if request.param == "decoded together":
-        monkeypatch.setattr(connector_module, "_decode_key", lambda media_io: type(media_io))
+        monkeypatch.setattr(downloads_module, "_decode_key", lambda media_io: type(media_io))
     return str(request.param)
 
 
 def _under_way() -> list[Any]:
-    return list(connector_module._flights._flights.values())
+    return list(downloads_module._flights._flights.values())
 
 
 def _waiting() -> int:
@@ -181,7 +180,7 @@ def test_when_all_have_gone_the_transfer_stops(server: Server) -> None:
     async def main() -> None:
         tasks = _begin_all([url] * 3)
         await asyncio.to_thread(server.wait_for, 1)
-        (flight,) = connector_module._flights._flights.values()
+        (flight,) = downloads_module._flights._flights.values()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -219,7 +218,7 @@ def _behind_slots(
     server: Server, monkeypatch: pytest.MonkeyPatch, *, slots: int, urls: int
 ) -> tuple[Gate, list[str]]:
     """Return URLs that answer once a gate is open, and the gate, with slots for some of them only."""
-    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", slots)
+    monkeypatch.setattr(on_loop_module, "MAX_CONNECTIONS", slots)
     gate = Gate(reply(b"content"))
     return gate, [server.route(f"/{number}", gate) for number in range(urls)]
 
@@ -246,7 +245,7 @@ def test_a_download_is_held_to_its_own_policy_whoever_begins_it(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its turn comes as another's ends, in the context of that one."""
-    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(on_loop_module, "MAX_CONNECTIONS", 1)
     gate = Gate(reply(b"content"))
     first = server.route("/first", gate)
     second = server.route("/second", redirect(first)).replace("127.0.0.1", "localhost")
@@ -268,7 +267,7 @@ def test_a_download_is_held_to_its_own_policy_whoever_begins_it(
 def test_a_loop_that_ends_leaves_also_what_it_has_not_begun_to_who_still_waits(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(on_loop_module, "MAX_CONNECTIONS", 1)
     gate = Gate(reply(b"content"))
     first, second = server.route("/first", gate), server.route("/second", reply(b"second"))
 
@@ -481,7 +480,7 @@ def test_what_is_wrong_with_one_is_nothing_to_the_others(
         await _until(lambda: _waiting() == 1)
         others = [asyncio.create_task(load(url, Plain())) for _ in range(2)]
         await _until(lambda: _waiting() == 3)
-        monkeypatch.setattr(connector_module, "_decode_key", key)
+        monkeypatch.setattr(downloads_module, "_decode_key", key)
         gate.open.set()
         with pytest.raises(KeyError, match="strange"):
             await strange
@@ -521,10 +520,10 @@ def test_a_leader_that_is_interrupted_leaves_the_flight_to_who_waits() -> None:
         raise KeyboardInterrupt
 
     with ThreadPoolExecutor(2) as pool:
-        leader = pool.submit(flights.fly, "key", interrupted, patience=None, bound=lambda _: 20)
+        leader = pool.submit(flights.fly, "key", interrupted, timeout=None, longest=20)
         leading.wait(20)
         (flight,) = flights._flights.values()
-        follower = pool.submit(flights.fly, "key", lambda: 7, patience=None, bound=lambda _: 20)
+        follower = pool.submit(flights.fly, "key", lambda: 7, timeout=None, longest=20)
         asyncio.run(_until(lambda: flight.waiting == 1))
         waiting.set()
         with pytest.raises(KeyboardInterrupt):
@@ -540,7 +539,7 @@ def test_an_interrupted_download_task_fails_over_too() -> None:
         raise KeyError("once")
 
     async def main() -> None:
-        boarded = [flights.board("key", fail, patience=None) for _ in range(3)]
+        boarded = [flights.board("key", fail, timeout=None) for _ in range(3)]
         assert [leads for _, leads in boarded] == [True, False, False]
         (flight,) = {flight for flight, _ in boarded}
         landed = asyncio.Event()
@@ -552,7 +551,7 @@ def test_an_interrupted_download_task_fails_over_too() -> None:
 
     asyncio.run(main())
     with contextlib.suppress(KeyError):
-        flights.fly("key", lambda: {}["x"], patience=None, bound=lambda _: 1)
+        flights.fly("key", lambda: {}["x"], timeout=None, longest=1)
     assert len(flights) == 0
 
 
@@ -564,7 +563,7 @@ def test_a_download_that_can_not_even_be_called_is_an_error_and_no_flight() -> N
 
     async def main() -> None:
         with pytest.raises(TypeError, match="takes_none"):
-            flights.board("key", takes_none, "too many", patience=None)
+            flights.board("key", takes_none, "too many", timeout=None)
 
     asyncio.run(main())
     assert len(flights) == 0

@@ -125,28 +125,31 @@ class InspectIO(MediaIO[Report]):
         return self.load_bytes(filepath.read_bytes())  # as given: a path made of it may be another file
 
     def _describe_container(self, data: bytes) -> Report:
-        with containers.open_av(data) as container:
+        admitted = containers.admit(data)
+        with containers.open_av(admitted) as container:
             name, audio = container.format.name, _audio_track(container)
             videos = [
                 stream
                 for stream in container.streams.video
                 if not stream.disposition & stream.disposition.attached_pic
             ]
-        return self._describe_video(data, name, audio) if videos else _describe_audio(data)
+        return self._describe_video(admitted, name, audio) if videos else _describe_audio(data)
 
-    def _describe_video(self, data: bytes, container: str, audio: Report | None) -> Report:
+    def _describe_video(
+        self, admitted: containers.Admitted[bytes], container: str, audio: Report | None
+    ) -> Report:
         from mmmedia.video.decoders.packets import index
         from mmmedia.video.loaders import OpenCVVideoBackend
         from mmmedia.video.samplers import VideoSourceMetadata
 
         # One frame is decoded, which shows that it can be, and gives the numbers that samplers are given.
-        frames, metadata = OpenCVVideoBackend.load_bytes(data, num_frames=1)
+        frames, metadata = OpenCVVideoBackend.load_bytes(admitted.data, num_frames=1)
         source = VideoSourceMetadata(metadata["total_num_frames"], metadata["fps"], metadata["duration"])
-        packets = index.build(data)
+        packets = index.build(admitted)
         height, width = frames.shape[1:3]
         return {
             "kind": "video",
-            "bytes": len(data),
+            "bytes": len(admitted.data),
             "container": container,
             "codec": packets.codec,
             "pixel_format": packets.pix_fmt,
@@ -162,7 +165,7 @@ class InspectIO(MediaIO[Report]):
         }
 
     def _picks(self, source: "VideoSourceMetadata", size: tuple[int, int]) -> list[Report]:
-        """What each loader would pick, or why it would not."""
+        """Return what each loader would pick, or why it would not."""
         uniform = {
             "frame_sample_mode": "uniform_last_frame",
             "max_fps": self.fps,
@@ -195,7 +198,7 @@ def _pick(loader: str, options: Report, source: "VideoSourceMetadata", size: tup
 
 
 def _container_of(data: bytes) -> tuple[str | None, InvalidMediaError | None]:
-    """The name of a container, or why FFmpeg is not shown these bytes."""
+    """Return the name of a container, or why FFmpeg is not shown these bytes."""
     try:
         return containers.identify(data), None
     except InvalidMediaError as refusal:
@@ -203,7 +206,7 @@ def _container_of(data: bytes) -> tuple[str | None, InvalidMediaError | None]:
 
 
 def _looks_like_picture(data: bytes) -> bool:
-    """Whether a format of Pillow takes these bytes for its own, so that it knows best what is wrong."""
+    """Say whether a format of Pillow takes these bytes for its own, so that it knows best what is wrong."""
     from PIL import Image
 
     Image.init()
@@ -270,7 +273,7 @@ def _describe_audio(data: bytes) -> Report:
 
 
 def _sound_format(data: bytes) -> Report:
-    """The container, codec and channels, from the library that reads it."""
+    """Return the container, codec and channels, from the library that reads it."""
     import soundfile
 
     try:
@@ -332,7 +335,7 @@ def _print(report: Report) -> None:
 
 
 def _facts(report: Report) -> dict[str, str]:
-    """The lines of a report: a name and what there is to say."""
+    """Return the lines of a report: a name and what there is to say."""
     size = f"{report['width']} x {report['height']} pixels" if "width" in report else ""
     facts = {report["kind"]: joined(amount(report["bytes"]), report.get("container"), report.get("format"))}
     if report["kind"] == "image":

@@ -6,13 +6,21 @@ judges the first bytes, `admit` also what tables claim that FFmpeg would take me
 held to `FORMAT_WHITELIST`, to in-memory reading, and to no protocol at all.
 """
 
-from mmmedia.containers.claims import Admitted as Admitted, admit as admit
-from mmmedia.containers.mp4_boxes import Buffer as Buffer, boxes as boxes
-from mmmedia.containers.pyav import (
-    AV_OPTIONS as AV_OPTIONS,
-    FORMAT_WHITELIST as FORMAT_WHITELIST,
-    open_av as open_av,
-    video_stream as video_stream,
-)
-from mmmedia.containers.signatures import identify as identify
-from mmmedia.containers.truncation import missing_bytes as missing_bytes
+from mmmedia.containers.claims import Admitted, admit
+from mmmedia.containers.mp4_boxes import Buffer, boxes
+from mmmedia.containers.pyav import AV_OPTIONS, FORMAT_WHITELIST, open_av, video_stream
+from mmmedia.containers.signatures import identify
+from mmmedia.containers.truncation import missing_bytes
+
+__all__ = [
+    "AV_OPTIONS",
+    "FORMAT_WHITELIST",
+    "Admitted",
+    "Buffer",
+    "admit",
+    "boxes",
+    "identify",
+    "missing_bytes",
+    "open_av",
+    "video_stream",
+]

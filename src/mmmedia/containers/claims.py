@@ -73,7 +73,7 @@ def admit(data: B | Admitted[B]) -> Admitted[B]:
 
 
 def _claimed_entries(data: Buffer) -> int:
-    """How many entries all tables of samples in an MP4 begin with, as far as its boxes can be followed."""
+    """Return how many entries all tables of samples in an MP4 claim, as far as its boxes can be followed."""
     total = 0
     inside = [boxes(data, 0, len(data))]
     for _ in range(_MOST_BOXES):
@@ -91,7 +91,7 @@ def _claimed_entries(data: Buffer) -> int:
 
 
 def _claimed_texts(data: Buffer) -> int:
-    """The size of the largest list of texts (title, author) in a RIFF file, as far as it can be followed."""
+    """Return how many bytes the largest list of texts (title, author) in a RIFF file claims."""
     largest, at = 0, 12
     for _ in range(_MOST_BOXES):
         if at + 12 > len(data):

@@ -74,5 +74,5 @@ def _stands_still(stream: "VideoStream") -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The library's own words, without its reference to a file name that we never gave it."""
+    """Return the library's own words, without its reference to a file name that we never gave it."""
     return getattr(error, "strerror", None) or type(error).__name__

@@ -120,7 +120,7 @@ def by_magic(head: Buffer) -> str | None:
 
 
 def _by_structure(head: bytes, data: Buffer) -> str | None:
-    """Containers without a magic number at the first byte."""
+    """Return the name of a container that has no magic number at its first byte."""
     if head.startswith(b"ID3") and len(head) > 10:
         return _after_id3(head, data)
     if is_transport_stream(head):
@@ -131,7 +131,7 @@ def _by_structure(head: bytes, data: Buffer) -> str | None:
 
 
 def _after_id3(head: bytes, data: Buffer) -> str | None:
-    """The container behind an ID3v2 tag; FFmpeg skips the tag as well before it looks."""
+    """Return the name of the container behind an ID3v2 tag; FFmpeg skips the tag as well before it looks."""
     size = 10 + ((head[6] & 0x7F) << 21 | (head[7] & 0x7F) << 14 | (head[8] & 0x7F) << 7 | head[9] & 0x7F)
     rest = bytes(data[size : size + _HEAD])
     if rest.startswith(b"ID3"):
@@ -143,7 +143,7 @@ def _after_id3(head: bytes, data: Buffer) -> str | None:
 
 
 def _raw_audio(head: bytes) -> str | None:
-    """AAC or MP3 frames, behind padding if need be."""
+    """Return the name of AAC or MP3 frames, behind padding if need be."""
     head = head.lstrip(b"\0")
     if _is_adts(head):
         return "aac"
@@ -167,7 +167,7 @@ _HEVC_FIRST = {32, 33, 34, 35, 39}
 
 
 def _annex_b(head: bytes) -> str | None:
-    """Raw H.264 or HEVC: a start code, then a NAL unit that may begin a stream."""
+    """Return the name of raw H.264 or HEVC: a start code, then a NAL unit that may begin a stream."""
     found = re.match(rb"\x00{2,8}\x01(..)", head, re.DOTALL)
     if found is None:
         return None

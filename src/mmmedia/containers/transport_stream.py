@@ -56,7 +56,7 @@ def stream_types(data: Buffer) -> dict[int, set[int]]:
 
 
 def _program_maps(data: Buffer) -> Iterator[tuple[int, int]]:
-    """The packets in which a program map begins, and where in the file it does.
+    """Yield the packets in which a program map begins, and where in the file it does.
 
     Every byte that may begin a packet is looked at: where sync is lost nobody knows which FFmpeg will find.
     """
@@ -82,19 +82,19 @@ def _program_maps(data: Buffer) -> Iterator[tuple[int, int]]:
 
 
 def _within(at: "npt.NDArray[np.int64]", begin: "npt.NDArray[np.int64]") -> tuple[Any, Any]:
-    """Those of the packets in which there is room for a table at that place."""
+    """Return those of the packets in which there is room for a table at that place."""
     fits = begin + 3 <= at + _PACKET
     return at[fits], begin[fits]
 
 
 def _payload(data: Buffer, at: int) -> tuple[int, int]:
-    """Where the payload of the packet at an offset begins and ends."""
+    """Return where the payload of the packet at an offset begins and ends."""
     begin = at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0)
     return begin, at + _PACKET
 
 
 def _sections(data: Buffer, at: int, begin: int, length: int) -> Iterator[bytes]:
-    """A table that begins in the packet at an offset, as it goes on in packets of each size."""
+    """Yield a table that begins in the packet at an offset, as it goes on in packets of each size."""
     start = bytes(data[begin : min(at + _PACKET, begin + length)])
     if len(start) == length:
         yield start
@@ -112,7 +112,7 @@ def _sections(data: Buffer, at: int, begin: int, length: int) -> Iterator[bytes]
 
 
 def _streams(section: bytes) -> Iterator[tuple[int, int]]:
-    """The PID and type of each stream in a program map, as far as it goes."""
+    """Yield the PID and type of each stream in a program map, as far as it goes."""
     if len(section) < 12:
         return
     at = 12 + ((section[10] & 0x0F) << 8 | section[11])

@@ -41,7 +41,7 @@ def missing_bytes(file: BinaryIO) -> int:
 
 
 def _declared_end(file: BinaryIO, head: bytes, size: int) -> int:
-    """Where the payload ends, by the container's own account."""
+    """Return where the payload ends, by the container's own account."""
     magic = head[:4]
     if magic in (b"RIFF", b"RIFX"):
         return _chunks_end(file, size, "<" if magic == b"RIFF" else ">", (b"data", b"LIST:movi"))
@@ -66,7 +66,7 @@ def _declared_end(file: BinaryIO, head: bytes, size: int) -> int:
 
 
 def _chunks_end(file: BinaryIO, size: int, order: str, payloads: tuple[bytes, ...]) -> int:
-    """IFF and RIFF: a form of chunks; the end of the first payload chunk."""
+    """Return the end of the first payload chunk of a form of chunks, as IFF and RIFF are."""
     at = 12
     for _ in range(_MAX_CHUNKS):
         if at + 8 > size:
@@ -81,7 +81,7 @@ def _chunks_end(file: BinaryIO, size: int, order: str, payloads: tuple[bytes, ..
 
 
 def _rf64_end(file: BinaryIO, size: int) -> int:
-    """RF64: the length of the data chunk stands in the ds64 chunk, unless the chunk itself says it."""
+    """Return the end of RF64's data chunk; its length stands in the ds64 chunk, unless it says it itself."""
     file.seek(12)
     head = file.read(24)
     length = struct.unpack("<Q", head[16:24])[0] if head[:4] == b"ds64" else 0
@@ -99,7 +99,10 @@ def _rf64_end(file: BinaryIO, size: int) -> int:
 
 
 def _w64_end(file: BinaryIO, size: int) -> int:
-    """Wave64: RIFF with 16-byte names and 8-byte lengths that count their own header."""
+    """Return the end of Wave64's data chunk.
+
+    It is RIFF with 16-byte names, and 8-byte lengths that count their own header.
+    """
     at = 40
     for _ in range(_MAX_CHUNKS):
         if at + 24 > size:
@@ -139,7 +142,7 @@ def _last_ogg_page_end(file: BinaryIO, size: int) -> int:
 
 
 def _matroska_end(file: BinaryIO) -> int:
-    """The end of the segment, which holds all the rest; live recordings leave it open."""
+    """Return the end of Matroska's segment, which holds all the rest; live recordings leave it open."""
     file.seek(4)
     header, at = _ebml_length(file, 4)
     if header is None:
@@ -152,7 +155,7 @@ def _matroska_end(file: BinaryIO) -> int:
 
 
 def _ebml_length(file: BinaryIO, at: int) -> tuple[int | None, int]:
-    """A length in EBML's variable-size code (`None`: unknown), and where what it measures begins."""
+    """Return a length in EBML's variable-size code (`None`: unknown), and where what it measures begins."""
     first = file.read(1)[0]
     if first == 0:
         return None, at + 1
@@ -162,7 +165,7 @@ def _ebml_length(file: BinaryIO, at: int) -> tuple[int | None, int]:
 
 
 def _boxes_end(file: BinaryIO, size: int) -> int:
-    """ISO boxes at the top level; the end that a box of media declares beyond that of the file."""
+    """Return the end that a box of media at the top level of an MP4 declares beyond that of the file."""
     for name, (_, end) in itertools.islice(boxes(file, 0, size), _MAX_CHUNKS):
         if end > size:
             return end if name in (b"mdat", b"moov", b"moof") else 0
@@ -173,7 +176,7 @@ _MP3_SIDE_INFO = {(True, True): 17, (True, False): 32, (False, True): 9, (False,
 
 
 def _mp3_end(file: BinaryIO, head: bytes) -> int:
-    """MPEG audio whose first frame is an Info (or Xing) tag that counts the bytes of the stream."""
+    """Return the end of MPEG audio whose first frame is an Info (or Xing) tag that counts its bytes."""
     at = 0
     if head[:3] == b"ID3":
         at = 10 + ((head[6] & 127) << 21 | (head[7] & 127) << 14 | (head[8] & 127) << 7 | head[9] & 127)

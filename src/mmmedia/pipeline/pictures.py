@@ -11,6 +11,7 @@ from PIL import Image
 
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
+from mmmedia.image import convert_image_mode
 from mmmedia.media.base import MediaWithBytes
 from mmmedia.pipeline.sizes import ExactSize, size_rule
 
@@ -68,7 +69,7 @@ def height_width(picture: Picture) -> tuple[int, int]:
 
 
 def to_rgb(picture: Picture) -> Image.Image | npt.NDArray[np.uint8]:
-    """Return a picture in three channels, transparency composited over white.
+    """Return a picture in three channels, transparency over white; itself if the media IO made it so.
 
     Raises:
         InvalidMediaError: (a `ValueError`) it can't be read, or its pixels are NaN.
@@ -80,7 +81,7 @@ def to_rgb(picture: Picture) -> Image.Image | npt.NDArray[np.uint8]:
             if "A" in picture.getbands() or picture.info.get("transparency") is not None:
                 layer = picture.convert("RGBA")
                 return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-            return picture if picture.mode == "RGB" else picture.convert("RGB")
+            return convert_image_mode(picture, "RGB")
         except OSError as error:
             raise InvalidMediaError(f"Failed to load image: {error}") from error
     if picture.shape[2] == 3:

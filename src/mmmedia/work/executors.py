@@ -4,6 +4,7 @@ import atexit
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from mmmedia.work.fork import afresh_in_child
 
@@ -25,14 +26,14 @@ class ProcessPool:
 
     Args:
         name: what its threads are called.
-        workers: returns how many threads it may have; asked when the pool is made.
+        workers: returns how many threads it may have, an integer; asked when the pool is made.
 
     >>> pool = ProcessPool("mmmedia-example", lambda: 2)
     >>> pool.executor().submit(len, "four").result()
     4
     """
 
-    def __init__(self, name: str, workers: Callable[[], int]) -> None:
+    def __init__(self, name: str, workers: Callable[[], Any]) -> None:
         self._name, self._workers = name, workers
         self._begin()
         afresh_in_child(self._begin)

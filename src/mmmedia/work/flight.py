@@ -3,6 +3,9 @@
 It works across coroutines, event loops and threads. The first to ask leads: a thread downloads itself, a
 coroutine through a task of its loop. The others wait. When one of them gives up, nothing changes for the
 rest; when all have, the task is cancelled. An error reaches all who wait, and is not remembered.
+
+With the sharing of decodes that rests on it, 500 requests for 50 pictures take a sixth of the CPU time
+(`benchmarks/connector.py --without`).
 """
 
 import asyncio
@@ -10,7 +13,7 @@ import contextlib
 import functools
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
@@ -26,9 +29,10 @@ class Flight(Generic[T]):
     Thousands may be under way at once: an instance is small, and its lock is that of all.
 
     Attributes:
-        patience: the timeout that its leader gave it, `None` for none.
+        timeout: seconds of the first attempt, as its leader has them, `None` for no limit.
         loop: that of the task that downloads, `None` if a thread does.
         has_landed: whether it has ended, one way or the other.
+        result: what it brought, once it has landed without an error.
         error: what it failed with, if it did.
         is_shared: whether others than its leader have waited for it.
         decodes: what those who share it also share, by what they ask for.
@@ -38,43 +42,38 @@ class Flight(Generic[T]):
         "_calls",
         "_is_claimed",
         "_lock",
-        "_result",
         "decodes",
         "error",
         "has_landed",
         "is_open",
         "is_shared",
         "loop",
-        "patience",
+        "result",
         "task",
+        "timeout",
         "waiting",
     )
 
     def __init__(
-        self, patience: float | None, loop: asyncio.AbstractEventLoop | None, lock: threading.Lock
+        self, timeout: float | None, loop: asyncio.AbstractEventLoop | None, lock: threading.Lock
     ) -> None:
-        self.patience = patience
+        self.timeout = timeout
         self.loop = loop
-        self.task: asyncio.Task[T] | None = None
+        self.task: asyncio.Future[T] | None = None
         self.has_landed = False
         self.error: Exception | None = None
         self.waiting = 0
         self.is_open = self.is_shared = False
         self.decodes: dict[Hashable, Any] = {}
-        self._result: T | None = None
+        self.result: T = cast("T", None)
         self._lock = lock
         self._calls: list[Callable[[], object]] = []
         self._is_claimed = False
 
-    @property
-    def result(self) -> T:
-        """What the download brought."""
-        return cast("T", self._result)
-
     def land(self, result: T | None, error: BaseException | None) -> None:
         """End, and tell all who wait."""
         with self._lock:
-            self._result = result
+            self.result = cast("T", result)
             self.error = error if error is None or isinstance(error, Exception) else _Abandoned()
             self.has_landed = True
             calls, self._calls = self._calls, []
@@ -126,18 +125,13 @@ class SingleFlight(Generic[T]):
             flight.is_open = False
             del self._flights[key]
 
-    def _open(self, key: Hashable, flight: Flight[T]) -> Flight[T]:
-        flight.is_open = True
-        self._flights[key] = flight
-        return flight
-
     def fly(
         self,
         key: Hashable,
         download: Callable[..., T],
         *args: Any,
-        patience: float | None,
-        bound: Callable[[float | None], float],
+        timeout: float | None,
+        longest: float,
         linger: bool = False,
     ) -> Flight[T]:
         """Download, or wait for who is downloading already.
@@ -146,12 +140,13 @@ class SingleFlight(Generic[T]):
             key: what is asked for; under the same key all get the same.
             download: called if nobody is under way.
             args: what it is called with.
-            patience: seconds; a flight that failed for lack of time is flown again by who has more.
-            bound: gives, for a patience, the seconds to wait for others at most.
+            timeout: seconds of its first attempt; a flight that failed for lack of time is flown again by who
+                has more.
+            longest: seconds to wait for others at most.
             linger: leave it open to join after landing, until `retire`.
 
         Raises:
-            TimeoutError: others took longer than `bound`.
+            TimeoutError: others took longer than `longest`.
         """
         while True:
             with self._lock:
@@ -160,9 +155,10 @@ class SingleFlight(Generic[T]):
                 blocks = flight is not None and flight.loop is not None and _in_a_loop()
                 leads = flight is None or blocks
                 if flight is None or blocks:
-                    flight = Flight(patience, None, self._lock)
+                    flight = Flight(timeout, None, self._lock)
                     if not blocks:
-                        self._open(key, flight)
+                        self._flights[key] = flight
+                        flight.is_open = True
                 else:
                     flight.waiting += 1
                     flight.is_shared = True
@@ -170,17 +166,16 @@ class SingleFlight(Generic[T]):
                 self._lead(key, flight, download, args, linger)
                 return flight
             try:
-                seconds = bound(patience)
                 told = threading.Event()
                 flight.call_when_landed(told.set)
-                told.wait(seconds)
+                told.wait(longest)
                 if not flight.has_landed:
-                    raise late(seconds)
+                    raise late(longest)
             finally:
                 self.leave(key, flight)
             if flight.error is None:
                 return flight
-            if not fly_again(flight, patience):
+            if not fly_again(flight, timeout):
                 raise flight.error
 
     def _lead(
@@ -204,9 +199,9 @@ class SingleFlight(Generic[T]):
     def board(
         self,
         key: Hashable,
-        download: Callable[..., Coroutine[Any, Any, T]],
+        download: Callable[..., Awaitable[T]],
         *args: Any,
-        patience: float | None,
+        timeout: float | None,
         linger: bool = False,
     ) -> tuple[Flight[T], bool]:
         """Join the flight of a key, or begin one as a task of the running loop; arguments as of `fly`.
@@ -224,10 +219,11 @@ class SingleFlight(Generic[T]):
                 flight.waiting += 1
                 return flight, False
             loop = asyncio.get_running_loop()
-            flight = self._open(key, Flight(patience, loop, self._lock))
-            flight.waiting += 1
+            flight = self._flights[key] = Flight(timeout, loop, self._lock)
+            flight.is_open = True
+            flight.waiting = 1
         try:  # without the lock: an eager task begins at once
-            flight.task = loop.create_task(download(*args))
+            flight.task = asyncio.ensure_future(download(*args), loop=loop)
         except BaseException as error:
             self.retire(key, flight)
             flight.land(None, error)
@@ -235,7 +231,7 @@ class SingleFlight(Generic[T]):
         flight.task.add_done_callback(functools.partial(self._land, key, flight, linger))
         return flight, True
 
-    def _land(self, key: Hashable, flight: Flight[T], linger: bool, task: "asyncio.Task[T]") -> None:
+    def _land(self, key: Hashable, flight: Flight[T], linger: bool, task: "asyncio.Future[T]") -> None:
         """End a flight as its task has ended."""
         error = _Abandoned() if task.cancelled() else task.exception()
         if error is not None or not linger:
@@ -263,11 +259,11 @@ def _call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> Non
         loop.call_soon_threadsafe(call)
 
 
-def fly_again(flight: Flight[Any], patience: float | None) -> bool:
+def fly_again(flight: Flight[Any], timeout: float | None) -> bool:
     """Say whether a flight that failed should be flown by one of those who waited for it."""
     if flight.error is None or isinstance(flight.error, _Abandoned):
         return flight.error is not None
-    has_more = flight.patience is not None and (patience is None or patience > flight.patience)
+    has_more = flight.timeout is not None and (timeout is None or timeout > flight.timeout)
     return has_more and _is_timeout(flight.error)
 
 

@@ -5,14 +5,16 @@ the child for ever, and pools believe in threads that it does not have. So whoev
 socket for the whole process says here how to begin afresh.
 """
 
+import itertools
 import os
 from collections.abc import Callable
 from types import MethodType
-from weakref import WeakMethod, ref
+from weakref import ref
 
 Begin = Callable[[], object]
 
-_beginnings: list[Callable[[], Begin | None]] = []
+_beginnings: dict[int, Callable[[], Begin | None]] = {}
+_numbers = itertools.count()
 
 
 def afresh_in_child(begin: Begin) -> None:
@@ -31,13 +33,17 @@ def afresh_in_child(begin: Begin) -> None:
     ...     lock = threading.Lock()
     >>> afresh_in_child(begin)
     """
-    _beginnings.append(WeakMethod(begin) if isinstance(begin, MethodType) else lambda: begin)
-    if len(_beginnings) % 64 == 0:  # objects come and go
-        _beginnings[:] = [each for each in _beginnings if not isinstance(each, ref) or each() is not None]
+    if not isinstance(begin, MethodType):
+        _beginnings[next(_numbers)] = lambda: begin
+        return
+    number, function = next(_numbers), begin.__func__
+    forget = _beginnings.pop  # held here, as at the end of the interpreter the names of modules are gone
+    owner = ref(begin.__self__, lambda _: forget(number, None))
+    _beginnings[number] = lambda: None if (alive := owner()) is None else MethodType(function, alive)
 
 
 def _begin_afresh() -> None:
-    for each in tuple(_beginnings):
+    for each in tuple(_beginnings.values()):
         if (begin := each()) is not None:
             begin()
 

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from mmmedia import envs
-from mmmedia.metrics import register_gauge
 from mmmedia.work.cores import usable_cores
 from mmmedia.work.fork import afresh_in_child
 from mmmedia.work.threads import threads
@@ -131,4 +130,3 @@ class DecodePool:
 
 
 decode_pool = DecodePool()
-register_gauge("mmmedia_pool_queue_length", lambda: decode_pool.queue_length, "video")

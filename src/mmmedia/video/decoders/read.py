@@ -127,7 +127,7 @@ def read_video(
     way = Way(reader, recovery, mode, built_in)
     if not opencv.is_replaced() and (pictures := animation(data)) is not None:
         return _animated(pictures, choose, mode)
-    if opencv.is_replaced() or envs.VLLM_COMPAT:
+    if opencv.is_replaced() or envs.MMMEDIA_COMPAT == "0.20":
         return _as_claimed(data, choose, way)
     return _Request(data, choose, way).answer()
 
@@ -368,7 +368,7 @@ def _read_pyav(data: bytes, choose: Choose, mode: str) -> Decoded:
 def _chosen(choose: Choose, source: VideoSourceMetadata) -> list[int]:
     """What the sampler picks; of a clip too short for its rate, the first frame."""
     wanted = choose(source)
-    if not wanted and source.total_frames_num > 0 and not envs.VLLM_COMPAT:
+    if not wanted and source.total_frames_num > 0 and envs.MMMEDIA_COMPAT != "0.20":
         wanted = choose(source._replace(duration=0.0))[:1] or [0]
     if not wanted:
         raise InvalidMediaError(

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from mmmedia.metrics import Sample, note_decode_path, register_source
+from mmmedia.metrics import Sample, note_decode_path, register_gauge, register_source
 from mmmedia.work.fork import afresh_in_child
+from mmmedia.work.jobs import decode_pool
 
 
 @dataclass(frozen=True)
@@ -75,3 +76,4 @@ def _samples() -> Iterator[Sample]:
 
 
 register_source(_samples)
+register_gauge("mmmedia_pool_queue_length", lambda: decode_pool.queue_length, "video")
