@@ -14,14 +14,18 @@ logger = logging.getLogger(__name__)
 
 def excerpt(
     source: Annotated[Path, typer.Argument(metavar="IN", help="The path of a video.", show_default=False)],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="The clip.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="OUT", help="The clip.", show_default=False)
+    ],
     num_frames: Annotated[
         int | None, typer.Option(help="So many frames, evenly spaced.", min=1, show_default=False)
     ] = None,
     indices: Annotated[
         str | None, typer.Option(help="Numbers of frames, with commas between.", show_default=False)
     ] = None,
-    fps: Annotated[float | None, typer.Option(help="So many frames a second.", min=1e-6, show_default=False)] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="So many frames a second.", min=1e-6, show_default=False)
+    ] = None,
 ) -> None:
     """Cut out of a video, without encoding anew, what some of its frames need.
 
@@ -49,7 +53,7 @@ def excerpt(
     )
 
 
-def _choice(num_frames: int | None, indices: str | None, fps: float | None):  # noqa: ANN202
+def _choice(num_frames: int | None, indices: str | None, fps: float | None):
     from mmmedia.errors import InvalidArgumentError
     from mmmedia.video import samplers
     from mmmedia.video.samplers import VideoSourceMetadata
@@ -58,7 +62,9 @@ def _choice(num_frames: int | None, indices: str | None, fps: float | None):  # 
         try:
             return [int(number) for number in indices.split(",")]
         except ValueError:
-            raise InvalidArgumentError(f"--indices {indices}: expected numbers with commas between.") from None
+            raise InvalidArgumentError(
+                f"--indices {indices}: expected numbers with commas between."
+            ) from None
 
     def choose(source: VideoSourceMetadata) -> Sequence[int]:
         if num_frames is not None:

@@ -47,7 +47,9 @@ class Excerpt:
     reason: str | None = None
 
 
-def excerpt(source: Source, indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]) -> Excerpt:
+def excerpt(
+    source: Source, indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]
+) -> Excerpt:
     """Cut out of a video what some of its frames need.
 
     A decoder that reads the clip gives these frames as one that reads the video from its start. Where it can't
@@ -122,7 +124,9 @@ def _of_all(
     try:
         data = clips.write(packets, None, clips.whole(packets, ranks), clips.template_of(admitted, packets))
     except CannotSeekError as error:
-        raise InvalidMediaError(f"The video can't be cut: {reason}, and no container takes it whole.") from error
+        raise InvalidMediaError(
+            f"The video can't be cut: {reason}, and no container takes it whole."
+        ) from error
     if shown.positions is None:
         return Excerpt(data, wanted, list(wanted), shown.total, 0, 0, told, reason)
     # A clip has no edit list: what one hides is seen in it.

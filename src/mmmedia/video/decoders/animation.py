@@ -1,6 +1,7 @@
 """Animated PNG and WebP as videos, read by Pillow: FFmpeg is not shown pictures."""
 
 import io
+import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ class Animation:
         """Frames, frames a second on the average, and seconds."""
         seconds = sum(self.durations)
         return VideoSourceMetadata(len(self.durations), len(self.durations) / seconds, seconds)
+
+    @property
+    def times(self) -> Sequence[float]:
+        """When each frame is shown, in seconds from the first."""
+        return [0.0, *itertools.accumulate(self.durations[:-1])]
 
     def read_frames(self, wanted: Sequence[int]) -> tuple[Frames, list[int]]:
         """Return the wanted frames, uint8 RGB over white (n, height, width, 3), and the number of each.

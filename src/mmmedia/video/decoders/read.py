@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.opencv.numbered import ClockError, Numbered, Places, Times, times
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.packets.shown import shown_frames
+from mmmedia.video.decoders.part import Part
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
 from mmmedia.work.watch import watched
@@ -66,12 +67,14 @@ class Way:
         recovery: put the next readable frame in the place of one that fails.
         mode: "auto", "sequential" or "seek".
         built_in: whether frames may be got otherwise than through the reader, and through OpenCV itself.
+        part: what of the video samplers are to see.
     """
 
     reader: Reader
     recovery: bool
     mode: str
     built_in: bool
+    part: Part = Part()
 
     def read(self, capture: Any, wanted: list[int], total: int) -> tuple[Frames, list[int]]:
         """One pass through a capture: the frames that could be read, and their numbers."""
@@ -91,6 +94,7 @@ def read_video(
     backend: str | None = None,
     decode: str | None = None,
     may_seek: bool = True,
+    part: Part = Part(),  # noqa: B008 - it is frozen
 ) -> Decoded:
     """Decode the frames that `choose` picks from what the source is.
 
@@ -102,6 +106,7 @@ def read_video(
         backend: "opencv" (None), or "pyav".
         decode: "auto", "sequential" or "seek"; None: the setting `VLLM_VIDEO_DECODE`.
         may_seek: False where the reader's own way of reading must be honoured.
+        part: what of the video `choose` is told of, as if it were the whole.
 
     Raises:
         InvalidMediaError: (a `ValueError`) the bytes hold no video that can be decoded.
@@ -117,16 +122,16 @@ def read_video(
         if recovery:
             raise InvalidArgumentError('frame_recovery needs backend="opencv".')
         if (pictures := animation(data)) is not None:
-            return _animated(pictures, choose, mode)
-        return _read_pyav(data, choose, mode)
+            return _animated(pictures, choose, mode, part)
+        return _read_pyav(data, choose, part)
     built_in = may_seek and not opencv.is_replaced()
     if not built_in:
         if mode == "seek":
             raise InvalidArgumentError('decode="seek": this loader reads in a way of its own.')
         mode = "sequential"
-    way = Way(reader, recovery, mode, built_in)
+    way = Way(reader, recovery, mode, built_in, part)
     if not opencv.is_replaced() and (pictures := animation(data)) is not None:
-        return _animated(pictures, choose, mode)
+        return _animated(pictures, choose, mode, part)
     if opencv.is_replaced() or envs.MMMEDIA_COMPAT == "0.20":
         return _as_claimed(data, choose, way)
     return _Request(data, choose, way).answer()
@@ -153,7 +158,7 @@ class _Request:
         claim = None if self._capture is None else opencv.claimed_metadata(self._capture)
         self._source = self._shown.metadata(claim, self._packets.rate)
         self._warn_of_a_cut(claim)
-        self._wanted = _chosen(choose, self._source)
+        self._wanted = _chosen(choose, self._source, way.part, self._shown.times)
         height, width = self._upright.size(self._packets.height, self._packets.width)
         check_size(height, width, len(set(self._wanted)))
 
@@ -292,12 +297,12 @@ class _Request:
         return Decoded(frames, valid, self._source)
 
 
-def _animated(pictures: Animation, choose: Choose, mode: str) -> Decoded:
+def _animated(pictures: Animation, choose: Choose, mode: str, part: Part) -> Decoded:
     """The frames of an animated picture, each of which may need all before it."""
     if mode == "seek":
         raise NotSeekableError('decode="seek": not provably exact here: animation.')
     source = pictures.metadata
-    wanted = _chosen(choose, source)
+    wanted = _chosen(choose, source, part, pictures.times)
     stats.count("sequential", "animation")
     frames, valid = pictures.read_frames(wanted)
     if not valid:
@@ -321,7 +326,7 @@ def _as_claimed(data: bytes, choose: Choose, way: Way) -> Decoded:
     """As release 0.20 of vLLM reads: what the header claims counts, and every grab is a frame."""
     capture = opencv.open_capture(data)
     source = opencv.source_metadata(capture, len(data))
-    wanted = _chosen(choose, source)
+    wanted = _chosen(choose, source, way.part, None)
     opencv.check_request(capture, len(wanted))
     stats.count("sequential", "headers count")
     if way.built_in and opencv.may_be_interlaced(capture, data) and pyav.starts_interlaced(data):
@@ -354,25 +359,31 @@ def _nothing_read(source: VideoSourceMetadata) -> InvalidMediaError:
     )
 
 
-def _read_pyav(data: bytes, choose: Choose, mode: str) -> Decoded:
+def _read_pyav(data: bytes, choose: Choose, part: Part) -> Decoded:
     packets = index.build(data)
     shown = shown_frames(packets)
     source = shown.metadata(pyav.claimed_metadata(packets, shown.total), packets.rate)
-    wanted = _chosen(choose, source)
+    wanted = _chosen(choose, source, part, shown.times)
     frames, valid, _ = pyav.read_frames(data, packets, shown, wanted)
     if not valid:
         raise InvalidMediaError("No frame could be decoded from the video.")
     return Decoded(frames, valid, source)
 
 
-def _chosen(choose: Choose, source: VideoSourceMetadata) -> list[int]:
-    """What the sampler picks; of a clip too short for its rate, the first frame."""
-    wanted = choose(source)
-    if not wanted and source.total_frames_num > 0 and envs.MMMEDIA_COMPAT != "0.20":
-        wanted = choose(source._replace(duration=0.0))[:1] or [0]
+def _chosen(
+    choose: Choose, source: VideoSourceMetadata, part: Part, times: Sequence[float] | None
+) -> list[int]:
+    """What the sampler picks of a part, by the numbers of the whole."""
+    if part == Part():
+        seen, wanted = source, choose(source)
+    else:
+        numbers = part.numbers(source, times)
+        fps = source.original_fps
+        seen = VideoSourceMetadata(len(numbers), fps, len(numbers) / fps if fps > 0 else 0.0)
+        wanted = [numbers[number] for number in choose(seen) if 0 <= number < len(numbers)]
     if not wanted:
         raise InvalidMediaError(
-            f"Nothing to sample from a video of {source.total_frames_num} frames at {source.original_fps} a "
-            f"second for {source.duration} s."
+            f"Nothing to sample from a video of {seen.total_frames_num} frames at {seen.original_fps} a "
+            f"second for {seen.duration} s."
         )
     return wanted

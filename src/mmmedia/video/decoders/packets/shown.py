@@ -5,7 +5,7 @@ out, from the first picture that can be decoded. What a header claims of count, 
 it agrees with that.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -34,6 +34,7 @@ class Shown:
         positions: the decode position of each in order of presentation; None where only their number is known.
         pts: when each is shown, by the stream's clock; None likewise.
         seconds: from the first to the end of the last; None where there is no clock.
+        times: when each is shown, in seconds from the first; None likewise.
     """
 
     total: int
@@ -41,6 +42,7 @@ class Shown:
     positions: npt.NDArray[np.intp] | None
     pts: Ints | None
     seconds: Fraction | None
+    times: Sequence[float] | None = None
 
     def metadata(self, claim: VideoSourceMetadata | None, rate: Fraction) -> VideoSourceMetadata:
         """Return frames, frames a second, and seconds: as claimed where that is true.
@@ -85,7 +87,11 @@ def shown_frames(index: PacketIndex) -> Shown:
     if not timed or (pictures[keep] != 1).any():
         return Shown(total, keep, None, None, seconds)
     order = keep[np.lexsort((keep, index.pts[keep], stretches[keep]))]
-    return Shown(total, keep, order, index.pts[order], seconds)
+    pts = index.pts[order]
+    times = None
+    if (np.diff(pts) >= 0).all():
+        times = ((pts - pts[0]) * float(index.time_base)).tolist()
+    return Shown(total, keep, order, pts, seconds, times)
 
 
 def _seconds(index: PacketIndex, clock: Ints, stretches: Ints, positions: Ints) -> Fraction | None:
