@@ -3,11 +3,14 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmmedia.errors import MediaError
+
+if TYPE_CHECKING:
+    from mmmedia.video.samplers import VideoSourceMetadata
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +59,6 @@ def excerpt(
 def _choice(num_frames: int | None, indices: str | None, fps: float | None):
     from mmmedia.errors import InvalidArgumentError
     from mmmedia.video import samplers
-    from mmmedia.video.samplers import VideoSourceMetadata
 
     if indices is not None:
         try:
@@ -66,7 +68,7 @@ def _choice(num_frames: int | None, indices: str | None, fps: float | None):
                 f"--indices {indices}: expected numbers with commas between."
             ) from None
 
-    def choose(source: VideoSourceMetadata) -> Sequence[int]:
+    def choose(source: "VideoSourceMetadata") -> Sequence[int]:
         if num_frames is not None:
             return samplers.sample_uniform(source.total_frames_num, source.duration, num_frames=num_frames)
         assert fps is not None

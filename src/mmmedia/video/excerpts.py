@@ -52,12 +52,12 @@ def excerpt(
 ) -> Excerpt:
     """Cut out of a video what some of its frames need.
 
-    A decoder that reads the clip gives these frames as one that reads the video from its start. Where it can't
-    be told which packets a frame needs, the clip holds all of them.
+    A decoder that reads the clip gives these frames as one that reads the video from its start. Where it
+    can't be told which packets a frame needs, the clip holds all of them.
 
     Args:
         source: an encoded file, or the path of one.
-        indices: numbers of frames, as in `frames_indices`; or what chooses them when it is told what the video is.
+        indices: numbers of frames, as in `frames_indices`; or what chooses them when told what the video is.
 
     Raises:
         InvalidMediaError: (a `ValueError`) there is no video that can be read.

@@ -1,4 +1,4 @@
-"""Small clips cut out of a video: the packets that wanted frames need, in a container that any decoder reads."""
+"""Small clips cut out of a video: the packets that wanted frames need, in a container of their own."""
 
 import io
 from collections.abc import Sequence
@@ -96,8 +96,8 @@ def write(index: PacketIndex, structure: Structure | None, clip: Clip, template:
         index: the video's packets, as `structure` was read from them.
         structure: what they are to each other; None where all of them are in the clip.
         clip: which of them.
-        template: the video's stream in its container, as FFmpeg opened it; from it come colours, orientation and
-            the shape of pixels.
+        template: the video's stream in its container, as FFmpeg opened it; from it come colours, orientation
+            and the shape of pixels.
 
     Raises:
         CannotSeekError: FFmpeg won't write it.
@@ -132,7 +132,7 @@ def write(index: PacketIndex, structure: Structure | None, clip: Clip, template:
 
 
 def _format(index: PacketIndex) -> str:
-    """MP4, unless it would lose something: it has matrix, primaries and transfer all together, or not at all."""
+    """MP4, unless it would lose something: it tells matrix, primaries and transfer, or none of them."""
     told = {number != _UNSPECIFIED for number in index.colour[1:]}
     return "mp4" if index.codec in _IN_MP4 and len(told) == 1 else "matroska"
 

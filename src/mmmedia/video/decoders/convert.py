@@ -25,7 +25,7 @@ class Converter:
         self._bicubic = Interpolation.BICUBIC
 
     def __call__(self, frame: "VideoFrame", row: npt.NDArray[np.uint8], turn: Upright) -> None:
-        """Fill `row`, uint8 RGB of shape (height, width, 3), which must be the frame's size, turned upright."""
+        """Fill `row`, uint8 RGB of shape (height, width, 3), which must be the frame's size upright."""
         import cv2
 
         bgr = self._reformatter.reformat(frame, format="bgr24", interpolation=self._bicubic, threads=1)

@@ -18,7 +18,7 @@ class Part:
     end: float = math.inf
 
     def numbers(self, source: VideoSourceMetadata, times: Sequence[float] | None) -> range:
-        """Return the frames of a part, by their number in the whole; where none begins in it, the one on screen.
+        """Return the frames of a part, by their number in the whole; if none begins in it, the one on screen.
 
         Args:
             source: what the video is.
@@ -28,7 +28,7 @@ class Part:
             InvalidArgumentError: (a `ValueError`) the video ends before, or tells no times.
         """
         total, fps, duration = source
-        if self == Part() or not total:
+        if self == WHOLE or not total:
             return range(max(total, 0))
         if times is None:
             if fps <= 0:
@@ -43,6 +43,9 @@ class Part:
         if self.start > 0 and self.start >= max(duration, 0 if times is None else times[-1]):
             raise InvalidArgumentError(f"start={self.start:g}: the video ends at {duration:g} s.")
         return found or range(max(before, 0), max(before, 0) + 1)
+
+
+WHOLE = Part()
 
 
 def part_of(start: float | None, end: float | None) -> Part:

@@ -59,7 +59,9 @@ def _read_frames(
 ) -> tuple[Frames, list[int], bool]:
     targets = sorted({number for number in wanted if 0 <= number < shown.total})
     rows = {number: row for row, number in enumerate(targets)}
-    numbers = None if shown.positions is None else dict(zip(shown.positions.tolist(), range(shown.total)))
+    numbers: dict[int, int] | None = None
+    if shown.positions is not None:
+        numbers = {position: number for number, position in enumerate(shown.positions.tolist())}
     frames = np.empty((0, 0, 0, 3), np.uint8)
     valid: list[int] = []
     interlaced = False

@@ -20,7 +20,7 @@ from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.opencv.numbered import ClockError, Numbered, Places, Times, times
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.packets.shown import shown_frames
-from mmmedia.video.decoders.part import Part
+from mmmedia.video.decoders.part import WHOLE, Part
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
 from mmmedia.work.watch import watched
@@ -74,7 +74,7 @@ class Way:
     recovery: bool
     mode: str
     built_in: bool
-    part: Part = Part()
+    part: Part = WHOLE
 
     def read(self, capture: Any, wanted: list[int], total: int) -> tuple[Frames, list[int]]:
         """One pass through a capture: the frames that could be read, and their numbers."""
@@ -94,7 +94,7 @@ def read_video(
     backend: str | None = None,
     decode: str | None = None,
     may_seek: bool = True,
-    part: Part = Part(),  # noqa: B008 - it is frozen
+    part: Part = WHOLE,
 ) -> Decoded:
     """Decode the frames that `choose` picks from what the source is.
 
@@ -374,7 +374,7 @@ def _chosen(
     choose: Choose, source: VideoSourceMetadata, part: Part, times: Sequence[float] | None
 ) -> list[int]:
     """What the sampler picks of a part, by the numbers of the whole."""
-    if part == Part():
+    if part == WHOLE:
         seen, wanted = source, choose(source)
     else:
         numbers = part.numbers(source, times)

@@ -1,4 +1,4 @@
-"""The fast path: cut the packets that wanted frames need into small clips, let OpenCV decode these, and prove it.
+"""The fast path: cut what wanted frames need into small clips, let OpenCV decode these, and prove it.
 
 Whatever is not as expected raises `CannotSeekError`, and the sequential reference answers instead, for the
 whole request.
@@ -7,12 +7,11 @@ whole request.
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders import clips, opencv, plan
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, Structure
@@ -21,6 +20,9 @@ from mmmedia.video.decoders.packets.index import PacketIndex
 from mmmedia.video.decoders.plan import Span
 from mmmedia.video.decoders.upright import Upright
 from mmmedia.work.jobs import decode_pool, worker_count
+
+if TYPE_CHECKING:
+    from mmmedia import containers
 
 Frames = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]

@@ -43,8 +43,8 @@ def upright(matrix: tuple[float, float, float, float] | None) -> Upright:
     Args:
         matrix: (a, b, c, d): a stored point (x, y) is shown at (ax + cy, bx + dy); None: as it is.
 
-    >>> upright((0, 1, -1, 0)), upright((-1, 0, 0, 1)), upright((1, 0, 0, -1))
-    (Upright(quarters=1, mirrored=False), Upright(quarters=0, mirrored=True), Upright(quarters=2, mirrored=True))
+    >>> upright((0, 1, -1, 0)), upright((1, 0, 0, -1))
+    (Upright(quarters=1, mirrored=False), Upright(quarters=2, mirrored=True))
     """
     if matrix is None:
         return Upright()

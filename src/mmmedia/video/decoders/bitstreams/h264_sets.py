@@ -105,7 +105,7 @@ def read_sequence(payload: bytes) -> Sequence:
 
 
 def _says_fields(reader: BitReader) -> tuple[bool, int]:
-    """Whether picture structures are told in messages (E.1.1), and how many bits stand in front of them there."""
+    """Whether messages tell of picture structures (E.1.1), and how many bits stand in front of that."""
     reader.u(1)
     if reader.u(1):  # cropping
         for _ in range(4):

@@ -57,7 +57,7 @@ def read_mpeg4(index: "PacketIndex") -> Structure:
 
 
 def configuration(index: "PacketIndex") -> bytes:
-    """Return the headers in front of the pictures: the container's, or, where it has none, the stream's own."""
+    """Return the headers in front of the pictures: the container's, or else the stream's own."""
     if index.extradata or not len(index):
         return index.extradata
     first = index.payload(0)

@@ -1,4 +1,4 @@
-"""How many pictures each packet shows, by its first bytes: some codecs have packets that show none, or two."""
+"""How many pictures each packet shows, by its first bytes: packets of some codecs show none, or two."""
 
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ def _vp9(index: "PacketIndex", position: int) -> int:
 
 
 def _mpeg4(index: "PacketIndex", position: int) -> int:
-    """The object planes that are coded (ISO/IEC 14496-2, 6.2.5): old encoders pack two, and one that is not."""
+    """The object planes that are coded (ISO/IEC 14496-2, 6.2.5): old encoders pack two into one."""
     payload = index.payload(position)
     coded, at = 0, payload.find(_VOP_START)
     if at < 0:

@@ -1,4 +1,4 @@
-"""H.264 and HEVC as transport streams have them, with start codes, turned into what MP4 stores: with lengths."""
+"""H.264 and HEVC with start codes, as in transport streams, turned into what MP4 stores: with lengths."""
 
 import re
 from dataclasses import replace
@@ -17,7 +17,7 @@ def with_lengths(index: PacketIndex) -> PacketIndex:
     """Return an index whose packets and configuration are as in MP4; it itself where they are already.
 
     Raises:
-        CannotSeekError: there is no configuration, or it changes, or a packet does not begin with a start code.
+        CannotSeekError: there is no configuration, or too many; or a packet does not begin with a start code.
     """
     if index.codec not in _KINDS or index.extradata[:1] == b"\x01":
         return index

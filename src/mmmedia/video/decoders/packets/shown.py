@@ -31,7 +31,7 @@ class Shown:
     Attributes:
         total: how many there are.
         packets: the decode positions of packets that show one, in decode order.
-        positions: the decode position of each in order of presentation; None where only their number is known.
+        positions: the decode position of each in order of presentation; None where only the total is known.
         pts: when each is shown, by the stream's clock; None likewise.
         seconds: from the first to the end of the last; None where there is no clock.
         times: when each is shown, in seconds from the first; None likewise.
@@ -109,7 +109,7 @@ def _seconds(index: PacketIndex, clock: Ints, stretches: Ints, positions: Ints) 
 
 
 def _never_decoded(index: PacketIndex, *, timed: bool) -> npt.NDArray[np.intp]:
-    """Packets at either end of which no picture comes: before the first that can be decoded, and cut short."""
+    """Packets of which no picture comes: before the first that can be decoded, and cut short at the end."""
     lost = np.zeros(len(index), np.bool_)
     if _starts_plainly(index):
         first = 0
@@ -117,7 +117,7 @@ def _never_decoded(index: PacketIndex, *, timed: bool) -> npt.NDArray[np.intp]:
         lost |= _lost_at_the_start(index, timed=timed)
         first = int(np.argmin(lost))
     if index.corrupt[-1] and first < len(index):
-        lost[-1] |= not _last_is_decoded(index, timed=timed)
+        lost[-1] |= not _last_is_decoded(index)
     return np.flatnonzero(lost)
 
 
@@ -178,7 +178,7 @@ def _lost_at_the_start(index: PacketIndex, *, timed: bool) -> npt.NDArray[np.boo
     return lost
 
 
-def _last_is_decoded(index: PacketIndex, *, timed: bool) -> bool:
+def _last_is_decoded(index: PacketIndex) -> bool:
     """Whether the last packet, of which a part is missing, gives a picture nevertheless."""
     last = len(index) - 1
     keys = np.flatnonzero(index.key)
