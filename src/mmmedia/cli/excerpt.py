@@ -1,7 +1,7 @@
 """`mmmedia excerpt`: a small clip of what some frames of a video need."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,7 +56,10 @@ def excerpt(
     )
 
 
-def _choice(num_frames: int | None, indices: str | None, fps: float | None):
+def _choice(
+    num_frames: int | None, indices: str | None, fps: float | None
+) -> "Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]":
+    """The frames that the options name, or what chooses them."""
     from mmmedia.errors import InvalidArgumentError
     from mmmedia.video import samplers
 

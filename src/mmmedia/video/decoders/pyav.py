@@ -70,7 +70,7 @@ def _read_frames(
         return frames, valid, interlaced
     turn = None
     for count, frame in enumerate(_decode(data)):
-        number = count if numbers is None else numbers.get(frame.pts)
+        number = count if numbers is None else numbers.get(-1 if frame.pts is None else frame.pts)
         if number is not None and number in rows and number not in valid[-1:]:
             turn = turn or upright(packets.matrix or index.frame_matrix(frame))
             size = turn.size(frame.height, frame.width)

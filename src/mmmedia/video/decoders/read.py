@@ -19,7 +19,7 @@ from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_b
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.opencv.numbered import ClockError, Numbered, Places, Times, times
 from mmmedia.video.decoders.packets import index
-from mmmedia.video.decoders.packets.shown import shown_frames
+from mmmedia.video.decoders.packets.shown import Shown, shown_frames
 from mmmedia.video.decoders.part import WHOLE, Part
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
@@ -123,7 +123,7 @@ def read_video(
             raise InvalidArgumentError('frame_recovery needs backend="opencv".')
         if (pictures := animation(data)) is not None:
             return _animated(pictures, choose, mode, part)
-        return _read_pyav(data, choose, part)
+        return _read_pyav(data, choose, mode, part)
     built_in = may_seek and not opencv.is_replaced()
     if not built_in:
         if mode == "seek":
@@ -197,26 +197,14 @@ class _Request:
 
     def _sparsely(self) -> Decoded:
         """The fast path; raises CannotSeekError where it does not pay or can't be proven."""
-        packets = self._packets
-        size = self._upright.size(packets.height, packets.width)
-        pixels = size[0] * size[1]
-        present = sorted({number for number in self._wanted if 0 <= number < self._shown.total})
-        if not present:
-            raise CannotSeekError("no such frames")
-        must_pay = self._way.mode != "seek"
-        if must_pay and not plan.may_pay(present, present[-1], pixels):
-            raise CannotSeekError("does not pay")
-        packets, structure, positions = eligible.judge(packets, self._shown)
-        sparse_plan = sparse.make_plan(packets, structure, positions[present])
-        if must_pay and not sparse_plan.pays(last=present[-1]):
-            raise CannotSeekError("does not pay")
-        frames, decoded = sparse.execute(sparse_plan, self._admitted, size, self._upright)
-        stats.count("seek", wanted=len(present), decoded=decoded)
-        logger.debug(
-            "Decoded by an excerpt: %d frames for %d of %d.", decoded, len(present), self._shown.total
+        return _by_excerpt(
+            self._admitted,
+            self._packets,
+            self._shown,
+            self._source,
+            self._wanted,
+            must_pay=self._way.mode != "seek",
         )
-        opencv.log_missing(self._wanted, present)
-        return Decoded(frames, present, self._source)
 
     def _sequentially(self) -> Decoded:
         """The reference: one pass by OpenCV, over the file or, where that won't do, over its stream alone."""
@@ -297,6 +285,34 @@ class _Request:
         return Decoded(frames, valid, self._source)
 
 
+def _by_excerpt(
+    admitted: "containers.Admitted[bytes]",
+    packets: index.PacketIndex,
+    shown: Shown,
+    source: VideoSourceMetadata,
+    wanted: list[int],
+    *,
+    must_pay: bool,
+) -> Decoded:
+    """Decode clips of what the wanted frames need; raises CannotSeekError as `sparse.execute` does."""
+    turn = upright(packets.matrix)
+    size = turn.size(packets.height, packets.width)
+    present = sorted({number for number in wanted if 0 <= number < shown.total})
+    if not present:
+        raise CannotSeekError("no such frames")
+    if must_pay and not plan.may_pay(present, present[-1], size[0] * size[1]):
+        raise CannotSeekError("does not pay")
+    packets, structure, positions = eligible.judge(packets, shown)
+    sparse_plan = sparse.make_plan(packets, structure, positions[present])
+    if must_pay and not sparse_plan.pays(last=present[-1]):
+        raise CannotSeekError("does not pay")
+    frames, decoded = sparse.execute(sparse_plan, admitted, size, turn)
+    stats.count("seek", wanted=len(present), decoded=decoded)
+    logger.debug("Decoded by excerpts: %d frames for %d of %d.", decoded, len(present), shown.total)
+    opencv.log_missing(wanted, present)
+    return Decoded(frames, present, source)
+
+
 def _animated(pictures: Animation, choose: Choose, mode: str, part: Part) -> Decoded:
     """The frames of an animated picture, each of which may need all before it."""
     if mode == "seek":
@@ -359,14 +375,27 @@ def _nothing_read(source: VideoSourceMetadata) -> InvalidMediaError:
     )
 
 
-def _read_pyav(data: bytes, choose: Choose, part: Part) -> Decoded:
-    packets = index.build(data)
+def _read_pyav(data: bytes, choose: Choose, mode: str, part: Part) -> Decoded:
+    admitted = containers.admit(data)
+    packets = index.build(admitted)
     shown = shown_frames(packets)
     source = shown.metadata(pyav.claimed_metadata(packets, shown.total), packets.rate)
     wanted = _chosen(choose, source, part, shown.times)
-    frames, valid, _ = pyav.read_frames(data, packets, shown, wanted)
+    height, width = upright(packets.matrix).size(packets.height, packets.width)
+    check_size(height, width, len(set(wanted)))
+    reason = "by request"
+    if mode != "sequential":
+        try:
+            return _by_excerpt(admitted, packets, shown, source, wanted, must_pay=mode != "seek")
+        except CannotSeekError as refusal:
+            reason = str(refusal)
+            if mode == "seek":
+                raise NotSeekableError(f'decode="seek": {reason}.') from None
+    stats.count("sequential", reason)
+    frames, valid, _ = pyav.read_frames(admitted, packets, shown, wanted)
     if not valid:
         raise InvalidMediaError("No frame could be decoded from the video.")
+    opencv.log_missing(wanted, valid)
     return Decoded(frames, valid, source)
 
 
