@@ -103,6 +103,7 @@ def _read_frames(
             valid.append(number)
         if number is not None and number >= targets[-1]:
             break
+    convert.finish()
     return frames[: len(valid)], valid, interlaced
 
 

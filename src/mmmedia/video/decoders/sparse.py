@@ -15,6 +15,7 @@ import numpy.typing as npt
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders import clips, opencv, plan
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, Structure
+from mmmedia.video.decoders.colours import is_mapped
 from mmmedia.video.decoders.limits import Deadline
 from mmmedia.video.decoders.packets.index import PacketIndex
 from mmmedia.video.decoders.plan import Span
@@ -44,7 +45,9 @@ class SparsePlan:
     def groups(self, workers: int) -> list[list[Span]]:
         """Spread the spans over at most so many clips of about the same work; some must be a clip's first."""
         alone = self.structure.alone
-        groups: list[list[Span]] = [[] for _ in range(max(1, workers))]
+        # Every decoder makes a table of its own.
+        one = is_mapped(*self.index.colour[2:])
+        groups: list[list[Span]] = [[] for _ in range(1 if one else max(1, workers))]
         loads = [0.0] * len(groups)
         for span in sorted(self.spans, key=lambda each: each.start - each.stop):
             if alone is not None and alone[span.start]:

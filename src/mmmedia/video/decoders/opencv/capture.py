@@ -31,12 +31,19 @@ _OPENCV_DEFAULT_OPTIONS = "rtsp_flags;prefer_tcp"
 
 
 class _Environment:
-    """The lock under which the environment is changed."""
+    """The lock under which the environment is changed and a file opened.
+
+    A fork waits for it: what a thread of the parent has locked inside OpenCV meanwhile, its logger or the
+    environment, would stay locked in the child.
+    """
 
     def __init__(self) -> None:
         self.begin()
-        # A child forked while another thread opens a file would wait for that thread for ever.
         afresh_in_child(self.begin)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=lambda: self.lock.acquire(), after_in_parent=lambda: self.lock.release()
+            )
 
     def begin(self) -> None:
         self.lock = threading.Lock()
