@@ -41,12 +41,16 @@ class _Environment:
         self.begin()
         afresh_in_child(self.begin)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(
-                before=lambda: self.lock.acquire(), after_in_parent=lambda: self.lock.release()
-            )
+            os.register_at_fork(before=self.take, after_in_parent=self.let_go)
 
     def begin(self) -> None:
         self.lock = threading.Lock()
+
+    def take(self) -> None:
+        self.lock.acquire()
+
+    def let_go(self) -> None:
+        self.lock.release()
 
 
 _environment = _Environment()
