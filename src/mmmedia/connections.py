@@ -453,7 +453,7 @@ def _wait_after(
         metrics.count_retry(error)
         kind = type(error).__name__
         logger.warning("Attempt %d of %d for %s failed (%s); next in %.1f s",
-                       attempt + 1, plan.attempts, redact_url(url), kind, wait)  # fmt: skip
+                       attempt + 1, plan.attempts, redact_url(str(url)), kind, wait)  # fmt: skip
     return wait
 
 

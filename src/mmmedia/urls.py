@@ -101,8 +101,8 @@ class HTTPURL:
         return f"{self.scheme}://{host}{port}{self.target}"
 
 
-def parse_http_url(url: str) -> HTTPURL:
-    r"""Read an HTTP URL.
+def parse_http_url(url: str | HTTPURL) -> HTTPURL:
+    r"""Read an HTTP URL; one that was read already is returned as it is.
 
     What urllib3 reads, narrowed: a backslash ends the authority, non-ASCII names become IDNA, the forms in
     which resolvers accept an IPv4 address (`127.1`, `0x7f000001`) become the address they mean. The fragment
@@ -118,6 +118,8 @@ def parse_http_url(url: str) -> HTTPURL:
     >>> str(parse_http_url("http://0x7f.1\\@good.example/"))
     'http://127.0.0.1/%5C@good.example/'
     """
+    if isinstance(url, HTTPURL):
+        return url
     # One fetch asks for the same reading at several places; what is long is not kept.
     return _parse_short(url) if len(url) <= _SHORT else _parse_http_url(url)
 
