@@ -1,4 +1,4 @@
-"""Every setting, read from the environment each time it is used.
+"""Every setting, read from the environment each time it is used; what a fetch goes by, once a request.
 
 A setting is an attribute of this module under its `VLLM_` name. The environment variable of the same
 name under the prefix `MMMEDIA_` wins over the one under `VLLM_`; an empty variable counts as not set.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mmmedia.connections import FetchPolicy, HTTPConnection, async_error, fetch_policy, sync_error
 from mmmedia.media.base import MediaIO
-from mmmedia.media.cached import CachedLoads, Downloaded, Goal, is_of
+from mmmedia.media.cached import CachedLoads, Downloaded, Goal
 from mmmedia.work.calls import Calls, holdable
 from mmmedia.work.flight import Flight, SingleFlight, fly_again, late
 from mmmedia.work.fork import afresh_in_child
@@ -44,7 +44,7 @@ def _decode_key(media_io: MediaIO[Any]) -> Hashable | None:
 
 
 class SharedDownloads(CachedLoads):
-    """Loads from remote URLs: who asks for the same at the same time shares a download, and what it decodes to."""
+    """Loads from remote URLs: who asks for the same at the same time shares the download and the decode."""
 
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
@@ -52,7 +52,7 @@ class SharedDownloads(CachedLoads):
             key: Hashable = (goal.url, id(self.connection), policy, goal.settings.allow_redirects)
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
             fetch = self.connection.get_bytes
-            url = goal.remote if is_of(fetch, HTTPConnection.get_bytes) else goal.url
+            url = goal.remote if getattr(fetch, "__func__", None) is HTTPConnection.get_bytes else goal.url
             download: Callable[[], bytes | Downloaded] = functools.partial(fetch, url, **how)
             if self._revalidates(goal):
                 download = functools.partial(self._get_if_changed, goal, how)
@@ -80,7 +80,8 @@ class SharedDownloads(CachedLoads):
         key: Hashable = (goal.url, id(self.connection), policy, goal.settings.allow_redirects)
         how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
         fetch = self.connection.async_get_bytes
-        url = goal.remote if is_of(fetch, HTTPConnection.async_get_bytes) else goal.url  # others take a text
+        is_ours = getattr(fetch, "__func__", None) is HTTPConnection.async_get_bytes
+        url = goal.remote if is_ours else goal.url  # others take a text
         download: Callable[[], Awaitable[bytes | Downloaded]] = functools.partial(fetch, url, **how)
         if self._revalidates(goal):
             download = functools.partial(self._get_if_changed_async, goal, how, calls)
