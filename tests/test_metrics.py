@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from mmmedia import connections, metrics
+from mmmedia.connections import on_loop
 from mmmedia.errors import (
     InvalidMediaError,
     InvalidURLError,
@@ -120,7 +121,7 @@ def test_downloads_under_way_are_in_flight(server: Server) -> None:
 
 
 def test_downloads_that_wait_for_a_slot_are_a_queue(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(on_loop, "MAX_CONNECTIONS", 1)
     seen = []
 
     def behave(request: Any) -> None:
@@ -310,7 +311,7 @@ def test_what_a_closed_loop_has_left_waits_no_more() -> None:
 
 
 def test_queues_have_a_length() -> None:
-    import mmmedia.video.decoders.pool  # noqa: F401
+    import mmmedia.video.decoders.stats  # noqa: F401
 
     _async("data:;base64,AAAA")
     names = [sample.labels["pool"] for family in prometheus_client.REGISTRY.collect()

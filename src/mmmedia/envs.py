@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     VLLM_VIDEO_DECODE_WORKERS: int
     VLLM_MM_FETCH_CONCURRENCY: int
     VLLM_MM_HASHER_ALGORITHM: str
+    MMMEDIA_COMPAT: str
 
 Value = str | int | float | bool
 
@@ -93,6 +94,13 @@ def _decode_mode(text: str) -> str:
     return text
 
 
+def _compat(text: str) -> str:
+    name = text.strip()
+    if name not in {"0.20", "0.33"}:
+        raise ValueError("unknown")
+    return name
+
+
 def _switch(text: str) -> bool:
     return {"0": False, "false": False, "no": False, "off": False,
             "1": True, "true": True, "yes": True, "on": True}[text.strip().lower()]  # fmt: skip
@@ -105,6 +113,7 @@ _EXPECTED: dict[Callable[[str], Value], str] = {
     _number: "a finite number",
     _seconds: "a positive number of seconds",
     _hash_algorithm: "blake3, sha256 or sha512",
+    _compat: "0.20 or 0.33",
     _switch: "0 or 1",
     _decode_mode: "auto, sequential or seek",
 }
@@ -132,7 +141,7 @@ class Setting:
     """One setting.
 
     Attributes:
-        name: the `VLLM_` one.
+        name: the `VLLM_` one, or `MMMEDIA_…` of what is ours alone.
         default: its value where no variable sets it.
         parse: reads the text of a variable.
         meaning: what it means, in words.
@@ -146,7 +155,8 @@ class Setting:
     variables: tuple[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "variables", ("MMMEDIA_" + self.name.removeprefix("VLLM_"), self.name))
+        own = "MMMEDIA_" + self.name.removeprefix("MMMEDIA_").removeprefix("VLLM_")
+        object.__setattr__(self, "variables", (own, self.name))
 
     @property
     def expected(self) -> str:
@@ -227,12 +237,14 @@ SETTINGS: dict[str, Setting] = {
                 "media of one request that are fetched side by side, at least one"),
         Setting("VLLM_MM_HASHER_ALGORITHM", "", _hash_algorithm,
                 "blake3, sha256 or sha512; empty: blake3 where it is installed, else sha256"),
+        Setting("MMMEDIA_COMPAT", "", _compat,
+                "0.20: results as vLLM 0.20 gave them; empty: as they are right"),
     )
 }  # fmt: skip
 
 
 def __getattr__(name: str) -> Value:
-    setting = SETTINGS.get(name.replace("MMMEDIA_", "VLLM_", 1))
+    setting = SETTINGS.get(name) or SETTINGS.get(name.replace("MMMEDIA_", "VLLM_", 1))
     if setting is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return setting.read()
@@ -260,12 +272,14 @@ class FetchSettings(NamedTuple):
         allow_redirects: follow redirects.
         max_download_bytes: of one download; `None` for no limit.
         revalidate: ask servers whether expired entries of the cache are still good.
+        block_private: let only public addresses be reached.
     """
 
     attempts: int
     allow_redirects: bool
     max_download_bytes: int | None
     revalidate: bool
+    block_private: bool
 
 
 def cache_settings() -> CacheSettings:
@@ -295,6 +309,7 @@ _FETCH_SETTINGS = (
     "VLLM_MEDIA_URL_ALLOW_REDIRECTS",
     "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB",
     "VLLM_MEDIA_CACHE_REVALIDATE",
+    "VLLM_MEDIA_EGRESS_BLOCK_PRIVATE",
 )
 _CACHE_VARIABLES, _FETCH_VARIABLES = (
     tuple(variable for name in names for variable in SETTINGS[name].variables)
@@ -315,9 +330,9 @@ def _cache_settings_of(*texts: str | None) -> CacheSettings:
 
 @functools.lru_cache(maxsize=16)
 def _fetch_settings_of(*texts: str | None) -> FetchSettings:
-    attempts, allow_redirects, megabytes, revalidate = _values(_FETCH_SETTINGS, texts)
+    attempts, allow_redirects, megabytes, revalidate, block_private = _values(_FETCH_SETTINGS, texts)
     max_download_bytes = megabytes * 1024 * 1024 if megabytes > 0 else None
-    return FetchSettings(attempts, allow_redirects, max_download_bytes, revalidate)
+    return FetchSettings(attempts, allow_redirects, max_download_bytes, revalidate, block_private)
 
 
 def __dir__() -> list[str]:

@@ -67,6 +67,7 @@ def test_the_media_of_one_request_share_the_ceiling() -> None:
 
 
 def _embedding() -> str:
+    pytest.importorskip("torch")
     file = io.BytesIO()
     np.save(file, np.zeros((100, 100), np.float32))
     return base64.b64encode(file.getvalue()).decode()

@@ -669,6 +669,7 @@ def test_a_video_of_single_frames_is_fetched() -> None:
 
 @pytest.mark.parametrize("modality", ["image", "audio", "video"])
 def test_an_embedding_is_loaded_from_base64(modality: str) -> None:
+    pytest.importorskip("torch")
     file = io.BytesIO()
     np.save(file, np.arange(6, dtype=np.float32).reshape(2, 3))
     data = base64.b64encode(file.getvalue()).decode()

@@ -5,6 +5,7 @@ import base64
 import io
 import pickle
 import threading
+import uuid
 
 import numpy as np
 import pytest
@@ -58,6 +59,8 @@ def test_parts_keep_their_order_over_all_messages():
             },
             {"role": "assistant", "content": None, "tool_calls": []},
             {"role": "assistant"},
+            {"role": "user", "content": None},
+            {"role": "tool"},
             {"role": "user", "content": (part("video_url", {"url": URL}), text(""))},
         ]
     )
@@ -67,8 +70,8 @@ def test_parts_keep_their_order_over_all_messages():
         ("user", 1, 1, "image_url", "image"),
         ("user", 1, 2, "text", "text"),
         ("user", 1, 3, "audio_url", "audio"),
-        ("user", 4, 0, "video_url", "video"),
-        ("user", 4, 1, "text", "text"),
+        ("user", 6, 0, "video_url", "video"),
+        ("user", 6, 1, "text", "text"),
     ]
     assert [p.text for p in parts] == ["Be brief.", "first", None, "then", None, None, ""]
     assert [p.url for p in parts] == [None, None, URL, None, URL, URL, None]
@@ -90,6 +93,40 @@ def test_parts_keep_their_order_over_all_messages():
         (part("image_embeds", "QUJD"), ("image", "QUJD", None, None)),
         (part("video_embeds", TENSOR), ("video", TENSOR, None, None)),
         (part("audio_embeds", None, "u"), ("audio", None, None, "u")),
+        ("bare", ("text", "bare", None, None)),
+        (part("refusal", "no"), ("text", "no", None, None)),
+        (part("thinking", "hm"), ("text", "hm", None, None)),
+        ({"type": "input_text", "text": "in"}, ("text", "in", None, None)),
+        ({"type": "output_text", "text": "out", "annotations": []}, ("text", "out", None, None)),
+        ({"type": "input_image", "image_url": URL, "detail": "high"}, ("image", URL, "high", None)),
+        ({"type": "input_image", "image_url": {"url": URL, "detail": "low"}}, ("image", URL, "low", None)),
+        ({"image_url": URL, "uuid": "u"}, ("image", URL, None, "u")),
+        ({"text": "no type"}, ("text", "no type", None, None)),
+        ({"refusal": "no"}, ("text", "no", None, None)),
+        ({"type": None, "video_url": {"url": URL}}, ("video", URL, None, None)),
+        (
+            {"input_audio": {"data": "QUJD", "format": "mp3"}},
+            ("audio", "data:audio/mp3;base64,QUJD", None, None),
+        ),
+        ({"audio_embeds": "QUJD"}, ("audio", "QUJD", None, None)),
+        (part("image_url", URL, 7), ("image", URL, None, "7")),
+        (part("image_url", URL, 0), ("image", URL, None, "0")),
+        (part("image_url", URL, 1.5), ("image", URL, None, "1.5")),
+        (part("image_url", URL, uuid.UUID(int=5)), ("image", URL, None, str(uuid.UUID(int=5)))),
+        (part("image_url", URL, ""), ("image", URL, None, None)),
+        (part("image_url", {"url": ""}, "u"), ("image", None, None, "u")),
+        (
+            part("input_audio", {"data": "data:audio/ogg;base64,QUJD"}),
+            ("audio", "data:audio/ogg;base64,QUJD", None, None),
+        ),
+        (
+            part("input_audio", {"data": "DATA:audio/ogg;base64,QUJD", "format": "wav"}),
+            ("audio", "DATA:audio/ogg;base64,QUJD", None, None),
+        ),
+        (
+            part("image_embeds", {"image_embeds": "QUJD", "image_grid_thw": [[1, 2, 2]]}),
+            ("image", {"image_embeds": "QUJD", "image_grid_thw": [[1, 2, 2]]}, None, None),
+        ),
     ],
 )
 def test_every_kind_of_part_is_read(value, expected):
@@ -102,14 +139,16 @@ def test_every_kind_of_part_is_read(value, expected):
     [
         (
             {"type": "hologram"},
-            "unknown type 'hologram'; expected one of text, image_url, video_url, audio_url",
+            "unknown type 'hologram'; expected one of text, input_text, .*, image_url, input_image",
         ),
         ({"type": "x" * 100}, "unknown type 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…'"),
         ({"type": ["text"]}, "unknown type a list"),
-        ({"image_url": URL}, "unknown type None"),
-        ({}, "unknown type None"),
-        ("text", "expected a dictionary with a type, not 'text'"),
-        (None, "expected a dictionary with a type, not None"),
+        (
+            {},
+            "unknown type None; expected one of text, input_text, output_text, refusal, thinking, image_url",
+        ),
+        ({"hologram": URL}, "unknown type None"),
+        (None, "expected text or a dictionary with a type, not None"),
         (7, "not 7"),
         ({"type": "text"}, "expected 'text' to be text, not None"),
         (part("text", ["a"]), "expected 'text' to be text, not a list"),
@@ -122,13 +161,19 @@ def test_every_kind_of_part_is_read(value, expected):
         (part("image_url", {"url": 5}), "expected 'image_url' to be a URL"),
         (part("image_url", {"url": URL, "detail": 3}), "expected 'detail' to be text, not 3"),
         (part("video_url", b"x"), "expected 'video_url' to be a URL .* not a bytes"),
-        (part("audio_url", URL, 5) | {"uuid": 5}, "expected a uuid that is text and not empty, not 5"),
-        (part("audio_url", URL) | {"uuid": ""}, "expected a uuid that is text"),
+        (part("audio_url", URL, True), "expected a uuid that is text or a number, not True"),
+        (part("audio_url", URL, ["u"]), "expected a uuid that is text or a number, not a list"),
+        (part("audio_url", None, ""), "expected 'audio_url' to be a URL"),
+        ({"type": "input_text"}, "expected 'text' to be text, not None"),
+        (part("refusal", None), "expected 'refusal' to be text, not None"),
+        ({"type": "input_image", "file_id": "f"}, "expected 'image_url' to be a URL"),
         (part("input_audio", "QUJD"), "expected 'input_audio' to be {'data'"),
         (part("input_audio", {"data": "", "format": "wav"}), "expected 'input_audio' to be {'data'"),
         (part("input_audio", {"data": "QUJD"}), "expected 'format' to name an audio format, not None"),
         (part("input_audio", {"data": "QUJD", "format": "wav;x,"}), "expected 'format'"),
         (part("image_embeds", {"a": "QUJD"}), "expected 'image_embeds' to be the base64 text of a tensor"),
+        (part("image_embeds", {"image_embeds": "QUJD", "n": [["x"]]}), "expected 'image_embeds' to be"),
+        (part("image_embeds", {"image_embeds": 5}), "expected 'image_embeds' to be"),
         (part("image_embeds", ""), "expected 'image_embeds'"),
         (part("audio_embeds", None), "expected 'audio_embeds'"),
     ],
@@ -152,7 +197,10 @@ def test_a_malformed_part_is_named_with_what_was_expected(value, fragment):
         (None, "list of messages, not None"),
         (["hello"], "Message 0: expected a dictionary, not 'hello'"),
         ([{"content": "a"}], "Message 0: expected a role as text, not None"),
-        ([{"role": "user"}], "Message 0: expected content that is text or a list of parts, not None"),
+        (
+            [{"role": "user", "content": 7}],
+            "Message 0: expected content that is text or a list of parts, not 7",
+        ),
         ([{"role": "user", "content": "a"}, {"role": "user", "content": 5}], "Message 1: expected content"),
         ([{"role": "user", "content": text("a")}], "Message 0: expected content"),
     ],
@@ -188,6 +236,32 @@ def test_all_kinds_resolve_in_part_order(use_async):
     assert media[3][0].shape == (2, 16, 24, 3)
     assert media[3][1]["frames_indices"] == [0, 1]
     assert all(torch.equal(item, TENSOR) for item in media[5:8])
+
+
+@both_halves
+def test_embeddings_in_a_dictionary_become_tensors_by_name(use_async):
+    value = {
+        "image_embeds": base64_of(TENSOR),
+        "image_grid_thw": [[1, 2, 4]],
+        "scale": [0.5, 1.5],
+        "mask": np.array([True, False]),
+        "extra": base64_of(TENSOR * 2),
+    }
+    (found,) = resolve(parse_messages(user(part("image_embeds", value))), MediaConnector(), use_async)
+    assert list(found.media) == list(value)
+    assert torch.equal(found.media["image_embeds"], TENSOR)
+    assert torch.equal(found.media["extra"], TENSOR * 2)
+    assert found.media["image_grid_thw"].dtype == torch.int64
+    assert found.media["image_grid_thw"].tolist() == [[1, 2, 4]]
+    assert found.media["scale"].dtype == torch.float64
+    assert found.media["mask"].dtype == torch.bool
+
+
+@both_halves
+def test_lists_that_are_no_tensor_are_refused(use_async):
+    value = {"image_embeds": base64_of(TENSOR), "image_grid_thw": [[1, 2], [3]]}
+    with pytest.raises(PartError, match="Lists of numbers that are no tensor"):
+        resolve(parse_messages(user(part("image_embeds", value))), MediaConnector(), use_async)
 
 
 @both_halves

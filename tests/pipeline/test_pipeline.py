@@ -328,6 +328,10 @@ def test_precomputed_embeddings_go_in_by_their_width(towers):
     assert torch.equal(stream.embeddings_of(2), expected)
     bare = MultimodalPipeline(text_embedder=towers.embed_text, paths={})
     assert torch.equal(bare.run(user(part("image_embeds", placed))).embeddings, placed)
+    sent = {"image_embeds": placed, "image_grid_thw": [[1, 2, 4]]}
+    stream = bare.run(user(part("image_embeds", sent)))
+    assert torch.equal(stream.embeddings, placed)
+    assert stream.grids == {0: (1, 2, 4)}
     assert towers.batches == []
 
 

@@ -12,8 +12,7 @@ import aiohttp
 import pytest
 import requests
 
-from mmmedia import connections as connections_module
-from mmmedia.connections import HTTPConnection
+from mmmedia.connections import HTTPConnection, on_loop as on_loop_module
 from mmmedia.errors import RefusedURLError
 from mmmedia.media import connector as connector_module, downloads as downloads_module
 from mmmedia.media.connector import MediaConnector
@@ -219,7 +218,7 @@ def _behind_slots(
     server: Server, monkeypatch: pytest.MonkeyPatch, *, slots: int, urls: int
 ) -> tuple[Gate, list[str]]:
     """Return URLs that answer once a gate is open, and the gate, with slots for some of them only."""
-    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", slots)
+    monkeypatch.setattr(on_loop_module, "MAX_CONNECTIONS", slots)
     gate = Gate(reply(b"content"))
     return gate, [server.route(f"/{number}", gate) for number in range(urls)]
 
@@ -246,7 +245,7 @@ def test_a_download_is_held_to_its_own_policy_whoever_begins_it(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its turn comes as another's ends, in the context of that one."""
-    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(on_loop_module, "MAX_CONNECTIONS", 1)
     gate = Gate(reply(b"content"))
     first = server.route("/first", gate)
     second = server.route("/second", redirect(first)).replace("127.0.0.1", "localhost")
@@ -268,7 +267,7 @@ def test_a_download_is_held_to_its_own_policy_whoever_begins_it(
 def test_a_loop_that_ends_leaves_also_what_it_has_not_begun_to_who_still_waits(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections_module, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(on_loop_module, "MAX_CONNECTIONS", 1)
     gate = Gate(reply(b"content"))
     first, second = server.route("/first", gate), server.route("/second", reply(b"second"))
 

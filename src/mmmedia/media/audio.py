@@ -18,11 +18,10 @@ import numpy.typing as npt
 
 from mmmedia import envs
 from mmmedia.audio import resample_audio_librosa
-from mmmedia.containers import open_av
+from mmmedia.containers import missing_bytes, open_av
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError
 from mmmedia.media.base import MediaIO, decode_base64, encode_base64
 from mmmedia.media.embedding import EmbeddingMediaIO
-from mmmedia.truncation import missing_bytes
 
 if TYPE_CHECKING:
     import av

@@ -156,7 +156,7 @@ class CachedLoads(BudgetedLoads):
         if address is not None:
             policy.check(remote.host, address)
         elif policy.block_private and environment_proxy(remote) is None:
-            from mmmedia.dialling import resolve
+            from mmmedia.egress.resolve import resolve
 
             try:
                 answers = resolve(remote.host, remote.port, timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT)
@@ -179,7 +179,8 @@ class CachedLoads(BudgetedLoads):
         A subclass may keep other bytes than those that were downloaded, a connection may fetch otherwise.
         """
         return (
-            _is_of(self._get_cached_bytes, CachedLoads._get_cached_bytes)
+            bool(self._media_cache_dir)
+            and _is_of(self._get_cached_bytes, CachedLoads._get_cached_bytes)
             and _is_of(self._put_cached_bytes, CachedLoads._put_cached_bytes)
             and _is_of(self.connection.get_bytes, HTTPConnection.get_bytes)
             and _is_of(self.connection.async_get_bytes, HTTPConnection.async_get_bytes)

@@ -48,13 +48,13 @@ class SharedDownloads(CachedLoads):
 
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
-        with fetch_policy(FetchPolicy.of(self._domains)) as policy:
+        with fetch_policy(FetchPolicy.of(self._domains, goal.settings)) as policy:
             key: Hashable = (goal.url, id(self.connection), policy, goal.settings.allow_redirects)
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
             fetch = self.connection.get_bytes
             url = goal.remote if getattr(fetch, "__func__", None) is HTTPConnection.get_bytes else goal.url
             download: Callable[[], bytes | Downloaded] = functools.partial(fetch, url, **how)
-            if self._revalidates(goal):
+            if goal.settings.revalidate and self._can_revalidate():
                 download = functools.partial(self._get_if_changed, goal, how)
             try:
                 flight = _flights.fly(
@@ -76,14 +76,14 @@ class SharedDownloads(CachedLoads):
 
     async def _load_remote_async(self, goal: Goal, media_io: MediaIO[T], calls: Calls) -> T:
         """Download, or wait for who is downloading the same, and decode in the threads of `calls`."""
-        policy = FetchPolicy.of(self._domains)
+        policy = FetchPolicy.of(self._domains, goal.settings)
         key: Hashable = (goal.url, id(self.connection), policy, goal.settings.allow_redirects)
         how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
         fetch = self.connection.async_get_bytes
         is_ours = getattr(fetch, "__func__", None) is HTTPConnection.async_get_bytes
         url = goal.remote if is_ours else goal.url  # others take a text
         download: Callable[[], Awaitable[bytes | Downloaded]] = functools.partial(fetch, url, **how)
-        if self._revalidates(goal):
+        if goal.settings.revalidate and self._can_revalidate():
             download = functools.partial(self._get_if_changed_async, goal, how, calls)
         while True:
             with fetch_policy(policy):  # which the download inherits
@@ -104,9 +104,6 @@ class SharedDownloads(CachedLoads):
                 _flights.leave(key, flight)
                 if flight.has_landed and flight.is_open:
                     _flights.retire(key, flight)
-
-    def _revalidates(self, goal: Goal) -> bool:
-        return bool(self._media_cache_dir) and goal.settings.revalidate and self._can_revalidate()
 
     def _get_if_changed(self, goal: Goal, how: dict[str, Any]) -> Downloaded:
         """Fetch, or let the server confirm what is in the cache."""

@@ -56,7 +56,7 @@ def decode_key(media_io: MediaIO[Any]) -> Hashable | None:
     if state.keys() != _OF_IMAGE_IO:
         return None
     mode, color, *others = _image_settings(state)
-    return (mode, tuple(color), *others, envs.VLLM_MAX_IMAGE_PIXELS)
+    return (mode, tuple(color), *others, envs.VLLM_MAX_IMAGE_PIXELS, envs.MMMEDIA_COMPAT)
 
 
 def twin_maker(media: Any) -> Callable[[], Any] | None:
@@ -90,7 +90,7 @@ def _image_maker(image: Image.Image) -> Callable[[], Image.Image]:
         raise _Unshareable
     # Not by `Image.copy`, which forgets the class, the format and what else was read from the file.
     state = vars(image).copy()
-    if "exif" in image.info:
+    if state.get("_exif") is not None:
         state["_exif"] = None  # it is read from there again, by who asks
     copied = [(name, value, copy) for name, value in state.items() if (copy := _copier(value)) is not None]
     if is_lent := can_lend(image):

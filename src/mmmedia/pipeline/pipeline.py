@@ -204,10 +204,12 @@ class _Request:
                     raise part.error(error) from error
             hidden = hidden or piece.shape[1]
             pieces.append((part.modality, piece))
+        grids = {i: e.grid_thw for i, e in self.encoded.items() if e.grid_thw is not None}
+        grids |= {i: grid for i, item in resolved.items() if (grid := _sent_grid(item)) is not None}
         return place(
             pieces,
             timestamps={i: e.timestamps for i, e in self.encoded.items() if e.timestamps is not None},
-            grids={i: e.grid_thw for i, e in self.encoded.items() if e.grid_thw is not None},
+            grids=grids,
         )
 
     def _key(self, part: ContentPart, content: str) -> CacheKey:
@@ -313,6 +315,8 @@ class _Request:
         """Take precomputed embeddings in where their width fits: as they are, or before the projector."""
         import torch
 
+        if isinstance(embeddings, dict):
+            embeddings = embeddings[part.type]
         if isinstance(embeddings, torch.Tensor) and embeddings.ndim == 3:
             embeddings = embeddings.flatten(0, 1)
         check_embeddings("Precomputed embeddings", embeddings)
@@ -342,3 +346,14 @@ class _Request:
             if isinstance(path.projector, Projector) and path.projector.out_features is not None:
                 return path.projector.out_features
         return None
+
+
+def _sent_grid(item: ResolvedPart) -> tuple[int, int, int] | None:
+    """Return the patches in time, height and width that were sent along with embeddings, if they were."""
+    if not (item.part.is_embedding and isinstance(item.media, dict)):
+        return None
+    grid: Any = item.media.get(f"{item.modality}_grid_thw")
+    if grid is None or grid.numel() != 3:
+        return None
+    time, height, width = (int(number) for number in grid.flatten().tolist())
+    return time, height, width

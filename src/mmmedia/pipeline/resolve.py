@@ -17,16 +17,6 @@ from mmmedia.pipeline.sizes import check_positive
 if TYPE_CHECKING:
     from mmmedia.media.connector import MediaConnector
 
-_FETCHERS = {
-    "image_url": "fetch_image",
-    "video_url": "fetch_video",
-    "audio_url": "fetch_audio",
-    "input_audio": "fetch_audio",
-    "image_embeds": "fetch_image_embedding",
-    "video_embeds": "fetch_video_embedding",
-    "audio_embeds": "fetch_audio_embedding",
-}
-
 
 @dataclass(frozen=True, eq=False)
 class ResolvedPart:
@@ -35,7 +25,7 @@ class ResolvedPart:
     Attributes:
         part: the content part.
         media: the text; the image (`MediaWithBytes`); frames and metadata of a clip; waveform and rate of a
-            sound; the tensor of precomputed embeddings.
+            sound; the tensor of precomputed embeddings, or a dictionary of tensors where they came in one.
     """
 
     part: ContentPart
@@ -143,22 +133,33 @@ def _new_connector() -> "MediaConnector":
 
 def _media_at_hand(part: ContentPart) -> Any:
     """Return what needs no fetching: text, and embeddings that came as a tensor or an array."""
-    if part.is_embedding and isinstance(part.content, np.ndarray):
-        import torch
+    return _tensor(part, part.content) if part.is_embedding else part.content
 
+
+def _tensor(part: ContentPart, value: Any) -> Any:
+    """Return the tensor of an array or of lists of numbers; anything else as it is.
+
+    Whole numbers become int64, others float64, as engines read such lists.
+    """
+    if isinstance(value, (list, tuple)):
         try:
-            return torch.from_numpy(part.content)
-        except (TypeError, ValueError) as error:
-            raise part.error(
-                InvalidArgumentError(f"An array of {part.content.dtype} is no embedding.")
-            ) from error
-    return part.content
+            value = np.asarray(value)
+        except ValueError as error:
+            raise part.error(InvalidArgumentError(f"Lists of numbers that are no tensor: {error}")) from error
+        value = value.astype(np.int64 if value.dtype.kind in "biu" else np.float64)
+    if not isinstance(value, np.ndarray):
+        return value
+    import torch
+
+    try:
+        return torch.from_numpy(value)
+    except (TypeError, ValueError) as error:
+        raise part.error(InvalidArgumentError(f"An array of {value.dtype} is no embedding.")) from error
 
 
 def _fetch_call(part: ContentPart, connector: "MediaConnector", suffix: str) -> Callable[[], Any] | None:
-    """Return the connector's method and its argument; `None` where nothing is to be fetched."""
-    name = _FETCHERS.get(part.type)
-    if name is None or (part.content is not None and not isinstance(part.content, str)):
+    """Return what fetches a part by the connector; `None` where nothing is to be fetched."""
+    if part.modality == "text":
         return None
     if part.content is None:
         raise part.error(
@@ -166,9 +167,27 @@ def _fetch_call(part: ContentPart, connector: "MediaConnector", suffix: str) -> 
                 f"nothing is known under the uuid {str(part.uuid)[:64]!r}: expected the content."
             )
         )
+    name = f"fetch_{part.modality}" + ("_embedding" if part.is_embedding else "")
     method: Callable[[str], Any] = getattr(connector, name + suffix)
-    content: str = part.content
-    return lambda: method(content)
+    content: Any = part.content
+    if isinstance(content, str):
+        return lambda: method(content)
+    if not isinstance(content, dict):
+        return None
+
+    def fetch_all() -> dict[str, Any]:
+        return {
+            key: method(value) if isinstance(value, str) else _tensor(part, value)
+            for key, value in content.items()
+        }
+
+    async def fetch_all_async() -> dict[str, Any]:
+        return {
+            key: await method(value) if isinstance(value, str) else _tensor(part, value)
+            for key, value in content.items()
+        }
+
+    return fetch_all_async if suffix else fetch_all
 
 
 def _fetch(part: ContentPart, call: Callable[[], Any], failed: threading.Event) -> Any:
