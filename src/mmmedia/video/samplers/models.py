@@ -9,6 +9,7 @@ import numpy as np
 
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError
 from mmmedia.video.samplers.numbers import (
+    MOST_FRAMES,
     check_count,
     check_finite,
     check_positive,
@@ -109,7 +110,8 @@ def sample_embedding_gemma2(
     if total <= 0:
         return []
     by_time = fps0 > 0 and duration > 0
-    candidates = max(1, floor(duration * fps)) if by_time else total
+    # The least of numbers that floating point no longer counts is beyond any video's end.
+    candidates = max(1, min(floor(duration * fps), MOST_FRAMES)) if by_time else total
     check_count(candidates if overflow_strategy is None else 0)
     if candidates <= most or overflow_strategy is None:
         chosen = list(range(candidates))

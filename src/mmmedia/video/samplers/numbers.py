@@ -12,11 +12,12 @@ import numpy as np
 
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError, MediaError
 
-# No list of indices is longer, whatever is claimed and asked for: six days at 30 frames a second.
-MOST_INDICES = 1 << 24
+# No list of indices is longer, whatever is claimed and asked for: all frames of ten hours. Arrays of so many
+# frames are over the default limit of bytes from 37 x 37 pixels on.
+MOST_INDICES = 1 << 20
 
-# Floating point counts up to here.
-_MOST_FRAMES = 1 << 53
+# Floating point counts up to here, so that no video has more frames.
+MOST_FRAMES = 1 << 53
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
@@ -99,14 +100,14 @@ def floor(number: float) -> int:
 
 
 def whole_number(name: str, value: object, least: int) -> int:
-    """Return an option that has to be an integer.
+    """Return an option that has to be an integer; `MOST_FRAMES` for more than that.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) it is none, or less than `least`.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise InvalidArgumentError(f"{name}={value!r}: expected an integer, at least {least}.")
-    return int(value)
+    return min(int(value), MOST_FRAMES)
 
 
 def check_finite(error: type[MediaError], **numbers: float | None) -> None:
@@ -135,7 +136,7 @@ def check_source(total: int, fps0: float = 0, duration: float = 0) -> None:
 
 def check_total(total: int) -> None:
     """Raise InvalidMediaError, a `ValueError`, for more frames than floating point can count."""
-    if not -_MOST_FRAMES <= total <= _MOST_FRAMES:
+    if not -MOST_FRAMES <= total <= MOST_FRAMES:
         raise InvalidMediaError(f"The video claims {total} frames.")
 
 
