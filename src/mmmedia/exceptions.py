@@ -1,5 +1,7 @@
 """The exceptions of `vllm.exceptions` by their names there, for code written for vLLM.
 
+Each is a `MediaError`, with the status that an engine answers with::
+
     MediaError
     └── VLLMError
         ├── VLLMClientError                  400
