@@ -14,7 +14,7 @@ from mmmedia.video.decoders.eligible import Reference
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.opencv.stream import Stream, is_replaced
 from mmmedia.video.samplers import VideoSourceMetadata
-from mmmedia.work.fork import afresh_in_child
+from mmmedia.work.fork import none_while_held
 from mmmedia.work.watch import may_use_threads
 
 if TYPE_CHECKING:
@@ -31,19 +31,9 @@ _OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _OPENCV_DEFAULT_OPTIONS = "rtsp_flags;prefer_tcp"
 
 
-class _Environment:
-    """The lock under which the environment is changed."""
-
-    def __init__(self) -> None:
-        self.begin()
-        # A child forked while another thread opens a file would wait for that thread for ever.
-        afresh_in_child(self.begin)
-
-    def begin(self) -> None:
-        self.lock = threading.Lock()
-
-
-_environment = _Environment()
+_environment_lock = threading.Lock()
+# OpenCV has locks of its own while it opens a file, for which a child would wait for ever.
+none_while_held(_environment_lock)
 
 
 class Capture(Protocol):
@@ -138,7 +128,7 @@ def _capture_options() -> Iterator[None]:
     set in the C environment, not in `os.environ`, under a lock and for the time of opening; options that
     the operator set stay in force beside it.
     """
-    with _environment.lock:
+    with _environment_lock:
         before = os.environ.get(_OPTIONS_VARIABLE)
         held = [f"{key};{value}" for key, value in containers.AV_OPTIONS.items()]
         os.putenv(_OPTIONS_VARIABLE, "|".join([before or _OPENCV_DEFAULT_OPTIONS, *held]))
