@@ -48,6 +48,6 @@ def test_a_fork_waits_for_locks_that_no_child_can_replace(monkeypatch):
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait(30)
-    assert _in_child(lambda: done.is_set() and not lock.locked())
+    assert holds_in_child(lambda: done.is_set() and not lock.locked())
     thread.join()
     assert not lock.locked()
