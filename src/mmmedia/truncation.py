@@ -10,7 +10,7 @@ and the file is **truncated**:
 1. It is 0, or what a format keeps for unknown (-1, all ones), and samples follow.
 2. It lies within 64 KiB of a multiple of 2^30 or of 10^9: the largest numbers of 31, 32 and 64 bits, 1 GiB,
    2 000 000 000. (A real length does so once in 8000 times, and only beyond a gigabyte.)
-3. What is missing is more than 32 times what is there. A download that was cut has come further than that;
+3. What is missing is more than 64 times what is there. A download that was cut has come further than that;
    only a number that nobody counted is so far off. This holds where a length is written before what it counts
    (WAV, RF64, W64, AIFF, 8SVX, AU, CAF), not where writers come back to it (MP4, Matroska, MP3).
 
@@ -31,7 +31,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 _ROUND_UNITS: Final = (1 << 30, 10**9)
 _NEARLY: Final = 1 << 16  # what a header takes from the largest number, and more
-_MANY: Final = 32
+_MANY: Final = 64
 # A header made of nothing but tiny chunks is not searched to its end.
 _MAX_CHUNKS = 50_000
 _LARGEST_32: Final = 0xFFFF_FFFF

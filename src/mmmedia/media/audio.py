@@ -49,8 +49,10 @@ _SOUNDFILE_MAGIC = (
     b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"caff", b"fLaC", b"OggS", b"ID3",
     b"NIST_1A", b"Creative Voice File",
 )  # fmt: skip
-# By first bytes, what is neither chained nor without a beginning: the rest is read before it is opened.
-_NEVER_CHAINED = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b".snd", b"caff", b"fLaC", b"NIST_1A")
+# By first bytes, what counts its samples in its header, in the end truly (`with_true_length`).
+_COUNTED = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b".snd", b"caff")
+# What is neither chained nor without a beginning. The rest is read before it is opened.
+_NEVER_CHAINED = (*_COUNTED, b"fLaC", b"NIST_1A")
 # Opus of a lower rate libsndfile decodes at that rate; FFmpeg knows but 48 kHz.
 _OPUS_BELOW = 24_000
 _IMA_ADPCM = b"fmt \x14\0\0\0\x11\0"
@@ -382,6 +384,8 @@ def _decode_soundfile(file: BinaryIO, mono: bool, length: _Length) -> list[_Piec
         raise _UnknownFormatError(f"Invalid or unsupported audio file. {_words(error)}") from error
     with sound:
         frames, channels, rate = sound.frames, sound.channels, int(sound.samplerate)
+        if not frames and head.startswith(_COUNTED):  # FFmpeg would take the chunks behind them for samples
+            raise _invalid("It holds no samples.")
         if frames in (0, _UNKNOWN_FRAMES):  # as some writers to a pipe leave it; libsndfile needs the number
             raise _UnknownFormatError("Invalid or unsupported audio file. It holds no samples.")
         is_mpeg = sound.subtype.startswith("MPEG")
