@@ -17,7 +17,8 @@ MAX_LINKS: Final = 4096
 
 _HEAD: Final = 4096
 """How far frames may be searched that do not stand where the file begins: a KiB of text, or of a frame."""
-_MAX_STRAY: Final = 1 << 16  # bytes between frames that are looked at, one by one
+_MAX_STRAY: Final = 1 << 16  # places between frames or pages that are looked at, one by one
+_STRIDE: Final = 4096  # bytes that are searched for the next of them
 _FEW_FRAMES: Final = 2  # encoders disagree on whether their tag is one of the frames that it counts
 
 
@@ -143,8 +144,8 @@ def ogg_links(data: bytes) -> list[bytes]:
     Raises:
         InvalidMediaError: (a `ValueError`) thousands of links.
     """
-    begins, at, is_beginning = [0], 0, True
-    while (at := data.find(b"OggS\0", at)) >= 0 and at + 27 <= len(data):
+    begins, at, stray, is_beginning = [0], 0, 0, True
+    while (at := data.find(b"OggS\0", at)) >= 0 and at + 27 <= len(data) and stray < _MAX_STRAY:
         begins_stream = bool(data[at + 5] & 2)
         if begins_stream and not is_beginning:
             begins.append(at)
@@ -152,7 +153,9 @@ def ogg_links(data: bytes) -> list[bytes]:
         is_beginning = begins_stream
         table = data[at + 27 : at + 27 + data[at + 26]]
         end = at + 27 + len(table) + sum(table)
-        at = end if data.startswith(b"OggS\0", end) else at + 4  # a page that is cut may hide the next
+        is_followed = data.startswith(b"OggS\0", end)
+        stray += not is_followed
+        at = end if is_followed else at + 4  # a page that is cut may hide the next
     return _cut(data, begins)
 
 
@@ -215,13 +218,11 @@ def _mp3_pieces(data: bytes) -> list[_Piece]:
             frames += 1
             bit_rates |= 1 << (data[at + 2] >> 4)
             at += frame.length
-        elif skipped:
-            at += skipped
         else:
             stray += 1
             if stray > _MAX_STRAY:
                 break
-            at = _next_candidate(data, at + 1)
+            at = at + skipped if skipped else _next_candidate(data, at + 1)
     if first >= 0:
         pieces.append(_Piece(first, first, len(data), frames, bit_rates))
     return pieces
@@ -254,13 +255,11 @@ def _plain_tag_length(data: bytes) -> int:
 
 
 def _next_candidate(data: bytes, at: int) -> int:
-    """Where the next byte is at which a frame or a tag may begin."""
-    end = data.find(b"\xff", at)
-    end = len(data) if end < 0 else end
-    return min(
-        (found for name in (b"ID3", b"TAG", b"APETAGEX") if (found := data.find(name, at, end)) >= 0),
-        default=end,
-    )
+    """Where the next byte is at which a frame or a tag may begin, or how far there is none."""
+    end = data.find(b"\xff", at, at + _STRIDE)
+    end = min(at + _STRIDE, len(data)) if end < 0 else end
+    found = (data.find(name, at, end + len(name) - 1) for name in (b"ID3", b"TAG", b"APETAGEX"))
+    return min((place for place in found if place >= 0), default=end)
 
 
 def _side_info(frame: Frame) -> int:
@@ -290,7 +289,7 @@ def _by_count(data: bytes, piece: _Piece) -> list[bytes]:
     tag = piece.first + (36 if data.startswith(b"VBRI", piece.first + 36) else 4 + _side_info(frame))
     if data.startswith(b"VBRI", tag):
         counted = int.from_bytes(data[tag + 14 : tag + 18])
-    elif data[tag + 7] & 1:
+    elif int.from_bytes(data[tag + 4 : tag + 8]) & 1:
         counted = int.from_bytes(data[tag + 8 : tag + 12])
     else:
         return [whole]
@@ -324,7 +323,8 @@ def _tagged(frames: bytes, frame: Frame, count: int) -> bytes:
 
 def _begins_afresh(data: bytes, at: int, like: Frame) -> bool:
     """Whether a frame of layer III needs nothing of those before it: its main data begins with it."""
-    side = at + (4 if data[at + 1] & 1 else 6)
+    has_checksum = not data[at + 1 : at + 2] or not data[at + 1] & 1
+    side = at + (6 if has_checksum else 4)
     bits = 9 if like.kind[0] == 3 else 8
     return int.from_bytes(data[side : side + 2]) >> 16 - bits == 0
 
