@@ -184,11 +184,11 @@ def test_containers_that_do_not_count_bytes_ahead(order):
 @pytest.mark.parametrize(
     ("length", "there", "can_be_far_off", "expected"),
     [
-        (0, 10, True, True), (-1, 10, True, True), (1000, 40, True, False), (1000, 16, True, False),
-        (1000, 15, True, True), (1000, 15, False, False), (1 << 30, 1 << 29, False, True),
+        (0, 10, True, True), (-1, 10, True, True), (1000, 40, True, False), (100_000, 1600, True, False),
+        (100_000, 1500, True, True), (100_000, 1500, False, False), (1 << 30, 1 << 29, False, True),
         ((1 << 30) + 65_536, 1 << 29, True, True), ((1 << 30) + 65_537, 1 << 29, True, False),
         ((1 << 30) - 65_537, 1 << 29, True, False), (999_950_000, 10**8, True, True),
-        (65_000, 60_000, True, False),
+        (65_000, 60_000, True, False), (100_000, 1000, True, False), (1 << 30, 1, True, True),
         ((1 << 63) - 1, 1 << 29, False, True), (1500, 1000, True, False),
     ],
 )  # fmt: skip

@@ -10,9 +10,9 @@ and the file is **truncated**:
 1. It is 0, or what a format keeps for unknown (-1, all ones), and samples follow.
 2. It lies within 64 KiB of a multiple of 2^30 or of 10^9: the largest numbers of 31, 32 and 64 bits, 1 GiB,
    2 000 000 000. (A real length does so once in 8000 times, and only beyond a gigabyte.)
-3. What is missing is more than 64 times what is there. A download that was cut has come further than that;
-   only a number that nobody counted is so far off. This holds where a length is written before what it counts
-   (WAV, RF64, W64, AIFF, 8SVX, AU, CAF), not where writers come back to it (MP4, Matroska, MP3).
+3. What is missing is more than 64 times what is there, which is a KiB at least. A download that was cut has
+   come further; only a number that nobody counted is so far off. This holds where a length is written before
+   what it counts (WAV, RF64, W64, AIFF, 8SVX, AU, CAF), not where writers come back to it (MP4, Matroska, MP3).
 
 What follows a placeholder is sound to its end. FLAC counts samples, with 0 for unknown, and its decoder
 compares; the pages of Ogg and the frames of ADTS say where each of them ends, never where all do.
@@ -32,6 +32,7 @@ from typing import BinaryIO, Final, NamedTuple
 _ROUND_UNITS: Final = (1 << 30, 10**9)
 _NEARLY: Final = 1 << 16  # what a header takes from the largest number, and more
 _MANY: Final = 64
+_FEW: Final = 1 << 10  # bytes; of less nothing can be told
 # A header made of nothing but tiny chunks is not searched to its end.
 _MAX_CHUNKS = 50_000
 _LARGEST_32: Final = 0xFFFF_FFFF
@@ -64,14 +65,14 @@ def is_placeholder(length: int, there: int, can_be_far_off: bool = True) -> bool
         there: how many bytes there are.
         can_be_far_off: whether the length was written before what it counts.
 
-    >>> is_placeholder(0x7FFF_FFFF, 1000), is_placeholder(1000, 500), is_placeholder(1_000_000, 500)
+    >>> is_placeholder(0x7FFF_FFFF, 1000), is_placeholder(1000, 500), is_placeholder(1_000_000, 5000)
     (True, False, True)
     """
     if length <= 0:
         return True
     if any(length > _NEARLY and min(length % unit, -length % unit) <= _NEARLY for unit in _ROUND_UNITS):
         return True
-    return can_be_far_off and length - there > _MANY * max(1, there)
+    return can_be_far_off and there >= _FEW and length - there > _MANY * there
 
 
 def missing_bytes(file: BinaryIO) -> int:
