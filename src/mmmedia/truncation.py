@@ -12,7 +12,8 @@ and the file is **truncated**:
    2 000 000 000. (A real length does so once in 8000 times, and only beyond a gigabyte.)
 3. What is missing is more than 64 times what is there, which is a KiB at least. A download that was cut has
    come further; only a number that nobody counted is so far off. This holds where a length is written before
-   what it counts (WAV, RF64, W64, AIFF, 8SVX, AU, CAF), not where writers come back to it (MP4, Matroska, MP3).
+   what it counts (WAV, RF64, W64, AIFF, 8SVX, AU, CAF), not where writers come back to it (MP4, Matroska,
+   MP3).
 
 What follows a placeholder is sound to its end. FLAC counts samples, with 0 for unknown, and its decoder
 compares; the pages of Ogg and the frames of ADTS say where each of them ends, never where all do.

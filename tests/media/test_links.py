@@ -75,6 +75,17 @@ def test_everything_is_returned(container, codec, rates):
     check_sequence(b"".join(files), files, frequencies)
 
 
+def test_results_of_0_20(monkeypatch):
+    """The first of several, and the bits of libsndfile."""
+    for container, codec in (("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"), ("OGG", "OPUS")):
+        files, _ = tones(container, codec, rates=(48_000, 48_000))
+        monkeypatch.setenv("MMMEDIA_COMPAT", "0.20")
+        first = load_audio(io.BytesIO(b"".join(files)), sr=None)[0]
+        assert first.tobytes() == load_audio_soundfile(io.BytesIO(files[0]), sr=None)[0].tobytes()
+        monkeypatch.delenv("MMMEDIA_COMPAT")
+        assert len(load_audio(io.BytesIO(b"".join(files)), sr=None)[0]) > 2 * len(first)
+
+
 def test_ogg_links_of_different_codecs():
     files = [
         encode(sine(220, 0.6, 48_000), 48_000, "OGG", "VORBIS"),

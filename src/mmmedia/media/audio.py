@@ -5,7 +5,7 @@ averaged, but for Opus, whose last bits may differ: each codec has its fastest r
 ``benchmarks/audio.py`` prints them side by side. A float file may therefore hold samples beyond [-1, 1]; they
 are kept. A file that is cut short, breaks off while decoding, or holds NaN or infinite samples is refused
 rather than half returned. What is several files in one (chained Ogg, MP3 behind MP3) is returned whole, at
-the rate of the first.
+the rate of the first. With ``MMMEDIA_COMPAT=0.20`` it is the first of them, and Opus is libsndfile's.
 """
 
 import functools
@@ -224,7 +224,8 @@ def _decode(file: BinaryIO, mono: bool, length: _Length) -> list[_Piece]:
     """Decode one file by the fastest right decoder of its codec."""
     head = file.read(64)
     file.seek(0)
-    if (opus_rate(head) or 0) > _OPUS_BELOW and _has_libopus():
+    is_opus = (opus_rate(head) or 0) > _OPUS_BELOW and envs.MMMEDIA_COMPAT != "0.20"
+    if is_opus and _has_libopus():
         return _decode_pyav(file, mono, length, "libopus")
     if head.startswith(b"RIFF") and head[12:22] == _IMA_ADPCM:
         with suppress(InvalidMediaError):
@@ -263,7 +264,7 @@ def _links(file: BinaryIO) -> list[BinaryIO]:
     """The files that a file is chained of, or it alone; MPEG audio from where its frames begin."""
     head = file.read(_PROBE)
     file.seek(0)
-    if head.startswith(_NEVER_CHAINED):
+    if head.startswith(_NEVER_CHAINED) or envs.MMMEDIA_COMPAT == "0.20":
         return [file]
     data = file.read()
     file.seek(0)
