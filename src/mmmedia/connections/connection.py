@@ -117,7 +117,7 @@ class HTTPConnection:
         response, answer = blocking.open_response(self.get_sync_client(), steps, timeout, stream=stream)
         if not stream:
             try:
-                body = Body(answer.hop.url, response.headers, current_policy().max_bytes)
+                body = Body(answer.hop.url, response.headers, current_policy().settings.max_download_bytes)
                 blocking.read_all(response, body, None if timeout is None else end - time.monotonic())
             except BaseException:
                 response.close()

@@ -1,15 +1,12 @@
 """`MediaBudget`: what all media of one request may use up together."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
-from mmmedia import envs, metrics
+from mmmedia import envs
 from mmmedia.errors import LimitExceededError
-from mmmedia.media.base import MediaIO
-
-T = TypeVar("T")
 
 
 class Budget(Protocol):
@@ -116,46 +113,6 @@ class MediaBudget:
             f"{share.what}: {share.used} of {share.max_bytes}" for share in (self.download, self.decoded)
         )
         return f"MediaBudget({', '.join(shares)})"
-
-
-class BudgetedLoads:
-    """Decodes, and charges for what comes in and what comes out.
-
-    Attributes:
-        decoded_budget: what decoded bytes are charged to, if anything.
-        download_budget: what encoded bytes are charged to, if anything.
-    """
-
-    decoded_budget: Budget | None
-    download_budget: Budget | None
-
-    def _charge_download(self, number_of_bytes: int) -> None:
-        if self.download_budget is not None:
-            self.download_budget.charge(number_of_bytes)
-
-    def _charge_copy(self, number_of_bytes: int, media: object) -> None:
-        """Charge for a copy of an object before it is made, as for decoding so many bytes to it."""
-        self._charge_download(number_of_bytes)
-        if self.decoded_budget is not None:
-            with getattr(self.decoded_budget, "one_at_a_time", nullcontext)():
-                self.decoded_budget.charge(size_of(media))
-
-    def _load_bytes(self, data: bytes, media_io: MediaIO[T]) -> T:
-        if self.download_budget is not None:
-            self.download_budget.charge(len(data))
-        return self._decode(media_io, media_io.load_bytes, data)
-
-    def _decode(self, media_io: MediaIO[T], load: Callable[..., T], *args: Any) -> T:
-        """Call what decodes, and charge for the result."""
-        if self.decoded_budget is None:
-            with metrics.decoding(media_io):
-                return load(*args)
-        one_at_a_time = getattr(self.decoded_budget, "one_at_a_time", nullcontext)  # others only charge
-        with one_at_a_time():
-            with metrics.decoding(media_io):
-                media = load(*args)
-            self.decoded_budget.charge(size_of(media))
-        return media
 
 
 def size_of(media: object) -> int:

@@ -36,7 +36,9 @@ else:
 _AT_A_TIME = 16
 """Copies that one thread makes before it hands them over; others make the next ones meanwhile."""
 
-_IMAGE_SETTINGS = ("image_mode", "rgba_background_color", "exif_transpose", "flatten_alpha", "max_pixels")
+_IMAGE_SETTINGS = (
+    "image_mode", "rgba_background_color", "exif_transpose", "flatten_alpha", "max_pixels", "scale_depth",
+)  # fmt: skip
 _image_settings = operator.itemgetter(*_IMAGE_SETTINGS)
 _OF_IMAGE_IO = frozenset({*_IMAGE_SETTINGS, "kwargs"})
 _Core: Any = type(Image.new("L", (1, 1)).im)
@@ -56,7 +58,7 @@ def decode_key(media_io: MediaIO[Any]) -> Hashable | None:
     if state.keys() != _OF_IMAGE_IO:
         return None
     mode, color, *others = _image_settings(state)
-    return (mode, tuple(color), *others, envs.VLLM_MAX_IMAGE_PIXELS, envs.MMMEDIA_COMPAT)
+    return (mode, tuple(color), *others, envs.VLLM_MAX_IMAGE_PIXELS)
 
 
 def twin_maker(media: Any) -> Callable[[], Any] | None:
