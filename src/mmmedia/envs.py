@@ -152,11 +152,11 @@ class Setting:
     default: Value
     parse: Callable[[str], Value]
     meaning: str
-    variables: tuple[str, str] = field(init=False)
+    variables: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         own = "MMMEDIA_" + self.name.removeprefix("MMMEDIA_").removeprefix("VLLM_")
-        object.__setattr__(self, "variables", (own, self.name))
+        object.__setattr__(self, "variables", tuple(dict.fromkeys((own, self.name))))
 
     @property
     def expected(self) -> str:

@@ -154,21 +154,21 @@ class CachedLoads:
         if cache is not None:
             cache.evict(exclude)
 
-    def _load_cached(self, goal: Goal, media_io: MediaIO[T]) -> tuple[bool, T]:
+    def _load_cached(self, url: str, remote: Any, media_io: MediaIO[T]) -> tuple[bool, T]:
         """Read from the cache and decode; the first item says whether there was anything to decode.
 
         Raises:
             LimitExceededError: (a `ValueError`) there is more than a download may have.
             RefusedURLError: (a `ValueError`) the policy of now does not admit the URL.
         """
-        url, max_bytes = goal.url, goal.settings.max_download_bytes
-        data = self._get_cached_bytes(url) if self._media_cache_dir else None
+        data = self._get_cached_bytes(url)
         missing: Any = None
-        if data is None or not self._may_still_be_served(goal.remote):
+        if data is None or not self._may_still_be_served(remote):
             return False, missing
-        if len(data) > max_bytes:
+        megabytes = envs.VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB
+        if 0 < megabytes << 20 < len(data):
             raise LimitExceededError(
-                f"{redact_url(url)!r} has {len(data)} bytes, more than {max_bytes / (1 << 20):.0f} MiB; "
+                f"{redact_url(url)!r} has {len(data)} bytes, more than {megabytes} MiB; "
                 "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
             )
         try:

@@ -203,12 +203,11 @@ class MediaConnector(SharedDownloads):
         try:
             if (remote := self._remote(url)) is None:
                 return self._load_in_place(url, media_io)
-            goal = Goal(url, remote, fetch_timeout, envs.fetch_settings())
             if self._media_cache_dir:
-                found, media = self._load_cached(goal, media_io)
+                found, media = self._load_cached(url, remote, media_io)
                 if found:
                     return media
-            return self._load_remote(goal, media_io)
+            return self._load_remote(Goal(url, remote, fetch_timeout, envs.fetch_settings()), media_io)
         except MediaError as error:
             metrics.count_refusal(error)
             raise
@@ -224,12 +223,12 @@ class MediaConnector(SharedDownloads):
             if (remote := self._remote(url)) is None:
                 return await _call(self._load_in_place, url, media_io)
             pool = _pool()
-            goal = Goal(url, remote, fetch_timeout, envs.fetch_settings())
             if self._media_cache_dir:
                 load: Callable[..., tuple[bool, T]] = self._load_cached
-                found, media = await calls_of_loop(pool).call(load, goal, media_io)
+                found, media = await calls_of_loop(pool).call(load, url, remote, media_io)
                 if found:
                     return media
+            goal = Goal(url, remote, fetch_timeout, envs.fetch_settings())
             return await self._load_remote_async(goal, media_io, pool)
         except MediaError as error:
             metrics.count_refusal(error)
