@@ -41,6 +41,13 @@ request: 60 of 100 are used.
         self._lock = threading.Lock()
         self._decoding = threading.Lock()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to be copied or sent elsewhere: as much could be used up there once more."""
+        raise TypeError(
+            f"A share of a MediaBudget ({self.what} bytes) can't be copied or pickled: it is one request's, "
+            "and what used a copy of it would not count. Give the other process a budget of its own."
+        )
+
     @property
     def remaining(self) -> int | None:
         """The bytes left, `None` without a ceiling."""
@@ -95,7 +102,8 @@ class MediaBudget:
 
     Hand one to every connector of the request: ``MediaConnector(budget=MediaBudget(...))``. Encoded bytes
     count however they came, also in data URLs, files and out of the cache. Media under a ceiling of decoded
-    bytes are decoded one after the other, so that together they never exceed it.
+    bytes are decoded one after the other, so that together they never exceed it. It can't be copied or sent
+    to another process, nor can a connector that has one: what was used there would not count here.
 
     Args:
         max_download_bytes: the ceiling of encoded bytes; `None` or 0 for none.
