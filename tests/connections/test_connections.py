@@ -25,6 +25,7 @@ import pytest
 import requests
 from hypothesis import given, settings, strategies as st
 
+from mmmedia import envs
 from mmmedia.connections import (
     FetchPolicy,
     HTTPConnection,
@@ -758,11 +759,11 @@ def test_a_child_that_was_forked_in_the_midst_of_a_lock_works(server: Server, lo
 
 def test_equal_policies_are_equal_after_a_thousand_other_lists() -> None:
     def policy() -> FetchPolicy:
-        return FetchPolicy.of(domain_list(["Example.org", "*.cdn.example"]))
+        return FetchPolicy(domain_list(["Example.org", "*.cdn.example"]))
 
     before = policy()
     for number in range(1000):
-        assert FetchPolicy.of(domain_list([f"{number}.example"])) != before
+        assert FetchPolicy(domain_list([f"{number}.example"])) != before
     after = policy()
     assert after == before
     assert after.domains == before.domains
@@ -779,10 +780,11 @@ def test_settings_are_read_once_a_fetch(
     server: Server, fetch: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = server.route("/a", reply(BODY))
-    policy = FetchPolicy(attempts=1, max_bytes=len(BODY) - 1)
+    now = envs.fetch_settings()._replace(attempts=1)
+    policy = FetchPolicy(settings=now._replace(max_download_bytes=len(BODY) - 1))
     with fetch_policy(policy), pytest.raises(LimitExceededError):
         fetch(url)
-    policy = FetchPolicy(attempts=1, max_bytes=len(BODY))
+    policy = FetchPolicy(settings=now._replace(max_download_bytes=len(BODY)))
     for name in ("MAX_MEDIA_DOWNLOAD_SIZE_MB", "MEDIA_FETCH_MAX_RETRIES", "MEDIA_EGRESS_BLOCK_PRIVATE"):
         monkeypatch.setenv(f"VLLM_{name}", "unreadable")
     with fetch_policy(policy):

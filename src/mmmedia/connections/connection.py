@@ -55,6 +55,18 @@ class HTTPConnection:
         self._clients: LoopClients | None = None
         afresh_in_child(self._begin_afresh)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in _OF_THIS_PROCESS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        HTTPConnection.__init__(self)
+        vars(self).update(state)
+
+    def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
+        if self is globals().get("global_http_connection"):
+            return "global_http_connection"
+        return super().__reduce_ex__(protocol)
+
     def _begin_afresh(self) -> None:
         """Forget, in a forked child, the sockets of its parent."""
         self._lock = threading.Lock()
@@ -117,7 +129,7 @@ class HTTPConnection:
         response, answer = blocking.open_response(self.get_sync_client(), steps, timeout, stream=stream)
         if not stream:
             try:
-                body = Body(answer.hop.url, response.headers, current_policy().max_bytes)
+                body = Body(answer.hop.url, response.headers, current_policy().settings.max_download_bytes)
                 blocking.read_all(response, body, None if timeout is None else end - time.monotonic())
             except BaseException:
                 response.close()
@@ -363,6 +375,8 @@ def _conditional(
         is_conditional=bool(asked),
     )
 
+
+_OF_THIS_PROCESS = frozenset({"_lock", "_sync_client", "_clients"})
 
 global_http_connection = HTTPConnection()
 """The connection that connectors share unless told otherwise."""

@@ -95,7 +95,7 @@ def exchange(
     policy = current_policy()
     parsed = parse_http_url(url)
     policy.domains.check(parsed.host)
-    plan = RetryPlan(timeout, 1 if any_status else policy.attempts)
+    plan = RetryPlan(timeout, 1 if any_status else policy.settings.attempts)
     first = Hop.first(parsed, extra_headers)
     return _attempts(first, policy, plan, allow_redirects, is_conditional, any_status)
 
@@ -129,7 +129,8 @@ def _attempts(
                     if not 200 <= status < 300 or status == 206:
                         yield Reject(_reason(status))
                     yield Receive(
-                        Body(hop.url, headers, policy.max_bytes), begun + seconds - time.monotonic()
+                        Body(hop.url, headers, policy.settings.max_download_bytes),
+                        begun + seconds - time.monotonic(),
                     )
             break
         except Exception as error:

@@ -32,49 +32,29 @@ _CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 _PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
 
 
-def _limit_bytes(megabytes: int) -> float:
-    """Return the download limit that a setting stands for."""
-    return megabytes * 1024 * 1024 if megabytes > 0 else float("inf")
-
-
 @dataclass(frozen=True, slots=True)
 class FetchPolicy:
-    """What one request of an engine may reach and take up, as the settings were when it was made.
-
-    Policies are equal if they admit the same hosts and addresses.
+    """What one request of an engine may reach and take up.
 
     Attributes:
         domains: the hosts that URLs and redirects may name.
-        egress: the addresses that may be dialled.
-        attempts: how many at most, in all, to fetch one URL.
-        max_bytes: the download limit, infinity for none.
+        settings: those of the moment in which the request began.
+
+    Raises:
+        InvalidSettingError: (a `ValueError`) a setting can't be read.
     """
 
     domains: DomainList = field(default_factory=lambda: domain_list(None))
-    egress: EgressPolicy = field(default_factory=EgressPolicy.from_env)
-    attempts: int = field(default_factory=lambda: envs.VLLM_MEDIA_FETCH_MAX_RETRIES, compare=False)
-    max_bytes: float = field(
-        default_factory=lambda: _limit_bytes(envs.VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB), compare=False
-    )
+    settings: envs.FetchSettings = field(default_factory=envs.fetch_settings)
 
-    @classmethod
-    def of(cls, domains: DomainList, settings: envs.FetchSettings | None = None) -> "FetchPolicy":
-        """Return the policy for `allowed_media_domains` under settings, or those of now.
-
-        Raises:
-            InvalidSettingError: (a `ValueError`) a setting can't be read.
-        """
-        settings = settings or envs.fetch_settings()
-        max_bytes = settings.max_download_bytes
-        return cls(
-            domains,
-            EgressPolicy(settings.block_private, domains.names),
-            settings.attempts,
-            float("inf") if max_bytes is None else max_bytes,
-        )
+    @property
+    def egress(self) -> EgressPolicy:
+        """The addresses that may be dialled."""
+        return EgressPolicy(self.settings.block_private, self.domains.names)
 
 
-_policy: ContextVar[FetchPolicy | None] = ContextVar("mmmedia_fetch_policy", default=None)
+policy_under_way: ContextVar[FetchPolicy | None] = ContextVar("mmmedia_fetch_policy", default=None)
+"""What fetches are held to here; see `fetch_policy`."""
 
 
 class fetch_policy:  # noqa: N801  # reads as what it does
@@ -90,16 +70,16 @@ class fetch_policy:  # noqa: N801  # reads as what it does
         self._policy = policy
 
     def __enter__(self) -> FetchPolicy:
-        self._token = _policy.set(self._policy)
+        self._token = policy_under_way.set(self._policy)
         return self._policy
 
     def __exit__(self, *_: object) -> None:
-        _policy.reset(self._token)
+        policy_under_way.reset(self._token)
 
 
 def current_policy() -> FetchPolicy:
     """Return the policy of the `fetch_policy` block, or that of the settings of now."""
-    return _policy.get() or FetchPolicy()
+    return policy_under_way.get() or FetchPolicy()
 
 
 class Hop(NamedTuple):
