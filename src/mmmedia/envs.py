@@ -270,14 +270,14 @@ class FetchSettings(NamedTuple):
     Attributes:
         attempts: how many to make in all.
         allow_redirects: follow redirects.
-        max_download_bytes: of one download; `None` for no limit.
+        max_download_bytes: of one download; infinity for no limit.
         revalidate: ask servers whether expired entries of the cache are still good.
         block_private: let only public addresses be reached.
     """
 
     attempts: int
     allow_redirects: bool
-    max_download_bytes: int | None
+    max_download_bytes: float
     revalidate: bool
     block_private: bool
 
@@ -331,7 +331,7 @@ def _cache_settings_of(*texts: str | None) -> CacheSettings:
 @functools.lru_cache(maxsize=16)
 def _fetch_settings_of(*texts: str | None) -> FetchSettings:
     attempts, allow_redirects, megabytes, revalidate, block_private = _values(_FETCH_SETTINGS, texts)
-    max_download_bytes = megabytes * 1024 * 1024 if megabytes > 0 else None
+    max_download_bytes = megabytes * 1024 * 1024 if megabytes > 0 else math.inf
     return FetchSettings(attempts, allow_redirects, max_download_bytes, revalidate, block_private)
 
 

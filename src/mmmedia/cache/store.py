@@ -110,7 +110,7 @@ class MediaCache:
         self._shared.count("misses" if entry is None else "hits")
         return None if entry is None else entry.data
 
-    def get_stale(self, url: str, *, max_size: int | None = None) -> StaleEntry | None:
+    def get_stale(self, url: str, *, max_size: float | None = None) -> StaleEntry | None:
         """Return the expired entry of a URL, if its server can be asked whether it is still good, or None.
 
         Entries that were stored with an `ETag` or `Last-Modified` are kept for this up to twice the
@@ -235,7 +235,7 @@ class MediaCache:
         now = int(self._clock() * 1e9)
         os.utime(file, ns=(now, now if downloaded_ns is None else downloaded_ns))
 
-    def _read(self, path: str, max_size: int | None, *, stale: bool) -> StaleEntry | None:
+    def _read(self, path: str, max_size: float | None, *, stale: bool) -> StaleEntry | None:
         """Read an entry of the wanted kind, fresh or stale, and drop it if it is of no use to anyone."""
         try:
             file = os.open(path, READ)

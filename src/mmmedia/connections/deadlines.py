@@ -6,7 +6,6 @@ handshake, headers and body together.
 """
 
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse, RemoteDisconnected, parse_headers
 from typing import IO, Any, ClassVar, cast
 
+from mmmedia.connections.environment import trust
 from mmmedia.egress.addresses import Address
 from mmmedia.egress.blocking import (
     JudgedAdapter,
@@ -69,15 +69,11 @@ class _Timed(socket.socket):
         return super().sendall(*args, **kwargs)
 
 
-class _TimedSSL(_Timed, ssl.SSLSocket):
+class _TimedSSL(_Timed, JudgedSSLSocket):
     def do_handshake(self, block: bool = False) -> None:
         if (left := time_left()) is not None:
             self.settimeout(left)
         super().do_handshake(block)
-
-
-class _TimedJudgedSSL(_TimedSSL, JudgedSSLSocket):
-    pass
 
 
 def timed(sock: socket.socket) -> socket.socket:
@@ -144,8 +140,7 @@ class _TimedConnection(JudgedHTTPConnection):
 
 
 class _TimedTLSConnection(_TimedConnection, JudgedHTTPSConnection):
-    ssl_socket = _TimedJudgedSSL
-    proxied_ssl_socket = _TimedSSL
+    ssl_socket = _TimedSSL
 
 
 class _TimedHTTPPool(JudgedHTTPPool):
@@ -157,6 +152,17 @@ class _TimedHTTPSPool(JudgedHTTPSPool):
 
 
 class TimedAdapter(JudgedAdapter):
-    """What requests sends through, on timed and judged connections."""
+    """What requests sends through, on timed and judged connections, to whom the environment has us trust."""
 
     pools: ClassVar = {"http": _TimedHTTPPool, "https": _TimedHTTPSPool}
+
+    # As the base class calls them, unless the caller has certificates of its own.
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:  # noqa: D102
+        host, how = super().build_connection_pool_key_attributes(request, verify, cert)
+        if host["scheme"] == "https" and verify is True and not cert:
+            how["ssl_context"] = trust(_TimedSSL)
+        return host, how
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: D102
+        if verify is not True or cert:
+            super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]

@@ -125,9 +125,9 @@ class CachedLoads(BudgetedLoads):
         missing: Any = None
         if data is None or not self._may_still_be_served(goal.remote):
             return False, missing
-        if max_bytes is not None and len(data) > max_bytes:
+        if len(data) > max_bytes:
             raise LimitExceededError(
-                f"{redact_url(url)!r} has {len(data)} bytes, more than {max_bytes >> 20} MiB; "
+                f"{redact_url(url)!r} has {len(data)} bytes, more than {max_bytes / (1 << 20):.0f} MiB; "
                 "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
             )
         try:
@@ -186,7 +186,7 @@ class CachedLoads(BudgetedLoads):
             and _is_of(self.connection.async_get_bytes, HTTPConnection.async_get_bytes)
         )
 
-    def _get_stale(self, url: str, max_bytes: int | None) -> StaleEntry:
+    def _get_stale(self, url: str, max_bytes: float) -> StaleEntry:
         """Return the expired entry of a URL, an empty one if there is none to ask about."""
         cache = self._media_cache
         return (cache and cache.get_stale(url, max_size=max_bytes)) or _NO_ENTRY

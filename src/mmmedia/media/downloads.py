@@ -48,7 +48,7 @@ class SharedDownloads(CachedLoads):
 
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
-        with fetch_policy(FetchPolicy.of(self._domains, goal.settings)) as policy:
+        with fetch_policy(FetchPolicy(self._domains, goal.settings)) as policy:
             key: Hashable = (goal.url, id(self.connection), policy, goal.settings.allow_redirects)
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
             fetch = self.connection.get_bytes
@@ -76,7 +76,7 @@ class SharedDownloads(CachedLoads):
 
     async def _load_remote_async(self, goal: Goal, media_io: MediaIO[T], calls: Calls) -> T:
         """Download, or wait for who is downloading the same, and decode in the threads of `calls`."""
-        policy = FetchPolicy.of(self._domains, goal.settings)
+        policy = FetchPolicy(self._domains, goal.settings)
         key: Hashable = (goal.url, id(self.connection), policy, goal.settings.allow_redirects)
         how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
         fetch = self.connection.async_get_bytes
