@@ -152,7 +152,7 @@ def receive(response: requests.Response, body: Body, sink: IO[bytes]) -> None:
                 sink.write(piece)
         body.finish()
     except ReadTimeoutError as error:
-        raise requests.ReadTimeout(error, response=response) from error
+        raise requests.ReadTimeout(error) from error
     except (ProtocolError, CutShortError) as error:
         raise requests.exceptions.ChunkedEncodingError(error) from error
     except SSLError as error:

@@ -48,10 +48,12 @@ class HTTPConnection:
     * Proxies and certificates to trust are those of the environment, see `mmmedia.connections.environment`;
       `.netrc` is not read.
 
-    It is safe to share between threads and event loops, and a copy of it, also one in another process, has
-    connections of its own; only the global one is itself wherever it is sent. The async half keeps one session per event loop,
+    It is safe to share between threads and event loops. The async half keeps one session per event loop,
     which is closed with it by `asyncio.run` and all that ends a loop like it. Who closes a loop by hand runs
     `loop.shutdown_asyncgens()` or `aclose` before, or leaves the session to the next use on another loop.
+
+    A copy, also one in another process, has connections of its own; the global one is itself wherever it is
+    sent.
 
     Args:
         reuse_client: keep connections for later requests; otherwise each request has a client of its own.

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException, HTTPResponse, RemoteDisconnected, parse_headers
+from http.client import BadStatusLine, HTTPResponse, RemoteDisconnected, parse_headers
 from typing import IO, Any, ClassVar, cast
 
 from mmmedia.connections.environment import trust
@@ -23,8 +23,6 @@ from mmmedia.egress.blocking import (
     JudgedHTTPSPool,
     JudgedSSLSocket,
 )
-
-MAX_INTERIM_RESPONSES = 16
 
 _local = threading.local()
 
@@ -88,18 +86,21 @@ class _HeadReader:
     """Reads lines, and an end in the middle of the head as what it is: http.client takes it for the end."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+        self._file, self._is_first = file, True
         self.close = file.close
 
     def readline(self, limit: int) -> bytes:
         line = self._file.readline(limit)
+        if self._is_first and not line.startswith(b"HTTP/"[: len(line)]):
+            raise BadStatusLine(repr(line[:64]))
+        self._is_first = False
         if not line.endswith(b"\n") and len(line) < limit:
             raise RemoteDisconnected("Remote end closed connection without a whole response head")
         return line
 
 
 class FinalResponse(HTTPResponse):
-    """Skips interim responses (1xx), up to a number, and refuses a head that is cut short."""
+    """Skips interim responses (1xx), for as long as there is time, and refuses a head that is cut short."""
 
     def begin(self) -> None:
         """Read the head."""
@@ -112,12 +113,11 @@ class FinalResponse(HTTPResponse):
                 self.fp = file
 
     def _read_status(self) -> tuple[str, int, str]:
-        for _ in range(MAX_INTERIM_RESPONSES):
+        while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]  # typeshed omits it
             if not 100 <= status < 200 or status == 101:
                 return version, status, reason
             parse_headers(self.fp)
-        raise HTTPException(f"more than {MAX_INTERIM_RESPONSES} interim responses")
 
 
 class _TimedConnection(JudgedHTTPConnection):

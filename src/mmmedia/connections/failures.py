@@ -22,8 +22,8 @@ def http_status(error: BaseException) -> int:
     """Return what an engine may answer its own client with when fetching or decoding failed.
 
     Errors of this library know it. Of the others, 503 stands for what may heal (time, connection, DNS, a
-    server's 5xx, 408 or 429), 422 for a URL that another server answers with any other error, 500 for the
-    rest.
+    server's 5xx, 408 or 429), 422 for a URL that another server answers with any other error, or in no HTTP,
+    or under a certificate that is not good, 500 for the rest.
 
     >>> from mmmedia.errors import RefusedURLError
     >>> http_status(RefusedURLError("example.org")), http_status(TimeoutError()), http_status(KeyError())
@@ -36,7 +36,7 @@ def http_status(error: BaseException) -> int:
             return cause.http_status
     if is_transient(error):
         return 503
-    return 500 if status_of(error) is None else 422
+    return 500 if status_of(error) is None and not _is_no_server(error) else 422
 
 
 def headers_of(error: BaseException) -> Mapping[str, str]:
@@ -57,6 +57,18 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             queue += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
 
 
+def _is_no_server(error: BaseException) -> bool:
+    """Say whether what answered is no server to ask again: it speaks no HTTP, or is not whom it should be."""
+    from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+    from ssl import SSLCertVerificationError
+
+    return any(
+        isinstance(cause, HTTPException | SSLCertVerificationError)
+        and not isinstance(cause, IncompleteRead | RemoteDisconnected)
+        for cause in _chain(error)
+    )
+
+
 def is_transient(error: BaseException) -> bool:
     """Say whether another attempt might succeed: timeouts, connections, DNS, 5xx, 429 and 408.
 
@@ -64,10 +76,7 @@ def is_transient(error: BaseException) -> bool:
     >>> is_transient(TimeoutError()), is_transient(RefusedURLError("example.org"))
     (True, False)
     """
-    from http.client import LineTooLong
-    from ssl import SSLCertVerificationError
-
-    if any(isinstance(cause, MediaError | LineTooLong | SSLCertVerificationError) for cause in _chain(error)):
+    if _is_no_server(error) or own_error(error) is not error or isinstance(error, MediaError):
         return False
     status = status_of(error)
     if status is not None:
