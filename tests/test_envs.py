@@ -66,6 +66,7 @@ def test_read_at_the_time_of_use_under_both_prefixes(name: str, monkeypatch: pyt
         ("MMMEDIA_MAX_IMAGE_PIXELS", "many", "an integer"),
         ("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "maybe", "0 or 1"),
         ("VLLM_MEDIA_FETCH_MAX_RETRIES", "x" * 500, "an integer"),
+        ("MMMEDIA_COMPAT", "0.19", "0.20 or 0.33"),
     ],
 )
 def test_unreadable_values(variable: str, text: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,3 +97,12 @@ def test_unknown_settings(name: str) -> None:
     """What is no setting is no attribute either."""
     with pytest.raises(AttributeError, match=name):
         getattr(envs, name)
+
+
+@pytest.mark.parametrize(("text", "value"), [("0.20", "0.20"), (" 0.33 ", "0.33"), ("", "")])
+def test_compat_is_a_setting_of_ours_alone(text: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which release's results are wanted is asked under one prefix; nobody else knows the name."""
+    monkeypatch.setenv("VLLM_COMPAT", "0.20")
+    assert envs.MMMEDIA_COMPAT == ""
+    monkeypatch.setenv("MMMEDIA_COMPAT", text)
+    assert value == envs.MMMEDIA_COMPAT

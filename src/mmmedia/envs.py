@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     VLLM_VIDEO_DECODE_WORKERS: int
     VLLM_MM_FETCH_CONCURRENCY: int
     VLLM_MM_HASHER_ALGORITHM: str
+    MMMEDIA_COMPAT: str
 
 Value = str | int | float | bool
 
@@ -99,6 +100,13 @@ def _decode_mode(text: str) -> str:
     return text
 
 
+def _compat(text: str) -> str:
+    name = text.strip()
+    if name not in {"0.20", "0.33"}:
+        raise ValueError("unknown")
+    return name
+
+
 def _switch(text: str) -> bool:
     return {"0": False, "false": False, "no": False, "off": False,
             "1": True, "true": True, "yes": True, "on": True}[text.strip().lower()]  # fmt: skip
@@ -111,6 +119,7 @@ _EXPECTED: dict[Callable[[str], Value], str] = {
     _number: "a finite number",
     _seconds: "a positive number of seconds",
     _hash_algorithm: "blake3, sha256 or sha512",
+    _compat: "0.20 or 0.33",
     _switch: "0 or 1",
     _decode_mode: "auto, sequential or seek",
 }
@@ -144,7 +153,7 @@ def _keys(variables: tuple[str, ...]) -> tuple[object, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """One setting: its `VLLM_` name, default, how its text is read, and what it means."""
+    """One setting: its name (`VLLM_…`, or `MMMEDIA_…` alone), default, how its text is read, what it means."""
 
     name: str
     default: Value
@@ -154,7 +163,8 @@ class Setting:
     @functools.cached_property
     def variables(self) -> tuple[str, str]:
         """The environment variables that set it, the winning one first."""
-        return "MMMEDIA_" + self.name.removeprefix("VLLM_"), self.name
+        own = self.name.removeprefix("MMMEDIA_").removeprefix("VLLM_")
+        return "MMMEDIA_" + own, self.name
 
     @functools.cached_property
     def keys(self) -> tuple[object, object]:
@@ -253,6 +263,8 @@ SETTINGS: dict[str, Setting] = {
                 "media of one request that are fetched side by side, at least one"),
         Setting("VLLM_MM_HASHER_ALGORITHM", "", _hash_algorithm,
                 "blake3, sha256 or sha512; empty: blake3 where it is installed, else sha256"),
+        Setting("MMMEDIA_COMPAT", "", _compat,
+                "0.20: results as vLLM 0.20 gave them; empty: as they are right"),
     )
 }  # fmt: skip
 
