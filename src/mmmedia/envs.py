@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     VLLM_MM_FETCH_CONCURRENCY: int
     VLLM_MM_HASHER_ALGORITHM: str
     MMMEDIA_COMPAT: str
+    MMMEDIA_VLLM_REPLACE_OPENCV: bool
 
 Value = str | int | float | bool
 
@@ -153,7 +154,7 @@ def _keys(variables: tuple[str, ...]) -> tuple[object, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """One setting: its name (`VLLM_…`, or `MMMEDIA_…` alone), default, how its text is read, what it means."""
+    """One setting: its name (`VLLM_…`, or ours alone), default, how its text is read, and what it means."""
 
     name: str
     default: Value
@@ -265,6 +266,8 @@ SETTINGS: dict[str, Setting] = {
                 "blake3, sha256 or sha512; empty: blake3 where it is installed, else sha256"),
         Setting("MMMEDIA_COMPAT", "", _compat,
                 "0.20: results as vLLM 0.20 gave them; empty: as they are right"),
+        Setting("MMMEDIA_VLLM_REPLACE_OPENCV", False, _switch,
+                "1: the plug-in for vLLM decodes also for loaders that name OpenCV in their code"),
     )
 }  # fmt: skip
 
