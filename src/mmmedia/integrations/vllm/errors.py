@@ -71,13 +71,15 @@ def translate(error: Exception, *, parameter: str, url: str = "") -> Exception:
     status = None if isinstance(error, VLLMError) else answer_of(error, url)
     if status is None:
         return error
-    message = _message(error)
+    shown = redact_url(url) if url else None
     bad: Any = _BAD.get(status)
     if bad is not None:
-        translated: Exception = bad(message, parameter=parameter, value=redact_url(url) if url else None)
+        translated: Exception = bad(_message(error), parameter=parameter, value=shown)
         return translated
+    # vLLM's answer of another status does not name the part by itself, as it does for those.
+    about = f"parameter={parameter}, value={shown}" if shown else f"parameter={parameter}"
     kind = UnsupportedPartError if status == HTTPStatus.NOT_IMPLEMENTED else UnansweredPartError
-    return kind(message, status, parameter=parameter)
+    return kind(f"{_message(error)} ({about})", status, parameter=parameter)
 
 
 def answer_of(error: Exception, url: str = "") -> HTTPStatus | None:
@@ -88,7 +90,9 @@ def answer_of(error: Exception, url: str = "") -> HTTPStatus | None:
     if ours == HTTPStatus.SERVICE_UNAVAILABLE:
         return HTTPStatus.SERVICE_UNAVAILABLE
     if not isinstance(error, MediaError):
-        return HTTPStatus.UNPROCESSABLE_ENTITY if ours == HTTPStatus.UNPROCESSABLE_ENTITY else None
+        if ours == HTTPStatus.UNPROCESSABLE_ENTITY:
+            return HTTPStatus.UNPROCESSABLE_ENTITY
+        return HTTPStatus.BAD_REQUEST if isinstance(error, ValueError) else None
     if ours >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return HTTPStatus(ours)
     if isinstance(error, UnsupportedMediaError):
@@ -106,7 +110,7 @@ def _is_of_download(error: MediaError) -> bool:
 
 def _message(error: Exception) -> str:
     """Return what to say of an error; HTTP libraries write the URL into theirs, with its query."""
-    if isinstance(error, MediaError):
+    if isinstance(error, MediaError | ValueError):
         return str(error)
     answer = status_of(error)
     if answer is not None:
