@@ -24,7 +24,7 @@ from _clips import clip, prefix
 from _machine import describe
 
 from mmmedia.video import VIDEO_LOADER_REGISTRY, decode_stats
-from mmmedia.video.decoders.pool import worker_count
+from mmmedia.work.jobs import worker_count
 
 PLOT = Path(__file__).parent.parent / "docs" / "_static" / "video-sparse.svg"
 MODES = SEQUENTIAL, FAST = "sequential", "auto"

@@ -1,12 +1,36 @@
 """What all tests share: an environment without settings, and a real server."""
 
+import importlib.util
 import logging
 import os
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from support.server import Server
+
+# Where torch can't be had, files of tests that import it at their head are left out, and so are examples of
+# modules that use it. A test among others asks for it itself: `pytest.importorskip("torch")`.
+_USES_TORCH = re.compile(r"^(import torch|from support\.towers)\b", re.MULTILINE)
+_HAS_TORCH = importlib.util.find_spec("torch") is not None
+collect_ignore = [
+    str(path)
+    for path in Path(__file__).parent.rglob("*.py")
+    if not _HAS_TORCH and _USES_TORCH.search(path.read_text(encoding="utf-8"))
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Examples run where their modules do."""
+    for item in items:
+        if (
+            not _HAS_TORCH
+            and isinstance(item, pytest.DoctestItem)
+            and re.search(r"\bimport torch\b", item.path.read_text(encoding="utf-8"))
+        ):
+            item.add_marker(pytest.mark.skip(reason="needs torch"))
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,13 @@ import http.client
 import logging
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -22,7 +25,6 @@ import pytest
 import requests
 from hypothesis import given, settings, strategies as st
 
-from mmmedia import connections
 from mmmedia.connections import (
     FetchPolicy,
     HTTPConnection,
@@ -31,8 +33,11 @@ from mmmedia.connections import (
     global_http_connection,
     http_status,
     is_transient,
+    on_loop,
     retry_after_seconds,
+    status_of,
 )
+from mmmedia.egress import resolve as resolving
 from mmmedia.errors import (
     InvalidMediaError,
     InvalidURLError,
@@ -40,7 +45,7 @@ from mmmedia.errors import (
     PartError,
     RefusedURLError,
 )
-from mmmedia.urls import domain_list
+from mmmedia.urls import domain_list, parse_http_url
 from support.server import (
     Behaviour,
     Request,
@@ -88,8 +93,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         if seconds:
             waited.append(seconds)
 
-    monkeypatch.setattr(connections.time, "sleep", waited.append)
-    monkeypatch.setattr(connections, "asyncio", _Asyncio(sleep))
+    monkeypatch.setattr(time, "sleep", waited.append)
+    monkeypatch.setattr(on_loop, "asyncio", _Asyncio(sleep))
     return waited
 
 
@@ -262,7 +267,7 @@ def test_other_statuses_are_final(
 ) -> None:
     with pytest.raises((requests.HTTPError, aiohttp.ClientResponseError), match=str(status)) as caught:
         fetch(server.route("/a", reply(b"", status=status)))
-    assert connections.status_of(caught.value) == status
+    assert status_of(caught.value) == status
     assert (server.count(), waits) == (1, [])
 
 
@@ -534,8 +539,7 @@ def test_netrc_credentials_are_sent_to_nobody(
     assert "Authorization" not in server.requests[0].headers
 
 
-@pytest.mark.parametrize("close", [True, False])
-def test_each_loop_has_a_session_that_is_closed_with_it(server: Server, close: bool) -> None:
+def test_each_loop_has_a_session_that_is_closed_with_it(server: Server) -> None:
     connection = HTTPConnection()
     server.route("/a", reply(BODY))
     sessions = []
@@ -547,24 +551,127 @@ def test_each_loop_has_a_session_that_is_closed_with_it(server: Server, close: b
         assert await connection.get_async_client() is sessions[-1]
 
     for _ in range(2):
-        if close:
-            asyncio.run(fetch())
-        else:  # nobody shuts down the generators of this loop
-            loop = asyncio.new_event_loop()
-            loop.run_until_complete(fetch())
-            loop.close()
+        asyncio.run(fetch())
     threads = [threading.Thread(target=asyncio.run, args=(fetch(),)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert server.connections == 4
-    assert len({id(session) for session in sessions}) == 4
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(fetch())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    assert server.connections == 5
+    assert len({id(session) for session in sessions}) == 5
     assert all(session.closed for session in sessions)
-    assert not connection._async_clients
-    assert not connection._slots
     sessions.clear()
     gc.collect()  # an unclosed session or transport would warn here, and warnings are errors
+
+
+@pytest.mark.filterwarnings("ignore:unclosed (transport|event loop|<socket):ResourceWarning")
+def test_the_session_of_a_loop_closed_by_hand_is_closed_at_the_next_use(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = HTTPConnection()
+    server.route("/a", reply(BODY))
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(connection.async_get_bytes(server.url("/a")))
+    sessions = [loop.run_until_complete(connection.get_async_client())]
+    loop.close()
+    assert not sessions[0].closed
+
+    async def use() -> None:
+        await connection.async_get_bytes(server.url("/a"))
+        assert sessions[0].closed
+        assert len(connection._clients._clients) == 1  # type: ignore[union-attr]
+
+    asyncio.run(use())
+    again = asyncio.new_event_loop()
+    sessions.append(again.run_until_complete(connection.get_async_client()))
+    again.close()
+    connection.close()
+    assert sessions[1].closed
+    assert not connection._clients._clients  # type: ignore[union-attr]
+    sessions.clear()
+    gc.collect()
+    assert not caplog.records  # aiohttp logs what is unclosed
+
+
+def test_a_connection_can_be_closed_and_used_again(server: Server) -> None:
+    connection = HTTPConnection()
+    server.route("/a", reply(BODY))
+
+    async def use() -> None:
+        await connection.aclose()
+        for _ in range(2):
+            assert await connection.async_get_bytes(server.url("/a")) == BODY
+            session = await connection.get_async_client()
+            await connection.aclose()
+            assert session.closed
+
+    asyncio.run(use())
+    for _ in range(2):
+        assert connection.get_bytes(server.url("/a")) == BODY
+        connection.close()
+    assert server.connections == 4
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "asyncio.run(fetch())",
+        "asyncio.run(fetch()); asyncio.run(fetch())",
+        "loop.run_until_complete(fetch()); loop.close()",
+        "loop.run_until_complete(fetch())",
+        "in_thread()",
+        "asyncio.run(fetch()); fork()",
+        "loop.run_until_complete(fetch()); fork()",
+        "connection.reuse_client = False; asyncio.run(fetch())",
+    ],
+)
+def test_however_a_loop_ends_the_interpreter_ends_in_silence(server: Server, way: str) -> None:
+    code = f"""
+import asyncio, os, sys, threading
+from mmmedia.connections import global_http_connection as connection
+
+def fetch():
+    return connection.async_get_bytes({server.route("/a", reply(BODY))!r})
+
+def fork():
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+    else:
+        asyncio.run(fetch())
+
+def in_thread():
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    asyncio.run_coroutine_threadsafe(fetch(), loop).result()
+
+loop = asyncio.new_event_loop()
+{way}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_three_thousand_requests_without_reuse_leave_nothing_behind(server: Server) -> None:
+    connection = HTTPConnection(reuse_client=False)
+    url = server.route("/a", reply(BODY))
+
+    async def fetch() -> None:
+        loop = asyncio.get_running_loop()
+        close = loop.close
+        for _ in range(30):
+            await asyncio.gather(*(connection.async_get_bytes(url) for _ in range(100)))
+        assert loop.close == close
+        sessions = [each for each in gc.get_objects() if isinstance(each, aiohttp.ClientSession)]
+        assert not [session for session in sessions if session._loop is loop]
+
+    asyncio.run(fetch())
+    assert server.count() == 3000
 
 
 def test_closing_a_loop_that_runs_is_still_refused(server: Server) -> None:
@@ -603,14 +710,83 @@ def test_the_sync_half_keeps_its_connections(server: Server) -> None:
         assert session.get(server.url("/b"), allow_redirects=False).status_code == 302
 
 
-def test_a_forked_child_does_not_talk_on_its_parents_connections(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_does_not_talk_on_its_parents_connections(server: Server) -> None:
     connection = HTTPConnection()
-    client = connection.get_sync_client()
-    assert connection.get_sync_client() is client
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert connection.get_sync_client() is not client
+    url = server.route("/a", reply(BODY))
+
+    async def fetch() -> None:
+        await connection.async_get_bytes(url)
+        in_child(lambda: connection.get_bytes(url) == BODY)
+        assert await connection.async_get_bytes(url) == BODY
+
+    connection.get_bytes(url)
+    asyncio.run(fetch())
+    assert server.connections == 3
+    in_child(lambda: asyncio.run(connection.async_get_bytes(url)) == BODY)
+    connection.get_bytes(url)
+    assert server.connections == 4
+
+
+def in_child(check: Callable[[], bool]) -> None:
+    """Check in a forked child, which must not hang."""
+    child = os.fork()
+    if not child:
+        signal.alarm(30)
+        try:
+            os._exit(0 if check() else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("lock", ["connection", "clients", "dns"])
+def test_a_child_that_was_forked_in_the_midst_of_a_lock_works(server: Server, lock: str) -> None:
+    connection = HTTPConnection()
+    url = server.route("/a", reply(BODY)).replace("127.0.0.1", "localhost")
+    asyncio.run(connection.async_get_bytes(url))  # has made what there is to lock
+    locks = {
+        "connection": connection._lock,
+        "clients": connection._clients._lock,  # type: ignore[union-attr]
+        "dns": resolving._pool._lock,
+    }
+    with locks[lock]:
+        in_child(lambda: connection.get_bytes(url) == BODY)
+        in_child(lambda: asyncio.run(connection.async_get_bytes(url)) == BODY)
+
+
+def test_equal_policies_are_equal_after_a_thousand_other_lists() -> None:
+    def policy() -> FetchPolicy:
+        return FetchPolicy.of(domain_list(["Example.org", "*.cdn.example"]))
+
+    before = policy()
+    for number in range(1000):
+        assert FetchPolicy.of(domain_list([f"{number}.example"])) != before
+    after = policy()
+    assert after == before
+    assert after.domains == before.domains
+    assert after.egress == before.egress
+    assert {before: 1}[after] == hash(after) - hash(before) + 1
+    assert {parse_http_url("http://a/b"): 1}[parse_http_url("HTTP://A/b")] == 1
+
+
+def test_what_was_read_already_is_fetched(server: Server, fetch: Callable[..., bytes]) -> None:
+    assert fetch(parse_http_url(server.route("/a", reply(BODY)))) == BODY
+
+
+def test_settings_are_read_once_a_fetch(
+    server: Server, fetch: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = server.route("/a", reply(BODY))
+    policy = FetchPolicy(attempts=1, max_bytes=len(BODY) - 1)
+    with fetch_policy(policy), pytest.raises(LimitExceededError):
+        fetch(url)
+    policy = FetchPolicy(attempts=1, max_bytes=len(BODY))
+    for name in ("MAX_MEDIA_DOWNLOAD_SIZE_MB", "MEDIA_FETCH_MAX_RETRIES", "MEDIA_EGRESS_BLOCK_PRIVATE"):
+        monkeypatch.setenv(f"VLLM_{name}", "unreadable")
+    with fetch_policy(policy):
+        assert fetch(url) == BODY
 
 
 # The other methods.
@@ -634,6 +810,22 @@ def download(request: pytest.FixtureRequest) -> Callable[..., Path]:
     if request.param == "sync":
         return global_http_connection.download_file
     return lambda *args, **kwargs: asyncio.run(global_http_connection.async_download_file(*args, **kwargs))
+
+
+def test_no_moment_has_another_umask(
+    server: Server, download: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def umask(mask: int) -> int:
+        raise AssertionError(mask)
+
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", umask)
+            path = download(server.route("/a", reply(BODY)), tmp_path / "a.bin")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 def test_a_file_is_downloaded_whole(

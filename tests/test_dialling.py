@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import os
 import shutil
 import socket
@@ -10,19 +11,30 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address
+from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import requests
 import requests.adapters
 import urllib3
 import urllib3.connection
 
-from mmmedia import dialling, egress
-from mmmedia.dialling import Answer, JudgedConnector, JudgedDial, JudgedPool, async_resolve, connect, resolve
-from mmmedia.egress import EgressPolicy, Journey, Reach
+from mmmedia.connections import HTTPConnection
+from mmmedia.egress import (
+    EgressPolicy,
+    Journey,
+    Reach,
+    addresses,
+    blocking,
+    policy as policy_module,
+    resolve as resolving,
+)
+from mmmedia.egress.blocking import JudgedAdapter, connect
+from mmmedia.egress.on_loop import JudgedConnector
+from mmmedia.egress.resolve import Answer, async_resolve, resolve
 from mmmedia.errors import RefusedURLError
 from support.server import Server, hang_up, in_turn, reply
 
@@ -33,47 +45,16 @@ Script = list[tuple[EgressPolicy, list[str]]]
 Run = Callable[..., list[Any]]
 
 
-class _Connection(JudgedDial, urllib3.connection.HTTPConnection):
-    pass
-
-
-class _TLSConnection(JudgedDial, urllib3.connection.HTTPSConnection):
-    pass
-
-
-class _Pool(JudgedPool, urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TLSPool(JudgedPool, urllib3.HTTPSConnectionPool):
-    ConnectionCls = _TLSConnection
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
-        return manager
-
-
-class _Connector(JudgedConnector, aiohttp.TCPConnector):
-    pass
-
-
 def run_blocking(script: Script, *, proxy: str | None = None, ca: str | None = None) -> list[Any]:
     results: list[Any] = []
     with requests.Session() as session:
         session.trust_env = False
         for scheme in ("http://", "https://"):
-            session.mount(scheme, _Adapter())
+            session.mount(scheme, JudgedAdapter())
         for policy, urls in script:
             with Journey(policy) as trip:
                 for url in urls:
-                    trip.depart()
+                    trip.begin_hop("", 80)
                     try:
                         proxies = {"http": proxy} if proxy else {}
                         response = session.get(url, timeout=20, proxies=proxies, verify=ca or True)
@@ -87,11 +68,11 @@ def run_async(script: Script, *, proxy: str | None = None, ca: str | None = None
     async def run() -> list[Any]:
         results: list[Any] = []
         context = ssl.create_default_context(cafile=ca)
-        async with aiohttp.ClientSession(connector=_Connector(ssl=context)) as session:
+        async with aiohttp.ClientSession(connector=JudgedConnector(ssl=context)) as session:
             for policy, urls in script:
                 with Journey(policy) as trip:
                     for url in urls:
-                        trip.depart()
+                        trip.begin_hop("", 80)
                         try:
                             async with session.get(url, proxy=proxy) as response:
                                 results.append(await response.read())
@@ -146,8 +127,8 @@ def dns() -> Iterator[DNS]:
 @pytest.fixture
 def public_loopback(monkeypatch: pytest.MonkeyPatch) -> str:
     """An address of this machine that passes for a public one."""
-    table = ((egress.IPv4Network("127.0.0.2/32"), Reach.PUBLIC, "public"), *egress._SPECIAL_IPV4)
-    monkeypatch.setattr(egress, "_SPECIAL_IPV4", table)
+    table = ((IPv4Network("127.0.0.2/32"), Reach.PUBLIC, "public"), *addresses._SPECIAL_IPV4)
+    monkeypatch.setattr(addresses, "_SPECIAL_IPV4", table)
     return "127.0.0.2"
 
 
@@ -303,7 +284,7 @@ def test_without_a_journey_the_settings_hold(
 ) -> None:
     monkeypatch.setenv("VLLM_MEDIA_EGRESS_BLOCK_PRIVATE", "1")
     monkeypatch.setitem(
-        run.__globals__, "Journey", lambda policy: contextlib.nullcontext(egress.Journey(policy))
+        run.__globals__, "Journey", lambda policy: contextlib.nullcontext(policy_module.Journey(policy))
     )
     [result] = run([(OPEN, [server.url("/")])])
     assert refused(result)
@@ -354,7 +335,7 @@ def test_a_resolver_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.Mo
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     with requests.Session() as session:
         session.trust_env = False
-        session.mount("http://", _Adapter())
+        session.mount("http://", JudgedAdapter())
         started = time.monotonic()
         with pytest.raises(requests.ConnectTimeout):
             session.get("http://slow.example/", timeout=0.1)
@@ -489,21 +470,104 @@ def test_a_connection_closed_by_the_server_is_dialled_again(run: Run, server: Se
     assert b"second" in results
 
 
-def test_aiohttp_without_its_hook_is_still_held_to_the_policy(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+# Each is a hook that a later version of a library might have no more, or call no more.
+CALLED_NO_MORE = [
+    (blocking.JudgedHTTPConnection, "connect"),
+    (blocking.JudgedHTTPConnection, "request"),
+    (blocking.JudgedHTTPConnection, "send"),
+    (blocking.JudgedAdapter, "init_poolmanager"),
+    (blocking.JudgedHTTPPool, "ConnectionCls"),
+    (JudgedConnector, "connect"),
+]
+MISSING = [
+    (urllib3.HTTPConnectionPool, "ConnectionCls"),
+    (urllib3.connection.HTTPConnection, "connect"),
+    (http.client.HTTPConnection, "send"),
+    (requests.adapters.HTTPAdapter, "get_connection_with_tls_context"),
+    (aiohttp.BaseConnector, "connect"),
+]
+
+
+def fetch_by(half: str, url: str) -> object:
+    """Return what `get_bytes` of one half, on clients of its own, returns or raises."""
+    connection = HTTPConnection(reuse_client=False)
+    try:
+        if half == "blocking":
+            return connection.get_bytes(url, timeout=20)
+        return asyncio.run(connection.async_get_bytes(url, timeout=20))
+    except Exception as error:
+        return error
+
+
+@pytest.fixture
+def only_public(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_MEDIA_EGRESS_BLOCK_PRIVATE", "1")
+    monkeypatch.setenv("VLLM_MEDIA_FETCH_MAX_RETRIES", "1")
+
+
+@pytest.mark.usefixtures("only_public")
+@pytest.mark.parametrize("host", ["127.0.0.1", "inside.example"])
+@pytest.mark.parametrize("half", ["blocking", "async"])
+@pytest.mark.parametrize("hook", CALLED_NO_MORE, ids=lambda hook: ".".join((hook[0].__name__, hook[1])))
+def test_a_hook_that_is_called_no_more_leaves_nothing_unjudged(
+    server: Server, dns: DNS, hook: tuple[type, str], half: str, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Should a later aiohttp resolve by another way, no request is sent to what may not be reached."""
-    monkeypatch.delattr(JudgedConnector, "_resolve_host")
-    server.route("/", reply(b"hello"))
-
-    async def fetch() -> None:
-        async with aiohttp.ClientSession(connector=_Connector()) as session:
-            with Journey(CLOSED):
-                await asyncio.wait_for(session.get(server.url("/")), 20)
-
-    with pytest.raises(RefusedURLError):
-        asyncio.run(fetch())
+    dns.names["inside.example"] = dns.names["127.0.0.1"] = ["127.0.0.1"]
+    monkeypatch.delattr(*hook)
+    assert refused(fetch_by(half, f"http://{host}:{server.port}/"))
     assert server.count() == 0
+
+
+@pytest.mark.usefixtures("only_public")
+@pytest.mark.parametrize("half", ["blocking", "async"])
+@pytest.mark.parametrize("hook", MISSING, ids=lambda hook: ".".join((hook[0].__name__, hook[1])))
+def test_a_version_without_a_hook_is_refused(
+    server: Server, dns: DNS, hook: tuple[type, str], half: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dns.names["inside.example"] = ["127.0.0.1"]
+    monkeypatch.delattr(*hook)
+    assert refused(fetch_by(half, f"http://inside.example:{server.port}/"))
+    assert server.connections == 0
+
+
+@pytest.mark.usefixtures("only_public")
+def test_no_private_method_of_a_library_holds_the_policy(
+    server: Server, dns: DNS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are renamed, as in a new version, and still no private address is reached."""
+    dns.names["inside.example"] = dns.names["127.0.0.1"] = ["127.0.0.1"]
+    new_conn = urllib3.connection.HTTPConnection._new_conn
+    monkeypatch.setattr(urllib3.connection.HTTPConnection, "_dial", new_conn, raising=False)
+    monkeypatch.delattr(urllib3.connection.HTTPConnection, "_new_conn")
+
+    def connect(self: Any) -> None:
+        self.sock = self._dial()
+
+    async def resolve_host(self: Any, host: str, port: int, **_: Any) -> list[dict[str, Any]]:
+        return [{"hostname": host, "host": "127.0.0.1", "port": port, "family": 2, "proto": 6, "flags": 0}]
+
+    monkeypatch.setattr(urllib3.connection.HTTPConnection, "connect", connect)
+    monkeypatch.setattr(aiohttp.TCPConnector, "_resolve_host", resolve_host)
+    for half in ("blocking", "async"):
+        for host in ("127.0.0.1", "inside.example"):
+            assert refused(fetch_by(half, f"http://{host}:{server.port}/"))
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize("hook", ["connect", "send", "request"])
+def test_under_tls_nothing_is_said_to_a_peer_that_was_not_judged(
+    tls_server: tuple[int, list[str | None]],
+    dns: DNS,
+    hook: str,
+    only_public: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port, names = tls_server
+    dns.names["media.example"] = ["127.0.0.1"]
+    monkeypatch.delattr(blocking.JudgedHTTPConnection, hook)
+    for half in ("blocking", "async"):
+        assert refused(fetch_by(half, f"https://media.example:{port}/"))
+    assert names == []
 
 
 def test_cancelling_a_dial_leaves_no_connection(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -514,16 +578,16 @@ def test_cancelling_a_dial_leaves_no_connection(server: Server, monkeypatch: pyt
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
     async def fetch() -> None:
-        async with aiohttp.ClientSession(connector=_Connector()) as session:
+        async with aiohttp.ClientSession(connector=JudgedConnector()) as session:
             task = asyncio.ensure_future(session.get(f"http://slow.example:{server.port}/"))
             await asyncio.sleep(0)
-            while not dialling._threads._executor:
+            while not resolving._pool._executor:
                 await asyncio.sleep(0.001)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
 
-    monkeypatch.setattr(dialling.socket, "getaddrinfo", slow)
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
     asyncio.run(fetch())
     release.set()
     assert server.connections == 0

@@ -99,6 +99,21 @@ def test_unknown_settings(name: str) -> None:
         getattr(envs, name)
 
 
+def test_what_a_fetch_goes_by_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is of the moment it was read, and the next is of the next."""
+    before = envs.fetch_settings()
+    assert before == (3, True, 256 * 1024 * 1024, False)
+    monkeypatch.setenv("VLLM_MEDIA_FETCH_MAX_RETRIES", "7")
+    monkeypatch.setenv("MMMEDIA_MEDIA_URL_ALLOW_REDIRECTS", "0")
+    monkeypatch.setenv("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", "-1")
+    monkeypatch.setenv("VLLM_MEDIA_CACHE_REVALIDATE", "1")
+    assert envs.fetch_settings() == (7, False, None, True)
+    assert before.attempts == 3
+    monkeypatch.setenv("VLLM_MEDIA_FETCH_MAX_RETRIES", "some")
+    with pytest.raises(InvalidSettingError, match="VLLM_MEDIA_FETCH_MAX_RETRIES='some'"):
+        envs.fetch_settings()
+
+
 @pytest.mark.parametrize(("text", "value"), [("0.20", "0.20"), (" 0.33 ", "0.33"), ("", "")])
 def test_compat_is_a_setting_of_ours_alone(text: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which release's results are wanted is asked under one prefix; nobody else knows the name."""

@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Network
@@ -19,7 +20,8 @@ import aiohttp
 import pytest
 import requests
 
-from mmmedia import connections, egress
+from mmmedia import connections
+from mmmedia.egress import Reach, addresses
 from mmmedia.errors import InvalidMediaError, LimitExceededError, RefusedURLError
 from mmmedia.media.connector import MediaConnector
 from support.plain import Plain
@@ -112,7 +114,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             waited.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr(connections.time, "sleep", waited.append)
+    monkeypatch.setattr(time, "sleep", waited.append)
     monkeypatch.setattr(asyncio, "sleep", hurry)
     return waited
 
@@ -373,8 +375,8 @@ def test_redirects_that_are_refused(load: Load, server: Server, names: Names, lo
 @pytest.fixture
 def public(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server on an address that passes for a public one."""
-    entry = (IPv4Network("127.0.0.2/32"), egress.Reach.PUBLIC, "public")
-    monkeypatch.setattr(egress, "_SPECIAL_IPV4", (entry, *egress._SPECIAL_IPV4))
+    entry = (IPv4Network("127.0.0.2/32"), Reach.PUBLIC, "public")
+    monkeypatch.setattr(addresses, "_SPECIAL_IPV4", (entry, *addresses._SPECIAL_IPV4))
     with Server("127.0.0.2") as server:
         yield server
 

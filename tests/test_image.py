@@ -9,12 +9,16 @@ from PIL import Image
 
 from mmmedia.errors import InvalidArgumentError
 from mmmedia.image import (
+    Depth,
     convert_image_mode,
+    depth_of,
     flatten_alpha,
     reduce_to_pixels,
     rescale_image_size,
     rgba_to_rgb,
+    scale_to_8_bits,
     size_within,
+    to_8_bits,
 )
 
 
@@ -83,6 +87,12 @@ class TestConvertImageMode:
 
 
 class TestFlattenAlpha:
+    @pytest.mark.parametrize("mode", ["La", "RGBa"])
+    def test_premultiplied(self, mode: str) -> None:
+        """Colours that were multiplied by alpha are not multiplied again."""
+        image = Image.new(mode, (1, 1), (100, 128) if mode == "La" else (100, 100, 100, 128))
+        np.testing.assert_allclose(flatten_alpha(image).getpixel((0, 0)), (227,) * 3, atol=1)
+
     @pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "CMYK", "I;16", "F"])
     def test_opaque_is_the_same_object(self, mode: str) -> None:
         """Without transparency there is nothing to flatten."""
@@ -109,6 +119,63 @@ class TestFlattenAlpha:
         flat = flatten_alpha(image, (1, 2, 3))
         assert flat.getpixel((0, 0)) == (1, 2, 3)
         assert flat.getpixel((1, 0)) != (1, 2, 3)
+
+
+class TestDepth:
+    @pytest.mark.parametrize("mode", ["I;16", "I;16L", "I;16B", "I;16N"])
+    def test_sixteen_bits_are_scaled(self, mode: str) -> None:
+        """Every sample that there is, against NumPy's own scaling, in either byte order."""
+        samples = np.arange(1 << 16).reshape(256, 256)
+        order = ">u2" if mode.endswith("B") else "<u2"
+        image = Image.frombytes(mode, (256, 256), samples.astype(order).tobytes())
+        expected = np.round(samples * 255 / 65_535)
+        assert (np.asarray(convert_image_mode(image, "L")) == expected).all()
+        assert (np.asarray(convert_image_mode(image, "RGB"))[..., 1] == expected).all()
+
+    @pytest.mark.parametrize(
+        ("samples", "black", "white"),
+        [
+            (np.uint16([[0, 9]]), 0, 0xFFFF), (np.int16([[0, 9]]), 0, 0x7FFF),
+            (np.int16([[-1, 9]]), -0x8000, 0x7FFF), (np.int32([[0, 255]]), 0, 255),
+            (np.int32([[0, 256]]), 0, 0xFFFF), (np.int32([[5, 65_536]]), 0, 0x7FFF_FFFF),
+            (np.uint32([[5, 65_536]]), 0, 0xFFFF_FFFF), (np.int32([[-1, 9]]), -0x8000, 0x7FFF),
+            (np.int32([[-40_000, 9]]), -0x8000_0000, 0x7FFF_FFFF),
+        ],
+    )  # fmt: skip
+    def test_what_nothing_is_known_of(self, samples: np.ndarray, black: int, white: int) -> None:
+        """Sixteen bits are all used; 32 are a container, and hold 8, 16 or 32."""
+        assert depth_of(samples) == Depth(black, white)
+        expected = np.round((samples.astype(float) - black) * 255 / (white - black))
+        assert (scale_to_8_bits(samples, Depth(black, white)) == expected).all()
+
+    def test_large_images_are_scaled_in_blocks(self) -> None:
+        """Blocks end between rows, and leave none out; one row may be longer than a block."""
+        for shape in ((1500, 1100), (2, 1_200_000)):
+            samples = np.random.default_rng(0).integers(0, 1 << 31, shape, dtype=np.int32)
+            expected = np.round(samples * 255.0 / 0x7FFF_FFFF)
+            assert (scale_to_8_bits(samples, Depth(0, 0x7FFF_FFFF)) == expected).all()
+
+    def test_the_transparent_grey_becomes_alpha(self) -> None:
+        """One of 65 536, not all that look like it; the rest of what is known goes on."""
+        image = Image.frombytes("I;16", (2, 1), np.uint16([[0x1234, 0x1235]]).tobytes())
+        image.info.update(transparency=0x1234, exif=b"kept")
+        scaled = to_8_bits(image)
+        assert (scaled.mode, scaled.getpixel((0, 0)), scaled.getpixel((1, 0))) == ("LA", (18, 0), (18, 255))
+        assert scaled.info == {"exif": b"kept"}
+        assert flatten_alpha(image, (1, 2, 3)).getpixel((0, 0)) == (1, 2, 3)
+
+    def test_floats_are_refused(self) -> None:
+        """They have no scale; other floats may be made of anything."""
+        with pytest.raises(InvalidArgumentError, match="no scale"):
+            convert_image_mode(Image.new("F", (1, 1)), "RGB")
+        assert convert_image_mode(Image.new("L", (1, 1), 7), "F").getpixel((0, 0)) == 7
+        assert convert_image_mode(Image.new("I;16", (1, 1), 700), "I").getpixel((0, 0)) == 700
+
+    def test_results_of_0_20(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Pillow's `convert`, which clamps."""
+        monkeypatch.setenv("MMMEDIA_COMPAT", "0.20")
+        assert convert_image_mode(Image.new("I;16", (1, 1), 700), "L").getpixel((0, 0)) == 255
+        assert convert_image_mode(Image.new("F", (1, 1), 700), "L").getpixel((0, 0)) == 255
 
 
 class TestRescale:

@@ -16,7 +16,8 @@ import prometheus_client
 import pytest
 import requests
 
-from mmmedia import connections, hops, metrics
+from mmmedia import connections, metrics
+from mmmedia.connections import on_loop
 from mmmedia.errors import (
     InvalidMediaError,
     InvalidURLError,
@@ -27,6 +28,7 @@ from mmmedia.errors import (
 )
 from mmmedia.media.base import MediaIO
 from mmmedia.media.connector import MediaConnector
+from mmmedia.work.calls import calls_of_loop, number_waiting
 from support.clips import clip
 from support.server import Server, in_turn, redirect, reply
 
@@ -119,7 +121,7 @@ def test_downloads_under_way_are_in_flight(server: Server) -> None:
 
 
 def test_downloads_that_wait_for_a_slot_are_a_queue(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(on_loop, "MAX_CONNECTIONS", 1)
     seen = []
 
     def behave(request: Any) -> None:
@@ -295,21 +297,21 @@ def test_what_a_closed_loop_has_left_waits_no_more() -> None:
     with ThreadPoolExecutor(1) as pool:
 
         async def leave() -> int:
-            queue = hops.hops(pool, 1)
+            queue = calls_of_loop(pool)
             for _ in range(3):
                 queue.call(gate.wait, 20)
             await asyncio.sleep(0.05)
-            return hops.waiting()
+            return number_waiting()
 
         loop = asyncio.new_event_loop()
         assert loop.run_until_complete(leave()) >= 2
         loop.close()
-        assert hops.waiting() == 0
+        assert number_waiting() == 0
         gate.set()
 
 
 def test_queues_have_a_length() -> None:
-    import mmmedia.video.decoders.pool  # noqa: F401
+    import mmmedia.video.decoders.stats  # noqa: F401
 
     _async("data:;base64,AAAA")
     names = [sample.labels["pool"] for family in prometheus_client.REGISTRY.collect()
@@ -339,6 +341,23 @@ def test_names_that_are_taken_cost_a_warning_and_no_fetch(caplog: pytest.LogCapt
     metrics.register()
     assert metrics._make() is None
     assert "No metrics" in caplog.text
+
+
+def test_a_gauge_is_read_whenever_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics.register()
+    monkeypatch.setattr(metrics, "_sources", [])
+    lengths = iter([3.0, 5.0])
+    metrics.register_gauge("mmmedia_pool_queue_length", lambda: next(lengths), "kitchen")
+    assert [value("mmmedia_pool_queue_length", pool="kitchen") for _ in range(2)] == [3.0, 5.0]
+
+
+def test_a_media_io_of_ones_own_says_what_it_loads() -> None:
+    class Smells(Plain):
+        modality = "smell"
+
+    with Counted(("mmmedia_decode_seconds_count", {"modality": "smell", "path": ""})) as counted:
+        MediaConnector().load_from_url("data:;base64,AAAA", Smells())
+    assert counted.grown == [1]
 
 
 # The documents.
@@ -401,7 +420,8 @@ except ValueError:
     pass
 MediaConnector().fetch_image(sys.argv[1])
 metrics.count_retry(TimeoutError())
-assert metrics.downloading(None) is metrics.downloading(None)
+with metrics.downloading(None), metrics.decoding(None):
+    pass
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code, PIXEL], check=True, timeout=60)
 

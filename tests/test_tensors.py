@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import signal
 import struct
 import threading
 import tracemalloc
@@ -19,6 +20,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from mmmedia import tensors
 from mmmedia._quiet import quiet
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError, MediaError
 from mmmedia.tensors import dump_tensor, load_tensor
@@ -653,3 +655,15 @@ def test_mutations_load_or_are_media_errors(data: st.DataObject) -> None:
         message = ""
         assert loaded.layout == torch.strided
     assert len(message) < 400
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_forked_while_another_thread_loads_can_load() -> None:
+    """Who holds the lock is not in the child, which would wait for it for ever."""
+    record = save(torch.arange(3))
+    with tensors._torch_lock, quiet():  # from Python 3.12 on a fork beside threads is warned of
+        child = os.fork()
+        if not child:
+            signal.alarm(20)  # ends a child that waits
+            os._exit(0 if load_tensor(record).tolist() == [0, 1, 2] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

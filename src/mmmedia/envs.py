@@ -16,13 +16,11 @@ name under the prefix `MMMEDIA_` wins over the one under `VLLM_`; an empty varia
 import functools
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from types import ModuleType
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmmedia.errors import InvalidSettingError
 
@@ -56,10 +54,6 @@ if TYPE_CHECKING:
     MMMEDIA_VLLM_REPLACE_OPENCV: bool
 
 Value = str | int | float | bool
-
-# A request reads ten settings, of which hardly any is set, and `os.environ.get` takes its time to say so.
-_environ = os.environ
-_variables: Mapping[object, str | bytes] = getattr(_environ, "_data", {})
 
 
 def _text(text: str) -> str:
@@ -131,7 +125,11 @@ _ceilings: ContextVar[Mapping[str, int] | None] = ContextVar("mmmedia_ceilings",
 
 @contextmanager
 def at_most(ceilings: Mapping[str, int]) -> Iterator[None]:
-    """Lower limits inside the block, in this context only: the setting of each name to at most its number."""
+    """Lower limits of decoding inside the block, in this context only.
+
+    Args:
+        ceilings: by the name of a setting, what it is at most, also where it sets no limit.
+    """
     token = _ceilings.set(ceilings)
     try:
         yield
@@ -139,53 +137,32 @@ def at_most(ceilings: Mapping[str, int]) -> Iterator[None]:
         _ceilings.reset(token)
 
 
-def absent(variables: tuple[str, ...]) -> bool:
-    """Say, at little cost, whether none of these environment variables exists."""
-    if not _variables or os.environ is not _environ:
-        return not any(variable in os.environ for variable in variables)
-    return _variables.keys().isdisjoint(_keys(variables))
-
-
-@functools.lru_cache(maxsize=256)
-def _keys(variables: tuple[str, ...]) -> tuple[object, ...]:
-    encode: Callable[[str], object] = getattr(_environ, "encodekey", str)
-    return tuple(map(encode, variables))
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Setting:
-    """One setting: its name (`VLLM_…`, or ours alone), default, how its text is read, and what it means."""
+    """One setting.
+
+    Attributes:
+        name: the `VLLM_` one, or `MMMEDIA_…` of what is ours alone.
+        default: its value where no variable sets it.
+        parse: reads the text of a variable.
+        meaning: what it means, in words.
+        variables: the environment variables that set it, the winning one first.
+    """
 
     name: str
     default: Value
     parse: Callable[[str], Value]
     meaning: str
+    variables: tuple[str, str] = field(init=False)
 
-    @functools.cached_property
-    def variables(self) -> tuple[str, str]:
-        """The environment variables that set it, the winning one first."""
-        own = self.name.removeprefix("MMMEDIA_").removeprefix("VLLM_")
-        return "MMMEDIA_" + own, self.name
-
-    @functools.cached_property
-    def keys(self) -> tuple[object, object]:
-        """Those two as `os.environ` keeps them."""
-        winning, other = _keys(self.variables)
-        return winning, other
-
-    @functools.cached_property
-    def _last(self) -> tuple[tuple[str | bytes | None, ...], Value]:
-        """What the variables were when they were last read, and what that meant."""
-        return (None, None), self.default
+    def __post_init__(self) -> None:
+        own = "MMMEDIA_" + self.name.removeprefix("MMMEDIA_").removeprefix("VLLM_")
+        object.__setattr__(self, "variables", (own, self.name))
 
     @property
     def expected(self) -> str:
         """What a value must be, in words."""
         return _EXPECTED[self.parse]
-
-    def __get__(self, module: object, owner: type) -> "Value | Setting":
-        """Return its value now, as an attribute of the module."""
-        return self if module is None else self.read()
 
     def read(self) -> Value:
         """Return its value now.
@@ -193,15 +170,12 @@ class Setting:
         Raises:
             InvalidSettingError: (a `ValueError`) the variable's text can't be read.
         """
-        if _variables and os.environ is _environ:
-            winning, other = self.keys
-            texts = _variables.get(winning), _variables.get(other)
-            last_texts, value = self._last
-            if texts != last_texts:
-                value = _parsed(self, *texts)
-                vars(self)["_last"] = texts, value  # as a cached property would, which this is
-        else:
-            value = _parsed(self, *map(os.environ.get, self.variables))
+        value = self.default
+        for variable in self.variables:
+            text = os.environ.get(variable)
+            if text and not text.isspace():
+                value = self._parsed(variable, text)
+                break
         if (ceilings := _ceilings.get()) is None:
             return value
         ceiling = ceilings.get(self.name)
@@ -209,18 +183,18 @@ class Setting:
             return value
         return min(value, ceiling) if value > 0 else ceiling
 
+    def value_of(self, *texts: str | None) -> Value:
+        """Return its value where its variables have these texts; errors as of `read`."""
+        for variable, text in zip(self.variables, texts, strict=True):
+            if text and not text.isspace():
+                return self._parsed(variable, text)
+        return self.default
 
-def _parsed(setting: Setting, *values: str | bytes | None) -> Value:
-    """Return what a setting is when its variables have these values."""
-    for variable, value in zip(setting.variables, values, strict=True):
-        text = os.fsdecode(value or "")
-        if not text.strip():
-            continue
+    def _parsed(self, variable: str, text: str) -> Value:
         try:
-            return setting.parse(text)
+            return self.parse(text)
         except (ValueError, KeyError, OverflowError):
-            raise InvalidSettingError(f"{variable}={text[:64]!r}: expected {setting.expected}.") from None
-    return setting.default
+            raise InvalidSettingError(f"{variable}={text[:64]!r}: expected {self.expected}.") from None
 
 
 SETTINGS: dict[str, Setting] = {
@@ -272,20 +246,93 @@ SETTINGS: dict[str, Setting] = {
 }  # fmt: skip
 
 
-class _Settings(ModuleType):
-    """This module, with its settings as attributes: by `__getattr__` finding them takes twice as long."""
-
-
-for _name, _setting in SETTINGS.items():
-    setattr(_Settings, _name, _setting)
-sys.modules[__name__].__class__ = _Settings
-
-
 def __getattr__(name: str) -> Value:
-    setting = SETTINGS.get(name.replace("MMMEDIA_", "VLLM_", 1))
+    setting = SETTINGS.get(name) or SETTINGS.get(name.replace("MMMEDIA_", "VLLM_", 1))
     if setting is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return setting.read()
+
+
+class CacheSettings(NamedTuple):
+    """Where bytes are cached, and how many; see `cache_settings`.
+
+    Attributes:
+        directory: that of the cache; empty for no cache.
+        max_bytes: what its entries may count together.
+        ttl_seconds: the life of an entry, from its download.
+    """
+
+    directory: str
+    max_bytes: int
+    ttl_seconds: float
+
+
+class FetchSettings(NamedTuple):
+    """What a fetch goes by: the settings as they were when its request began; see `fetch_settings`.
+
+    Attributes:
+        attempts: how many to make in all.
+        allow_redirects: follow redirects.
+        max_download_bytes: of one download; `None` for no limit.
+        revalidate: ask servers whether expired entries of the cache are still good.
+    """
+
+    attempts: int
+    allow_redirects: bool
+    max_download_bytes: int | None
+    revalidate: bool
+
+
+def cache_settings() -> CacheSettings:
+    """Return where and how bytes are cached from now on.
+
+    Raises:
+        InvalidSettingError: (a `ValueError`) a variable's text can't be read.
+    """
+    return _cache_settings_of(*map(os.environ.get, _CACHE_VARIABLES))
+
+
+def fetch_settings() -> FetchSettings:
+    """Return what a fetch that begins now goes by.
+
+    Raises:
+        InvalidSettingError: (a `ValueError`) a variable's text can't be read.
+
+    >>> fetch_settings().max_download_bytes
+    268435456
+    """
+    return _fetch_settings_of(*map(os.environ.get, _FETCH_VARIABLES))
+
+
+_CACHE_SETTINGS = ("VLLM_MEDIA_CACHE", "VLLM_MEDIA_CACHE_MAX_SIZE_MB", "VLLM_MEDIA_CACHE_TTL_HOURS")
+_FETCH_SETTINGS = (
+    "VLLM_MEDIA_FETCH_MAX_RETRIES",
+    "VLLM_MEDIA_URL_ALLOW_REDIRECTS",
+    "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB",
+    "VLLM_MEDIA_CACHE_REVALIDATE",
+)
+_CACHE_VARIABLES, _FETCH_VARIABLES = (
+    tuple(variable for name in names for variable in SETTINGS[name].variables)
+    for names in (_CACHE_SETTINGS, _FETCH_SETTINGS)
+)
+
+
+def _values(names: tuple[str, ...], texts: tuple[str | None, ...]) -> "list[Any]":
+    """Return the values of settings when their variables have these texts."""
+    return [SETTINGS[name].value_of(*texts[2 * at : 2 * at + 2]) for at, name in enumerate(names)]
+
+
+@functools.lru_cache(maxsize=16)  # which texts mean what, never what they are
+def _cache_settings_of(*texts: str | None) -> CacheSettings:
+    directory, megabytes, hours = _values(_CACHE_SETTINGS, texts)
+    return CacheSettings(directory, megabytes * 1024 * 1024, hours * 3600.0)
+
+
+@functools.lru_cache(maxsize=16)
+def _fetch_settings_of(*texts: str | None) -> FetchSettings:
+    attempts, allow_redirects, megabytes, revalidate = _values(_FETCH_SETTINGS, texts)
+    max_download_bytes = megabytes * 1024 * 1024 if megabytes > 0 else None
+    return FetchSettings(attempts, allow_redirects, max_download_bytes, revalidate)
 
 
 def __dir__() -> list[str]:

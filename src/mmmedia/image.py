@@ -1,18 +1,39 @@
-"""Pixel modes and sizes of PIL images."""
+"""Pixel modes, depths and sizes of PIL images."""
 
 import math
 from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError
 
 WHITE = (255, 255, 255)
 
 # Modes whose pixels are numbers of colours: their mean is no colour.
 _INDEXED_MODES = ("1", "P", "PA")
-_TRANSPARENCY_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa")
+_TRANSPARENCY_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "I;16")
 _ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+# Greys of more than 8 bits. Pillow's own conversions clamp them: all above 255 becomes white.
+_DEEP_MODES: Final = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_BLOCK: Final = 1 << 20  # pixels that are scaled at a time, as 64-bit numbers
+
+
+class Depth(NamedTuple):
+    """What the numbers of a deep grey image mean.
+
+    Attributes:
+        black: the sample that is black.
+        white: the sample that is white; below `black` where zero is white.
+        decoded: what the decoder makes of a sample of `white`; it scales by that. `None`: it does not.
+    """
+
+    black: int
+    white: int
+    decoded: int | None = None
 
 
 def rgba_to_rgb(image: Image.Image, background_color: Sequence[int] = WHITE) -> Image.Image:
@@ -35,7 +56,11 @@ def rgba_to_rgb(image: Image.Image, background_color: Sequence[int] = WHITE) -> 
 def convert_image_mode(image: Image.Image, to_mode: str) -> Image.Image:
     """Convert an image to another mode.
 
-    The same mode gives the same object back. RGBA becomes RGB over white. The rest is Pillow's `convert`.
+    The same mode gives the same object back. RGBA becomes RGB over white. Greys of 16 and 32 bits are scaled,
+    by `to_8_bits`. The rest is Pillow's `convert`.
+
+    Raises:
+        InvalidArgumentError: (a `ValueError`) floats, which have no scale, are to become something else.
 
     >>> grey = Image.new("L", (2, 2))
     >>> convert_image_mode(grey, "L") is grey, convert_image_mode(grey, "RGB").mode
@@ -45,6 +70,16 @@ def convert_image_mode(image: Image.Image, to_mode: str) -> Image.Image:
         return image
     if image.mode == "RGBA" and to_mode == "RGB":
         return rgba_to_rgb(image)
+    if not is_deep(to_mode) and envs.MMMEDIA_COMPAT != "0.20":
+        if image.mode == "F":
+            raise InvalidArgumentError(
+                "pixels that are floating-point numbers have no scale that says what is white; "
+                "load them with image_mode=None, and scale them"
+            )
+        if is_deep(image.mode):
+            image = to_8_bits(image)
+            if image.mode == to_mode:
+                return image
     if image.mode == "P" and isinstance(image.info.get("transparency"), bytes) and "A" not in to_mode.upper():
         # Without alpha Pillow drops the transparency of a palette, and warns; dropped first, it doesn't.
         image = image.copy()
@@ -55,20 +90,99 @@ def convert_image_mode(image: Image.Image, to_mode: str) -> Image.Image:
 def flatten_alpha(image: Image.Image, background_color: Sequence[int] = WHITE) -> Image.Image:
     """Composite whatever transparency an image has over a plain background.
 
-    Knows alpha channels (RGBA, LA, PA) and transparency entries (palette, RGB, grey). An image without any
-    is returned as it is, else the result is RGB.
+    Knows alpha channels (RGBA, LA, PA, premultiplied or not) and transparency entries (palette, RGB, grey of
+    any depth). An image without any is returned as it is, else the result is RGB.
 
     >>> flatten_alpha(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0))
     (255, 255, 255)
     """
     if image.mode not in _TRANSPARENCY_MODES or not image.has_transparency_data:
         return image
+    if is_deep(image.mode):
+        image = to_8_bits(image)
+    if image.mode == "La":
+        image = image.convert("LA")
     return rgba_to_rgb(image if image.mode == "RGBA" else image.convert("RGBA"), background_color)
 
 
 def has_alpha_channel(mode: str) -> bool:
     """Whether images of this mode have an alpha channel."""
     return mode in _ALPHA_MODES
+
+
+def is_deep(mode: str) -> bool:
+    """Whether images of this mode have more than 8 bits a sample: integers of 16 and 32 bits, and floats."""
+    return mode == "F" or mode in _DEEP_MODES
+
+
+def to_8_bits(image: Image.Image, depth: Depth | None = None) -> Image.Image:
+    """Scale a grey image of 16 or 32 bits to 8, rounded to nearest.
+
+    Args:
+        image: an image of integers, of a mode such as I;16 or I.
+        depth: what its numbers mean; `None`: all 16 bits count, and of 32 as many as `depth_of` finds.
+
+    Returns:
+        An image of mode L, or LA where one grey is declared transparent. What else is known of the image
+        (EXIF data, profile) goes on.
+
+    >>> to_8_bits(Image.new("I;16", (1, 1), 0x8080)).getpixel((0, 0))
+    128
+    """
+    samples = np.asarray(image)
+    grey = Image.fromarray(scale_to_8_bits(samples, depth or depth_of(samples)))
+    info = dict(image.info)
+    key = info.pop("transparency", None)
+    if isinstance(key, int):
+        grey.putalpha(Image.fromarray(np.where(samples == key, np.uint8(0), np.uint8(255))))
+    grey.info = info
+    return grey
+
+
+def depth_of(samples: npt.NDArray[np.integer[Any]]) -> Depth:
+    """Return what integers mean of which nothing is known but their type and themselves.
+
+    Unsigned numbers of 16 bits range over all of them. Those of 32 bits, which no camera makes, are a wide
+    container: they have the least of 8, 16 and 32 bits that holds them all. Signed numbers range from zero
+    where none is below.
+
+    >>> depth_of(np.uint16([7])), depth_of(np.int32([0, 65535])), depth_of(np.int16([-1, 9]))
+    (Depth(black=0, white=65535, decoded=None), Depth(black=0, white=65535, decoded=None), \
+Depth(black=-32768, white=32767, decoded=None))
+    """
+    kind = np.iinfo(samples.dtype)
+    lowest, highest = int(samples.min()), int(samples.max())
+    if lowest < 0:
+        bits = 16 if kind.bits == 16 or (lowest >= -(1 << 15) and highest < 1 << 15) else 32
+        return Depth(-(1 << bits - 1), (1 << bits - 1) - 1)
+    if kind.bits == 16 or highest > 0xFFFF:
+        return Depth(0, int(kind.max))
+    return Depth(0, 0xFF if highest <= 0xFF else 0xFFFF)
+
+
+def scale_to_8_bits(samples: npt.NDArray[np.integer[Any]], depth: Depth) -> npt.NDArray[np.uint8]:
+    """Scale integers ``(height, width)`` to 0..255, black to 0 and white to 255, rounded to nearest.
+
+    >>> scale_to_8_bits(np.uint16([[0, 2048, 4095]]), Depth(0, 4095))
+    array([[  0, 128, 255]], dtype=uint8)
+    """
+    scaled = np.empty(samples.shape, np.uint8)
+    rows = max(1, _BLOCK // max(1, samples.shape[1]))
+    by_table = samples.dtype.kind == "u" and samples.dtype.itemsize == 2
+    table = _scale(np.arange(1 << 16), depth) if by_table else None
+    for start in range(0, len(samples), rows):
+        block = samples[start : start + rows]
+        scaled[start : start + rows] = _scale(block, depth) if table is None else table[block]
+    return scaled
+
+
+def _scale(samples: npt.NDArray[np.integer[Any]], depth: Depth) -> npt.NDArray[np.uint8]:
+    """The same by arithmetic."""
+    exact = samples.astype(np.float64)
+    if depth.decoded is not None:
+        exact = np.rint(exact * depth.white / depth.decoded)
+    scaled = np.rint((exact - depth.black) * 255 / (depth.white - depth.black))
+    return np.clip(scaled, 0, 255).astype(np.uint8)
 
 
 def rescale_image_size(image: Image.Image, size_factor: float, transpose: int = -1) -> Image.Image:

@@ -4,19 +4,18 @@ Where prometheus-client is installed (``pip install mmmedia[metrics]``), downloa
 cache and the pools are counted in its default registry, from the first use on or from `register`. Where it
 is not, every function here does nothing.
 
-`METRICS` says what there is; `docs/metrics.md` explains it. Events are counted as they happen. What other
-modules count anyhow (the cache, the ways through the video decoders, queues) is read when Prometheus asks.
+`METRICS` says what there is; `docs/metrics.md` explains it. Events are counted as they happen. What others
+count anyhow (the cache, the ways through the video decoders, queues) is read when Prometheus asks: who has
+such a number registers it here by `register_gauge`, or several at once by `register_source`.
 """
 
-import contextlib
 import functools
 import logging
 import sys
 import threading
 import time
 from asyncio import CancelledError
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -27,8 +26,7 @@ from mmmedia.errors import (
     MediaError,
     RefusedURLError,
 )
-from mmmedia.hops import waiting as waiting_hops
-from mmmedia.slots import waiting as waiting_downloads
+from mmmedia.work.fork import afresh_in_child
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -121,60 +119,56 @@ class _Metrics:
         return Histogram(name, meaning, labels, buckets=buckets)
 
 
-class _Downloading:
-    """One download, from its first attempt to its end."""
+class Sample(NamedTuple):
+    """One number of a metric.
 
-    __slots__ = ("_metrics", "_sink", "_started")
+    Attributes:
+        name: of the metric, one of `METRICS`.
+        labels: a value for each of its labels.
+        value: the number, of a counter the total since the process began.
+    """
 
-    def __init__(self, metrics: _Metrics, sink: IO[bytes]) -> None:
-        self._metrics, self._sink = metrics, sink
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-        self._metrics.in_flight.inc()
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._metrics.in_flight.dec()
-        self._metrics.seconds.observe(time.perf_counter() - self._started)
-        if error is None:
-            self._metrics.succeeded.inc()
-            self._metrics.bytes.inc(self._sink.tell())
-        else:
-            self._metrics.downloads.labels(failure(error)).inc()
+    name: str
+    labels: tuple[str, ...]
+    value: float
 
 
-class _Decoding:
-    """One decode."""
+_sources: list[Callable[[], Iterable[Sample]]] = []
 
-    __slots__ = ("_metrics", "_modality", "_started")
 
-    def __init__(self, metrics: _Metrics, modality: str) -> None:
-        self._metrics, self._modality = metrics, modality
+def register_source(read: Callable[[], Iterable[Sample]]) -> None:
+    """Have `read` called whenever Prometheus asks, from any thread, for numbers that are counted elsewhere.
 
-    def __enter__(self) -> None:
-        _decode.path = ""
-        self._started = time.perf_counter()
+    Args:
+        read: takes no argument; no two sources give samples of the same name and labels.
+    """
+    _sources.append(read)
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            seconds = time.perf_counter() - self._started
-            self._metrics.decoded(self._modality, _decode.path).observe(seconds)
-        else:
-            self._metrics.failures.labels(self._modality).inc()
+
+def register_gauge(name: str, read: Callable[[], float], *labels: str) -> None:
+    """Have `read` called whenever Prometheus asks, from any thread, for the value of one metric.
+
+    Args:
+        name: of the metric, one of `METRICS`.
+        read: takes no argument.
+        labels: a value for each label of the metric.
+    """
+    register_source(lambda: (Sample(name, labels, read()),))
 
 
 class _Collector:
-    """Reads what other modules count, as far as they are loaded."""
+    """Reads what others count."""
 
     def describe(self) -> "Iterable[Metric]":
         return ()  # without it, the registry would collect once to learn the names
 
     def collect(self) -> "Iterator[Metric]":
         families: dict[str, Any] = {}
-        for name, labels, value in self._samples():
-            if name not in families:
-                families[name] = self._family(name)
-            families[name].add_metric(labels, value)
+        for read in tuple(_sources):
+            for name, labels, value in read():
+                if name not in families:
+                    families[name] = self._family(name)
+                families[name].add_metric(labels, value)
         yield from families.values()
 
     @staticmethod
@@ -183,30 +177,6 @@ class _Collector:
 
         kind, meaning, labels, _ = METRICS[name]
         return (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(name, meaning, labels=labels)
-
-    @staticmethod
-    def _samples() -> Iterator[tuple[str, list[str], float]]:
-        if cache := sys.modules.get("mmmedia.cache"):
-            for directory, stats in cache.all_stats().items():
-                for name in ("hits", "misses", "puts", "evictions", "expiries", "corruptions"):
-                    yield f"mmmedia_cache_{name}_total", [directory], getattr(stats, name)
-                yield "mmmedia_cache_bytes", [directory], stats.bytes
-                yield "mmmedia_cache_entries", [directory], stats.entries
-        if decoders := sys.modules.get("mmmedia.video.decoders.stats"):
-            stats = decoders.decode_stats()
-            for path, count in stats.paths.items():
-                yield "mmmedia_video_decodes_total", [path], count
-            yield "mmmedia_video_frames_wanted_total", [], stats.frames_wanted
-            yield "mmmedia_video_frames_decoded_total", [], stats.frames_decoded
-        if connector := sys.modules.get("mmmedia.media.connector"):
-            pool = vars(connector).get("global_thread_pool")
-            # Nothing public tells how long the queue of an executor is.
-            queue = getattr(pool, "_work_queue", None)
-            queued = queue.qsize() if queue is not None else 0
-            yield "mmmedia_pool_queue_length", ["loading"], max(queued, waiting_hops())
-            yield "mmmedia_pool_queue_length", ["downloads"], waiting_downloads()
-        if pools := sys.modules.get("mmmedia.video.decoders.pool"):
-            yield "mmmedia_pool_queue_length", ["video"], pools.decode_pool.queue_length
 
 
 class _Decode(threading.local):
@@ -218,7 +188,15 @@ class _Decode(threading.local):
 _decode = _Decode()
 _lock = threading.Lock()
 _made: list[_Metrics | None] = []
-_nothing = contextlib.nullcontext()
+
+
+def _start_afresh() -> None:
+    """Give a forked child a lock of its own: another thread of its parent may have held this one."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+
+
+afresh_in_child(_start_afresh)
 
 
 def _metrics() -> _Metrics | None:
@@ -249,10 +227,53 @@ def register() -> bool:
     return _metrics() is not None
 
 
-def downloading(sink: IO[bytes]) -> AbstractContextManager[None]:
-    """Count what is done inside as one download, of what is in `sink` at the end."""
-    metrics = _metrics()
-    return _nothing if metrics is None else _Downloading(metrics, sink)
+class downloading:  # noqa: N801  # reads as what it does
+    """Count what is done inside the block as one download, of what is in `sink` at the end."""
+
+    __slots__ = ("_metrics", "_sink", "_started")
+
+    def __init__(self, sink: IO[bytes]) -> None:
+        self._metrics = _made[0] if _made else _metrics()
+        self._sink = sink
+
+    def __enter__(self) -> None:
+        if self._metrics is not None:
+            self._started = time.perf_counter()
+            self._metrics.in_flight.inc()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._metrics is None:
+            return
+        self._metrics.in_flight.dec()
+        self._metrics.seconds.observe(time.perf_counter() - self._started)
+        if error is None:
+            self._metrics.succeeded.inc()
+            self._metrics.bytes.inc(self._sink.tell())
+        else:
+            self._metrics.downloads.labels(failure(error)).inc()
+
+
+class decoding:  # noqa: N801  # reads as what it does
+    """Count what is done inside the block as one decode by `media_io`."""
+
+    __slots__ = ("_metrics", "_modality", "_started")
+
+    def __init__(self, media_io: object) -> None:
+        self._metrics = _made[0] if _made else _metrics()
+        self._modality = getattr(type(media_io), "modality", "other")
+
+    def __enter__(self) -> None:
+        _decode.path = ""
+        self._started = time.perf_counter()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._metrics is None:
+            return
+        if error is None:
+            seconds = time.perf_counter() - self._started
+            self._metrics.decoded(self._modality, _decode.path).observe(seconds)
+        else:
+            self._metrics.failures.labels(self._modality).inc()
 
 
 def count_retry(error: BaseException) -> None:
@@ -261,37 +282,15 @@ def count_retry(error: BaseException) -> None:
         metrics.retries.labels(failure(error)).inc()
 
 
-def decoding(media_io: object) -> AbstractContextManager[None]:
-    """Count what is done inside as one decode by `media_io`."""
-    metrics = _metrics()
-    kind: Any = type(media_io)
-    return _nothing if metrics is None else _Decoding(metrics, _modality(kind))
-
-
 def note_decode_path(path: str) -> None:
     """Say which way the decode under way in this thread took."""
     _decode.path = path
 
 
-class _Refusals:
-    """Counts an error that ends the block, if it is a refusal."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, MediaError) and (reason := refusal(error)) and (metrics := _metrics()):
-            metrics.refusals.labels(reason).inc()
-
-
-_refusals = _Refusals()
-
-
-def counting_refusals() -> AbstractContextManager[None]:
-    """Count a refusal that what is done inside raises."""
-    return _refusals
+def count_refusal(error: MediaError) -> None:
+    """Count an error that ends a request, if it is a refusal."""
+    if (reason := refusal(error)) and (metrics := _metrics()):
+        metrics.refusals.labels(reason).inc()
 
 
 def refusal(error: MediaError) -> str:
@@ -331,13 +330,3 @@ def failure(error: BaseException) -> str:
     if aiohttp:
         network.append(aiohttp.ClientError)
     return "connection" if isinstance(error, tuple(network)) else "error"
-
-
-@functools.lru_cache(maxsize=64)
-def _modality(media_io: type) -> str:
-    """Return what a media IO loads: that of ours which it is, or derives from."""
-    for ancestor in media_io.__mro__:
-        package, _, module = ancestor.__module__.rpartition(".")
-        if package == "mmmedia.media" and module in ("image", "audio", "video"):
-            return f"{module}_embedding" if "Embedding" in ancestor.__name__ else module
-    return "other"

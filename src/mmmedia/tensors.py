@@ -21,6 +21,7 @@ import numpy as np
 from mmmedia import envs
 from mmmedia._quiet import quiet
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError, MediaError
+from mmmedia.work.fork import afresh_in_child
 
 if TYPE_CHECKING:
     import torch
@@ -243,6 +244,14 @@ def _load_torch(data: bytes) -> "torch.Tensor":
 _torch_lock = threading.Lock()
 
 
+def _begin_afresh() -> None:
+    global _torch_lock  # noqa: PLW0603
+    _torch_lock = threading.Lock()
+
+
+afresh_in_child(_begin_afresh)
+
+
 def _checked(sparse: "torch.Tensor") -> "torch.Tensor":
     """Return the same sparse tensor made anew, from the same parts, its indices checked."""
     import torch
@@ -449,7 +458,7 @@ def _declared(result: Any) -> _Declared:
 
 
 def _are_flags(metadata: list[Any]) -> bool:
-    """Whether the last arguments are at most one dict of flags, such as that of conjugation."""
+    """Say whether the last arguments are at most one dict of flags, such as that of conjugation."""
     return len(metadata) <= 1 and all(
         type(flags) is dict and set(flags) <= {"conj", "neg"} and set(map(type, flags.values())) <= {bool}
         for flags in metadata

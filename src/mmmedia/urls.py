@@ -33,15 +33,6 @@ _HOST_NAME = re.compile(
     r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 )
 _NUMERIC_LABEL = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)")
-_SHORT = 512
-_BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-_IPV4 = re.compile(rf"{_BYTE}(?:\.{_BYTE}){{3}}", re.ASCII)
-# In its normal form already, whoever reads it: most URLs are.
-_PLAIN = re.compile(
-    rf"(https?)://({_HOST_NAME.pattern})(?::([0-9]{{1,5}}))?"
-    r"((?:/(?!\.{1,2}(?:/|\?|$))[A-Za-z0-9._~-]*)+(?:\?[A-Za-z0-9._~=&+-]*)?)?",
-    re.ASCII,
-)
 
 
 def url_scheme(url: str) -> str:
@@ -101,8 +92,8 @@ class HTTPURL:
         return f"{self.scheme}://{host}{port}{self.target}"
 
 
-def parse_http_url(url: str) -> HTTPURL:
-    r"""Read an HTTP URL.
+def parse_http_url(url: str | HTTPURL) -> HTTPURL:
+    r"""Read an HTTP URL; one that was read already is returned as it is.
 
     What urllib3 reads, narrowed: a backslash ends the authority, non-ASCII names become IDNA, the forms in
     which resolvers accept an IPv4 address (`127.1`, `0x7f000001`) become the address they mean. The fragment
@@ -118,13 +109,8 @@ def parse_http_url(url: str) -> HTTPURL:
     >>> str(parse_http_url("http://0x7f.1\\@good.example/"))
     'http://127.0.0.1/%5C@good.example/'
     """
-    # One fetch asks for the same reading at several places; what is long is not kept.
-    return _parse_short(url) if len(url) <= _SHORT else _parse_http_url(url)
-
-
-def _parse_http_url(url: str) -> HTTPURL:
-    if (plain := _plain_http_url(url)) is not None:
-        return plain
+    if isinstance(url, HTTPURL):
+        return url
 
     from urllib3.exceptions import LocationParseError
     from urllib3.util import parse_url
@@ -155,22 +141,6 @@ def _parse_http_url(url: str) -> HTTPURL:
     path = parsed.path or "/"
     target = path if parsed.query is None else f"{path}?{parsed.query}"
     return HTTPURL(scheme, host, port, target, _basic(parsed.auth) if parsed.auth else None)
-
-
-def _plain_http_url(url: str) -> HTTPURL | None:
-    """Read a URL that is in its normal form already, `None` if it is not."""
-    match = _PLAIN.fullmatch(url)
-    if match is None:
-        return None
-    scheme, host, port_text, target = match.groups()
-    port = int(port_text) if port_text else _DEFAULT_PORTS[scheme]
-    is_name = len(host) <= 253 and not _NUMERIC_LABEL.fullmatch(host.rpartition(".")[2])
-    if not (is_name or _IPV4.fullmatch(host)) or not 0 < port < 65536 or len(url) > MAX_URL_LENGTH:
-        return None
-    return HTTPURL(scheme, host, port, target or "/")
-
-
-_parse_short = functools.lru_cache(maxsize=4096)(_parse_http_url)
 
 
 def _normal_host(host: str, invalid: Callable[[str], Exception], *, percent: bool = False) -> str:
@@ -232,9 +202,14 @@ def next_hop(url: HTTPURL, status: int, location: str | None) -> HTTPURL:
     return parse_http_url(goal)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class DomainList:
-    """The hosts that an operator admits; see `domain_list`, which gives the same object for the same list."""
+    """The hosts that an operator admits; see `domain_list`.
+
+    Attributes:
+        names: hosts.
+        parents: endings of hosts, each with the dot that it begins with.
+    """
 
     names: frozenset[str]
     parents: tuple[str, ...]
@@ -250,7 +225,7 @@ class DomainList:
 
     def check(self, host: str) -> None:
         """Raise `RefusedURLError` (a `ValueError`) for a host not on a list that has entries."""
-        if self and host not in self:
+        if (self.names or self.parents) and host not in self:
             raise RefusedURLError(
                 f"The URL must be from one of the allowed domains ({self}), not {host!r}; "
                 "see allowed_media_domains.",

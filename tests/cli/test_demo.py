@@ -20,7 +20,7 @@ from mmmedia.cli import app, scene
 from mmmedia.cli.demo import Served, serve
 from mmmedia.cli.sheet import Row, contact_sheet
 from mmmedia.connections import HTTPConnection
-from mmmedia.video.decoders.threads import IDLE
+from mmmedia.work.threads import IDLE
 
 
 def run(*arguments: str):

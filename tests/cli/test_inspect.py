@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -45,12 +44,14 @@ def sound(audio_format: str = "WAV", channels: int = 2) -> bytes:
 
 
 def array() -> bytes:
+    pytest.importorskip("torch")
     file = io.BytesIO()
     np.save(file, np.zeros((3, 4), np.float16))
     return file.getvalue()
 
 
 def archive() -> bytes:
+    torch = pytest.importorskip("torch")
     file = io.BytesIO()
     torch.save(torch.zeros(2, 5, dtype=torch.bfloat16), file)
     return file.getvalue()
@@ -144,6 +145,20 @@ def test_a_sampler_that_would_refuse_says_so(monkeypatch: pytest.MonkeyPatch) ->
     assert ["error" in pick for pick in found["samplers"]] == [False, False, True, False]
     assert "VLLM_MAX_VIDEO_DECODE_BYTES" in found["samplers"][2]["error"]
     assert "VLLM_MAX_VIDEO_DECODE_BYTES" in run(data_url(clip())).stdout.replace("\n", "")
+
+
+class _Pinned(type(Path())):
+    """A path that opens another file than the one that its name leads to by now."""
+
+    def __fspath__(self) -> str:
+        return str(self.with_name("checked.png"))
+
+
+def test_reads_the_very_file_that_was_checked(tmp_path: Path) -> None:
+    """A path made anew from the one that is given would lead to what lies there now."""
+    (tmp_path / "checked.png").write_bytes(picture())
+    (tmp_path / "name.png").write_bytes(sound())
+    assert InspectIO().load_file(_Pinned(tmp_path / "name.png"))["kind"] == "image"
 
 
 def test_a_sequence_of_pictures() -> None:

@@ -298,8 +298,7 @@ def test_what_soundfile_cannot_write(media, audio_format):
 
 
 def test_audio_embeddings_round_trip():
-    import torch
-
+    torch = pytest.importorskip("torch")
     embedding = torch.randn(3, 8).to(torch.bfloat16)
     loader = AudioEmbeddingMediaIO()
     assert torch.equal(loader.load_base64("", loader.encode_base64(embedding)), embedding)

@@ -17,7 +17,6 @@ from fsspec.registry import known_implementations
 from PIL import Image
 
 from mmmedia import connections
-from mmmedia.budget import MediaBudget
 from mmmedia.connections import HTTPConnection, http_status
 from mmmedia.errors import (
     InvalidArgumentError,
@@ -31,8 +30,11 @@ from mmmedia.errors import (
     RemoteFileError,
     RemoteFileNotFoundError,
 )
+from mmmedia.media.buckets import NEVER, bucket_list, parse_object_url
+from mmmedia.media.budget import MediaBudget
 from mmmedia.media.connector import MEDIA_CONNECTOR_REGISTRY, MediaConnector
-from mmmedia.media.fsspec_connector import NEVER, FsspecConnector, bucket_list, parse_object_url
+from mmmedia.media.fsspec_connector import FsspecConnector
+from support.forking import holds_in_child
 from support.plain import Plain
 from support.server import Server, reply
 
@@ -427,10 +429,7 @@ assert "fsspec" not in sys.modules
 
 
 def test_a_forked_child_has_readers_of_its_own(store: MemoryFileSystem) -> None:
-    from mmmedia.media import fsspec_connector
-
-    _sync(FsspecConnector(allowed_buckets=OPEN), "memory://open/a.bin")
-    assert fsspec_connector._readers._executor is not None
-    fsspec_connector._readers._forget()
-    assert _sync(FsspecConnector(allowed_buckets=OPEN), "memory://open/a.bin") == b"open"
+    load = FsspecConnector(allowed_buckets=OPEN).load_from_url
+    assert load("memory://open/a.bin", Plain()) == b"open"
+    assert holds_in_child(lambda: load("memory://open/a.bin", Plain()) == b"open")
     assert connections.global_http_connection

@@ -24,10 +24,10 @@ def _encoded(image_format: str, mode: str = "RGB", **options: Any) -> bytes:
     return file.getvalue()
 
 
-def _exif() -> Image.Exif:
+def _exif(orientation: int = 1) -> Image.Exif:
     exif = Image.Exif()
     exif[0x010E] = "a picture"
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     return exif
 
 
@@ -81,6 +81,7 @@ def _fetch(url: str) -> Any:
     "body",
     [
         JPEG,
+        _encoded("JPEG", exif=_exif(6)),
         _encoded("PNG"),
         _encoded("PNG", "RGBA"),
         _encoded("PNG", "P"),

@@ -9,7 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
@@ -332,6 +331,7 @@ class TestEmbedding:
     def test_round_trip(self, tmp_path: Path) -> None:
         """A tensor goes through base64, bytes and a file."""
         media_io = VideoEmbeddingMediaIO()
+        torch = pytest.importorskip("torch")
         tensor = torch.arange(24, dtype=torch.float32).reshape(2, 3, 4)
         text = media_io.encode_base64(tensor)
         path = tmp_path / "embedding.pt"

@@ -17,6 +17,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError
 from mmmedia.media.base import MediaWithBytes
+from mmmedia.media.image import ImageMediaIO
 from mmmedia.pipeline import (
     CLIP_MEAN,
     CLIP_STD,
@@ -421,3 +422,24 @@ def test_preprocessing_needs_no_transformers():
         "assert 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_picture_of_the_media_io_is_taken_as_it_is() -> None:
+    """That is the layer that turns, scales and composites; done here again, it would be done twice."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.new("LA", (6, 4), (0, 100))
+    picture.paste((0, 255), (0, 0, 3, 4))
+    file = io.BytesIO()
+    picture.save(file, "PNG", exif=exif)
+    loaded = ImageMediaIO().load_bytes(file.getvalue())
+    assert loaded.size == (4, 6)
+    preprocess = ImagePreprocessor(ExactSize(6, 4), rescale=None)
+    assert np.array_equal(preprocess([loaded])[0].permute(1, 2, 0), np.asarray(loaded))
+
+
+def test_a_deep_picture_of_a_caller_is_scaled() -> None:
+    """All above 255 of 65535 was white."""
+    ramp = Image.fromarray(np.linspace(0, 65_535, 64, dtype=np.uint16).reshape(8, 8))
+    preprocess = ImagePreprocessor(ExactSize(8, 8), rescale=None)
+    assert preprocess([ramp]).mean() == pytest.approx(127.5, abs=1)

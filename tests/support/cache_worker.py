@@ -1,4 +1,4 @@
-"""A process that uses a cache directory: python cache_worker.py hammer|die|fork DIRECTORY ..."""
+"""A process that uses a cache directory: python cache_worker.py COMMAND DIRECTORY ..., as at the end."""
 
 import errno
 import os
@@ -6,9 +6,10 @@ import random
 import signal
 import sys
 import threading
+from contextlib import AbstractContextManager
 from typing import Any
 
-from mmmedia.cache import MediaCache
+from mmmedia.cache import MediaCache, files, get_media_cache
 
 BUDGET = 10 * 4096
 LIFE = 3600
@@ -58,8 +59,6 @@ def die(directory: str, call: str, number: str) -> None:
             plain(arguments[0], arguments[1][: len(arguments[1]) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
 
-    if call == "replace":  # only what is in the way of a file without a name takes that call
-        open_cache(directory).put(url(int(number)), body(int(number)))
     setattr(os, call, killed)
     open_cache(directory).put(url(int(number)), body(int(number)))
 
@@ -93,10 +92,51 @@ def fork(directory: str) -> None:
     sys.stdout.write(f"{failures}\n")
 
 
+def held(lock: AbstractContextManager[object]) -> None:
+    """Have a thread hold a lock for as long as this process lives."""
+    is_held = threading.Event()
+
+    def hold() -> None:
+        with lock:
+            is_held.set()
+            threading.Event().wait()
+
+    threading.Thread(target=hold, daemon=True).start()
+    is_held.wait()
+
+
+def fork_midst(directory: str, lock: str) -> None:
+    """Fork while another thread holds a lock for good: the child must be able to do everything."""
+    files._LOCK_PATIENCE_SECONDS = 0.05
+    cache = get_media_cache(directory, BUDGET, LIFE)
+    assert cache
+    cache.put(url(0), body(0))
+    held({"directory": cache._shared.locked(), "counters": cache._shared._counts_lock}[lock])
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # a child that hangs on a lock dies of it
+        same, other = get_media_cache(directory, BUDGET, LIFE), get_media_cache(directory, BUDGET, 1)
+        is_well = same is cache and other and other.put(url(1), body(1)) and same.get(url(0)) == body(0)
+        cache.evict()
+        os._exit(0 if is_well and cache.stats.puts == 2 and not cache.check() else 1)
+    sys.stdout.write(f"{os.waitpid(child, 0)[1]}\n")
+    sys.stdout.flush()
+
+
+def orphan(directory: str) -> None:
+    """Hold the directory, and fork a child that lives on until its input ends."""
+    cache = open_cache(directory)
+    cache.put(url(0), body(0))
+    held(cache._shared.locked())
+    if os.fork():
+        threading.Event().wait()
+    os.write(1, b"child\n")
+    os.read(0, 1)
+    os._exit(0)
+
+
 if __name__ == "__main__":
     name, *rest = sys.argv[1:]
     if os.environ.get("WITHOUT_ATTRIBUTES"):
         forbid_attributes()
-    if os.environ.get("WITHOUT_UNNAMED"):
-        del os.O_TMPFILE
-    {"hammer": hammer, "die": die, "fork": fork}[name](*rest)
+    {"hammer": hammer, "die": die, "fork": fork, "fork_midst": fork_midst, "orphan": orphan}[name](*rest)

@@ -5,18 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from mmmedia.video.decoders import bitstreams
+from mmmedia.video import decoders
+from mmmedia.video.decoders.bitstreams import structure
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "video-decoding.md"
-DECODERS = Path(bitstreams.__file__).parent
+DECODERS = Path(decoders.__file__).parent
 
 
 def reasons() -> set[str]:
-    """What the code can refuse with: constants of `bitstreams`, and literals everywhere else."""
-    found = {value for name, value in vars(bitstreams).items() if name.isupper() and isinstance(value, str)}
-    for module in ("bitstreams", "eligible", "seek", "read"):
-        text = (DECODERS / f"{module}.py").read_text(encoding="utf-8")
+    """What the code can refuse with: constants of `structure`, and literals everywhere else."""
+    found = {value for name, value in vars(structure).items() if name.isupper() and isinstance(value, str)}
+    for module in DECODERS.rglob("*.py"):
+        text = module.read_text(encoding="utf-8")
         found.update(re.findall(r'CannotSeekError\("([^"]+)"\)', text))
         found.update(re.findall(r'reason = "([^"]+)"', text))
     eligible = (DECODERS / "eligible.py").read_text(encoding="utf-8")

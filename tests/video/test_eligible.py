@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmmedia.video.decoders import index
-from mmmedia.video.decoders.bitstreams import CannotSeekError
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.eligible import CONTAINERS, PIXEL_FORMATS, Reference, judge
-from mmmedia.video.decoders.index import NO_PTS, NOT_FOUND, PacketIndex
+from mmmedia.video.decoders.packets import index
+from mmmedia.video.decoders.packets.index import NO_PTS, NOT_FOUND, PacketIndex
 from support import corpus
 from support.clips import clip
 

@@ -21,7 +21,7 @@ from mmmedia.video import (
     VideoSourceMetadata,
     VideoTargetMetadata,
 )
-from mmmedia.video.decoders import bitstreams
+from mmmedia.video.decoders.bitstreams.h264_sets import is_progressive_h264
 from support.captures import ScriptedCapture, numbers, read_plainly
 from support.clips import clip, read_number
 
@@ -670,6 +670,6 @@ class TestInterlaced:
     @pytest.mark.parametrize("container", ["mp4", "mov", "matroska"])
     def test_progressive_needs_no_second_look(self, container: str) -> None:
         """What says in its configuration that it is progressive is not decoded twice."""
-        assert bitstreams.is_progressive_h264(clip(container=container))
-        assert not bitstreams.is_progressive_h264(clip(container=container, options={"x264-params": "tff=1"}))
-        assert not bitstreams.is_progressive_h264(clip(container="mpegts"))
+        assert is_progressive_h264(clip(container=container))
+        assert not is_progressive_h264(clip(container=container, options={"x264-params": "tff=1"}))
+        assert not is_progressive_h264(clip(container="mpegts"))

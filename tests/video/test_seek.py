@@ -26,9 +26,11 @@ from mmmedia.video import (
     VideoLoader,
     decode_stats,
 )
-from mmmedia.video.decoders import eligible, index, plan, pool, seek
-from mmmedia.video.decoders.bitstreams import CannotSeekError
+from mmmedia.video.decoders import eligible, plan, seek
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
+from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.seek import SeekPlan
+from mmmedia.work import jobs
 from support import corpus
 from support.captures import ScriptedCapture, read_plainly
 from support.clips import clip, read_number
@@ -545,7 +547,7 @@ class TestConcurrency:
         with pytest.raises(CannotSeekError, match="at will"):
             seek.execute(made, frames)
         assert len(fed) <= 15
-        assert pool.decode_pool.queue_length == 0
+        assert jobs.decode_pool.queue_length == 0
 
 
 class TestPyAV:

@@ -5,7 +5,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +22,7 @@ from mmmedia import envs
 from mmmedia.cache import MediaCache, get_media_cache
 from mmmedia.cli import scene
 from mmmedia.cli.sheet import Row, contact_sheet
+from mmmedia.cli.words import one_line, shortened
 from mmmedia.errors import InvalidArgumentError, MediaError
 from mmmedia.media.connector import MediaConnector
 
@@ -35,7 +36,7 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Fetched:
+class FetchedTwice:
     """What came of fetching one URL twice.
 
     Attributes:
@@ -78,7 +79,7 @@ def demo(
     try:
         _run(output)
     except (MediaError, OSError) as error:  # requests' errors are OSErrors
-        typer.echo(f"mmmedia: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"mmmedia: {one_line(str(error))}", err=True)
         raise typer.Exit(1) from None
 
 
@@ -157,7 +158,7 @@ def serve(files: Mapping[str, Served]) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _cache() -> Iterator[MediaCache]:
-    """The cache that the settings name; else one in a directory that is gone afterwards."""
+    """Give the cache that the settings name; else one in a directory that is gone afterwards."""
     limits = envs.VLLM_MEDIA_CACHE_MAX_SIZE_MB * 1024 * 1024, envs.VLLM_MEDIA_CACHE_TTL_HOURS * 3600.0
     cache = get_media_cache(envs.VLLM_MEDIA_CACHE, *limits) if envs.VLLM_MEDIA_CACHE else None
     if cache is not None:
@@ -173,7 +174,7 @@ def _cache() -> Iterator[MediaCache]:
 
 
 def _no_proxy() -> contextlib.AbstractContextManager[None]:
-    """No proxy stands between this process and itself."""
+    """See that no proxy stands between this process and itself."""
     return _environment(no_proxy="127.0.0.1", NO_PROXY="127.0.0.1")
 
 
@@ -192,7 +193,7 @@ def _environment(**variables: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _fetch_all(address: str, cache: MediaCache) -> Iterator[Fetched]:
+def _fetch_all(address: str, cache: MediaCache) -> Iterator[FetchedTwice]:
     """Fetch the photo, the sound, and the clip once for each sampler, under URLs of their own."""
     connector = _connector({})
     yield _fetch_twice("photo.jpg", f"{address}/photo.jpg", {}, connector.fetch_image, cache)
@@ -209,11 +210,11 @@ def _connector(media_io_kwargs: dict[str, dict[str, Any]]) -> MediaConnector:
 
 def _fetch_twice(
     name: str, url: str, options: Mapping[str, Any], fetch: Callable[[str], Any], cache: MediaCache
-) -> Fetched:
+) -> FetchedTwice:
     _, cold_ms = _timed(fetch, url)
     hits = cache.stats.hits
     media, cached_ms = _timed(fetch, url)
-    return Fetched(name, url, options, media, cold_ms, cached_ms, cache.stats.hits - hits)
+    return FetchedTwice(name, url, options, media, cold_ms, cached_ms, cache.stats.hits - hits)
 
 
 def _timed(fetch: Callable[[str], Any], url: str) -> tuple[Any, float]:
@@ -222,7 +223,7 @@ def _timed(fetch: Callable[[str], Any], url: str) -> tuple[Any, float]:
     return media, (time.perf_counter() - start) * 1000
 
 
-def _table(results: list[Fetched], files: Mapping[str, Served]) -> Table:
+def _table(results: list[FetchedTwice], files: Mapping[str, Served]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False)
     table.add_column("media")
     table.add_column("as loaded")
@@ -266,17 +267,7 @@ def _described(media: Any) -> str:
     return "\n".join([f"[green]{array.shape}[/] {array.dtype}", *(f"[dim]{line}[/]" for line in lines)])
 
 
-def shortened(numbers: Sequence[int], most: int = 9) -> str:
-    """Return numbers as text, the middle of many left out.
-
-    >>> shortened(range(192))
-    '0 1 2 3 4 5 6 7 … 191'
-    """
-    shown = [str(number) for number in numbers]
-    return " ".join(shown if len(shown) <= most else [*shown[: most - 1], "…", shown[-1]])
-
-
-def _sheet(results: list[Fetched]) -> Image.Image:
+def _sheet(results: list[FetchedTwice]) -> Image.Image:
     clips = [result for result in results if result.options]
     rows = []
     for result in clips:

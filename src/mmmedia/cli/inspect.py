@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmmedia import containers, envs
-from mmmedia.cli.demo import shortened
+from mmmedia.cli.words import amount, joined, one_line, shortened
 from mmmedia.errors import InvalidMediaError, MediaError
 from mmmedia.media.base import MediaIO, decode_base64
 from mmmedia.media.connector import MediaConnector
@@ -57,7 +57,7 @@ def inspect(
 
 def _inspect(source: str, media_io: "InspectIO") -> Report:
     is_url = "://" in source or url_scheme(source) in {"data", "file"}
-    shown = _one_line(redact_url(source) if is_url else source)
+    shown = one_line(redact_url(source) if is_url else source)
     try:
         url = source if is_url else Path(source).absolute().as_uri()
         # Whoever types a path at a terminal may read it.
@@ -65,14 +65,8 @@ def _inspect(source: str, media_io: "InspectIO") -> Report:
         report = connector.load_from_url(url, media_io, fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT)
     except Exception as error:  # whatever is wrong with one source, the others are looked at
         logger.debug("%s", shown, exc_info=True)
-        return {"source": shown, "error": _one_line(str(error)) or type(error).__name__}
+        return {"source": shown, "error": one_line(str(error)) or type(error).__name__}
     return {"source": shown, **report}
-
-
-def _one_line(text: str) -> str:
-    """Return text that may stand in a line of a terminal, whatever it holds."""
-    text = " ".join(text.encode("utf-8", "replace").decode().split())
-    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 class InspectIO(MediaIO[Report]):
@@ -128,31 +122,34 @@ class InspectIO(MediaIO[Report]):
 
     def load_file(self, filepath: Path) -> Report:
         """Report on a file."""
-        return self.load_bytes(Path(filepath).read_bytes())
+        return self.load_bytes(filepath.read_bytes())  # as given: a path made of it may be another file
 
     def _describe_container(self, data: bytes) -> Report:
-        with containers.open_av(data) as container:
+        admitted = containers.admit(data)
+        with containers.open_av(admitted) as container:
             name, audio = container.format.name, _audio_track(container)
             videos = [
                 stream
                 for stream in container.streams.video
                 if not stream.disposition & stream.disposition.attached_pic
             ]
-        return self._describe_video(data, name, audio) if videos else _describe_audio(data)
+        return self._describe_video(admitted, name, audio) if videos else _describe_audio(data)
 
-    def _describe_video(self, data: bytes, container: str, audio: Report | None) -> Report:
-        from mmmedia.video.decoders import index
+    def _describe_video(
+        self, admitted: containers.Admitted[bytes], container: str, audio: Report | None
+    ) -> Report:
+        from mmmedia.video.decoders.packets import index
         from mmmedia.video.loaders import OpenCVVideoBackend
         from mmmedia.video.samplers import VideoSourceMetadata
 
         # One frame is decoded, which shows that it can be, and gives the numbers that samplers are given.
-        frames, metadata = OpenCVVideoBackend.load_bytes(data, num_frames=1)
+        frames, metadata = OpenCVVideoBackend.load_bytes(admitted.data, num_frames=1)
         source = VideoSourceMetadata(metadata["total_num_frames"], metadata["fps"], metadata["duration"])
-        packets = index.build(data)
+        packets = index.build(admitted)
         height, width = frames.shape[1:3]
         return {
             "kind": "video",
-            "bytes": len(data),
+            "bytes": len(admitted.data),
             "container": container,
             "codec": packets.codec,
             "pixel_format": packets.pix_fmt,
@@ -168,7 +165,7 @@ class InspectIO(MediaIO[Report]):
         }
 
     def _picks(self, source: "VideoSourceMetadata", size: tuple[int, int]) -> list[Report]:
-        """What each loader would pick, or why it would not."""
+        """Return what each loader would pick, or why it would not."""
         uniform = {
             "frame_sample_mode": "uniform_last_frame",
             "max_fps": self.fps,
@@ -196,12 +193,12 @@ def _pick(loader: str, options: Report, source: "VideoSourceMetadata", size: tup
         indices = sampler.compute_frames_index_to_sample(source, target, **options)
         check_size(*size, len(indices))
     except MediaError as error:
-        return {**report, "error": _one_line(str(error))}
+        return {**report, "error": one_line(str(error))}
     return {**report, "count": len(indices), "indices": indices}
 
 
 def _container_of(data: bytes) -> tuple[str | None, InvalidMediaError | None]:
-    """The name of a container, or why FFmpeg is not shown these bytes."""
+    """Return the name of a container, or why FFmpeg is not shown these bytes."""
     try:
         return containers.identify(data), None
     except InvalidMediaError as refusal:
@@ -209,7 +206,7 @@ def _container_of(data: bytes) -> tuple[str | None, InvalidMediaError | None]:
 
 
 def _looks_like_picture(data: bytes) -> bool:
-    """Whether a format of Pillow takes these bytes for its own, so that it knows best what is wrong."""
+    """Say whether a format of Pillow takes these bytes for its own, so that it knows best what is wrong."""
     from PIL import Image
 
     Image.init()
@@ -276,7 +273,7 @@ def _describe_audio(data: bytes) -> Report:
 
 
 def _sound_format(data: bytes) -> Report:
-    """The container, codec and channels, from the library that reads it."""
+    """Return the container, codec and channels, from the library that reads it."""
     import soundfile
 
     try:
@@ -338,43 +335,27 @@ def _print(report: Report) -> None:
 
 
 def _facts(report: Report) -> dict[str, str]:
-    """The lines of a report: a name and what there is to say."""
+    """Return the lines of a report: a name and what there is to say."""
     size = f"{report['width']} x {report['height']} pixels" if "width" in report else ""
-    facts = {report["kind"]: _joined(_amount(report["bytes"]), report.get("container"), report.get("format"))}
+    facts = {report["kind"]: joined(amount(report["bytes"]), report.get("container"), report.get("format"))}
     if report["kind"] == "image":
         pages = f"{report['frames']} pictures" if report["frames"] > 1 else ""
-        facts["picture"] = _joined(size, f"mode {report['mode']}", pages)
+        facts["picture"] = joined(size, f"mode {report['mode']}", pages)
     elif report["kind"] == "embedding":
-        facts["tensor"] = _joined(" x ".join(map(str, report["shape"])) or "scalar", report["dtype"])
+        facts["tensor"] = joined(" x ".join(map(str, report["shape"])) or "scalar", report["dtype"])
     elif report["kind"] == "audio":
         facts["sound"] = _sound(report)
-        facts["length"] = _joined(f"{report['duration']:.2f} s", f"{report['samples']} samples")
+        facts["length"] = joined(f"{report['duration']:.2f} s", f"{report['samples']} samples")
     else:
-        facts["picture"] = _joined(size, report["codec"], report.get("pixel_format"))
+        facts["picture"] = joined(size, report["codec"], report.get("pixel_format"))
         rate = [f"{report['fps']:.6g} a second", f"{report['duration']:.2f} s"] if "fps" in report else []
-        facts["frames"] = _joined(str(report["frames"]), *rate)
+        facts["frames"] = joined(str(report["frames"]), *rate)
         if "key_frames" in report:
-            facts["key frames"] = _joined(str(len(report["key_frames"])), shortened(report["key_frames"]))
+            facts["key frames"] = joined(str(len(report["key_frames"])), shortened(report["key_frames"]))
             facts["sound"] = _sound(report["audio"]) if report["audio"] else "none"
     return facts
 
 
 def _sound(track: Mapping[str, Any]) -> str:
     channels = {1: "mono", 2: "stereo"}.get(track["channels"], f"{track['channels']} channels")
-    return _joined(track["codec"], f"{track['sampling_rate']} Hz", channels)
-
-
-def _joined(*facts: str | None) -> str:
-    return " · ".join(fact for fact in facts if fact)
-
-
-def _amount(size: int) -> str:
-    """Bytes as people read them.
-
-    >>> _amount(82), _amount(281_127), _amount(3_500_000)
-    ('82 bytes', '281.1 kB', '3.5 MB')
-    """
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} bytes"
+    return joined(track["codec"], f"{track['sampling_rate']} Hz", channels)

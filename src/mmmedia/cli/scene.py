@@ -237,7 +237,7 @@ def _inside(distance: Floats, soft: float) -> Floats:
 
 
 def _waves(x: Floats, seed: int, height: float) -> Floats:
-    """A sum of waves, each shorter and lower than the one before."""
+    """Return a sum of waves, each shorter and lower than the one before."""
     phases = np.random.default_rng(seed).uniform(0, 2 * math.pi, 6)
     waves = [np.sin(x * (3.1 * 1.93**k) + phase) / 1.9**k for k, phase in enumerate(phases)]
     line: Floats = (np.sum(waves, axis=0) * height * 0.6).astype(np.float32)
@@ -245,7 +245,7 @@ def _waves(x: Floats, seed: int, height: float) -> Floats:
 
 
 def _colors(hour: float) -> list[Floats]:
-    """The palette at an hour, float32 (3,) each, from the entries before and after it."""
+    """Return the palette at an hour, float32 (3,) each, from the entries before and after it."""
     hours = [entry[0] for entry in _PALETTE]
     table = np.array([entry[1] for entry in _PALETTE])  # (hours, roles, 3)
     return [
@@ -293,7 +293,7 @@ def _with_clock(pixels: Pixels, hour: float) -> Pixels:
 
 
 def _voice() -> Floats:
-    """Vowels as harmonics of a voice's pitch, each as loud as the vowel's formants make it."""
+    """Return vowels as harmonics of a voice's pitch, each as loud as the vowel's formants make it."""
     # The first three formants in Hz, and how long each vowel lasts; no formants: silence.
     vowels = (
         ((730, 1090, 2440), 0.34), ((530, 1840, 2480), 0.28), ((270, 2290, 3010), 0.36), ((), 0.14),

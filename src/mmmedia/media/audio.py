@@ -18,11 +18,10 @@ import numpy.typing as npt
 
 from mmmedia import envs
 from mmmedia.audio import resample_audio_librosa
-from mmmedia.containers import open_av
+from mmmedia.containers import missing_bytes, open_av
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError
 from mmmedia.media.base import MediaIO, decode_base64, encode_base64
 from mmmedia.media.embedding import EmbeddingMediaIO
-from mmmedia.truncation import missing_bytes
 
 if TYPE_CHECKING:
     import av
@@ -72,6 +71,8 @@ class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
     ((800,), dtype('float32'), 16000)
     """
 
+    modality = "audio"
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__()
         self.kwargs = kwargs
@@ -118,6 +119,8 @@ class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
 
 class AudioEmbeddingMediaIO(EmbeddingMediaIO):
     """Loads an audio embedding, a dense tensor on the CPU."""
+
+    modality = "audio_embedding"
 
 
 def load_audio(path: AudioSource, *, sr: float | None = 22050, mono: bool = True) -> tuple[Waveform, float]:

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +61,12 @@ class MediaIO(ABC, Generic[T]):
     """Loads one kind of media to `T` from bytes, from base64 text or from a file.
 
     Subclasses name the loaded type: ``class MyIO(MediaIO[MyType])``.
+
+    Attributes:
+        modality: what kind of media it loads, by which decodes are counted in `mmmedia.metrics`.
     """
+
+    modality: ClassVar[str] = "other"
 
     @classmethod
     def merge_kwargs(
@@ -91,7 +96,10 @@ class MediaIO(ABC, Generic[T]):
 
     @abstractmethod
     def load_file(self, filepath: Path) -> T:
-        """Load from a file."""
+        """Load from a file.
+
+        The connector does not: it reads the file that it has checked, and calls `load_bytes`.
+        """
 
 
 def decode_base64(data: str | bytes) -> bytes:

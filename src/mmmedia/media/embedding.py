@@ -34,9 +34,7 @@ class EmbeddingMediaIO(MediaIO["torch.Tensor"]):
         Raises:
             OSError: the file can't be read, and all that `load_bytes` raises.
         """
-        # Not by way of a new Path: the connector's own leads through the file that it has checked.
-        with open(filepath, "rb") as file:  # noqa: PTH123
-            return load_tensor(file.read(), suffix=Path(filepath).suffix)
+        return load_tensor(Path(filepath).read_bytes(), suffix=Path(filepath).suffix)
 
     def encode_base64(self, media: "torch.Tensor") -> str:
         """Return a ``torch.save`` archive of the tensor as base64."""

@@ -1,279 +1,26 @@
 """The connector "fsspec": objects of buckets (`s3://`, `gs://`, `az://`, `hf://`, …) beside HTTP URLs.
 
 It is chosen by ``VLLM_MEDIA_CONNECTOR=fsspec``, needs ``pip install mmmedia[fsspec]`` and the package of
-each store (s3fs, gcsfs, adlfs, huggingface-hub), and reads only from buckets that the operator listed:
-requests are made with the credentials of this process, which strangers must not lend themselves.
-
-Credentials and endpoints are those that the stores' packages find by themselves, or what fsspec's own
-configuration says (``FSSPEC_S3_ENDPOINT_URL``, ``~/.config/fsspec/``).
+each store (s3fs, gcsfs, adlfs, huggingface-hub), and reads only from buckets that the operator listed.
 """
 
-import asyncio
 import functools
-import io
 import os
-import re
-import threading
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError as FutureTimeoutError
-from dataclasses import dataclass
-from typing import Any, NamedTuple
-from urllib.parse import unquote
+from typing import Any
 
-from mmmedia import envs, metrics
-from mmmedia.budget import MediaBudget
-from mmmedia.connections import HTTPConnection, RetryPlan, global_http_connection
-from mmmedia.errors import (
-    InvalidArgumentError,
-    InvalidURLError,
-    LimitExceededError,
-    MediaError,
-    MissingPackageError,
-    RefusedURLError,
-    RemoteFileDeniedError,
-    RemoteFileError,
-    RemoteFileNotFoundError,
+from mmmedia import envs
+from mmmedia.connections import HTTPConnection, global_http_connection
+from mmmedia.media.buckets import (
+    OWN_SCHEMES,
+    ObjectConnection,
+    ObjectURL,
+    bucket_list,
+    parse_object_url,
 )
-from mmmedia.media.connector import MEDIA_CONNECTOR_REGISTRY, Budget, MediaConnector
-from mmmedia.urls import MAX_URL_LENGTH, redact_url, url_scheme
-
-READ_THREADS = 32
-"""Objects that are read at a time, in threads of their own: a slow store must not hold up decoding."""
-
-_OWN_SCHEMES = frozenset({"http", "https", "data", "file"})
-NEVER = frozenset(
-    {
-        # Files of this machine; and the web, which has rules of its own.
-        *_OWN_SCHEMES, "local", "asynclocal",
-        # What wraps another source, chosen by the rest of the URL or by arguments.
-        "simplecache", "filecache", "blockcache", "cached", "dir", "zip", "tar", "libarchive", "reference",
-        "generic", "asyncwrapper", "async_wrapper", "chained",
-        # Hosts and repositories, not buckets.
-        "ftp", "sftp", "ssh", "smb", "webhdfs", "webdav", "hdfs", "arrow_hdfs", "jlab", "jupyter", "git",
-        "github", "gist", "dask", "dbfs", "root", "dvc", "lakefs", "dropbox", "gdrive", "gmail",
-    }
-)  # fmt: skip
-"""Schemes of fsspec that are refused, whatever is listed."""
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?P<path>(?P<bucket>[^/?#\s\\]+)(?:/(?P<key>.*))?)")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-
-class ObjectURL(NamedTuple):
-    """A URL that names an object: the scheme in small letters, and bucket and key as fsspec takes them."""
-
-    scheme: str
-    path: str
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.path}"
-
-
-def parse_object_url(url: str) -> ObjectURL:
-    """Read the URL of an object.
-
-    Raises:
-        InvalidURLError: (a `ValueError`) no such URL.
-        RefusedURLError: (a `ValueError`) a chained URL, a scheme of `NEVER`, dots that lead elsewhere.
-
-    >>> parse_object_url("S3://photos/2026/a cat.jpg")
-    ObjectURL(scheme='s3', path='photos/2026/a cat.jpg')
-    """
-    shown = redact_url(url)
-    if len(url) > MAX_URL_LENGTH or _CONTROL.search(url):
-        raise InvalidURLError(f"Invalid object URL: too long, or control characters: {shown!r}.")
-    if "::" in url:
-        raise RefusedURLError(f"Chained URLs are refused: {shown!r}.", reason="bucket")
-    scheme = url_scheme(url)
-    if scheme in NEVER:
-        raise RefusedURLError(f"Refused scheme {scheme!r}: it names no bucket: {shown!r}.", reason="bucket")
-    match = _URL.fullmatch(url)
-    if match is None or not match["key"] or match["key"].endswith("/"):
-        raise InvalidURLError(f"Invalid object URL; expected <scheme>://<bucket>/<key>: {shown!r}.")
-    if {".", ".."} & set(re.split(r"[/\\]", unquote(match["path"]))):
-        raise RefusedURLError(f"An object's key must not have '.' or '..' in it: {shown!r}.", reason="bucket")
-    return ObjectURL(scheme, match["path"])
-
-
-@dataclass(frozen=True, slots=True)
-class BucketList:
-    """The buckets that an operator admits; see `bucket_list`."""
-
-    prefixes: tuple[str, ...]
-
-    def check(self, url: ObjectURL) -> None:
-        """Raise `RefusedURLError` (a `ValueError`) for an object that is not below one of them."""
-        if not str(url).startswith(self.prefixes):
-            raise RefusedURLError(
-                f"Refused {redact_url(str(url))!r}: it is in none of the allowed buckets "
-                f"({', '.join(self.prefixes) or 'none'}); see VLLM_MEDIA_ALLOWED_BUCKETS.",
-                reason="bucket",
-            )
-
-
-def bucket_list(entries: Iterable[str]) -> BucketList:
-    """Read a list of buckets: `s3://photos`, `gs://clips/public` for what is below, `hf://*` for all.
-
-    Raises:
-        InvalidArgumentError: (a `ValueError`) an entry of another form, or a scheme of `NEVER`.
-
-    >>> buckets = bucket_list(["s3://photos/public"])
-    >>> buckets.check(parse_object_url("s3://photos/public/cat.jpg"))
-    """
-    if isinstance(entries, str):
-        raise InvalidArgumentError(f"allowed_buckets must be a list of buckets, not {entries!r}.")
-    prefixes = []
-    for entry in entries:
-        match = _URL.fullmatch(entry)
-        scheme = url_scheme(entry)
-        if match is None or scheme in NEVER or "::" in entry or "*" in match["path"].removeprefix("*"):
-            raise InvalidArgumentError(
-                f"allowed_buckets: {entry!r} is no bucket; expected one such as 's3://photos' or 'hf://*'."
-            )
-        path = match["path"].rstrip("/")
-        prefixes.append(f"{scheme}://" if path == "*" else f"{scheme}://{path}/")
-    return BucketList(tuple(prefixes))
-
-
-class _Readers:
-    """The threads of this process that read objects; a forked one has none of its parent's."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
-        os.register_at_fork(after_in_child=self._forget)
-
-    def _forget(self) -> None:
-        self._lock = threading.Lock()
-        self._executor = None
-
-    def submit(self, url: str) -> "Future[bytes]":
-        with self._lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(READ_THREADS, "mmmedia-fsspec")
-            return self._executor.submit(read_object, url)
-
-
-_readers = _Readers()
-
-
-def read_object(url: str) -> bytes:
-    """Return the bytes of an object, which must be of an admitted bucket; the caller has checked that.
-
-    Raises:
-        LimitExceededError: (a `ValueError`) it is longer than the download limit; it is not read.
-        RemoteFileNotFoundError: (a `FileNotFoundError`) it is not there.
-        RemoteFileDeniedError: (a `PermissionError`) the store does not admit it.
-        RemoteFileError: (an `OSError`) any other failure of the store.
-        MissingPackageError: (an `ImportError`) fsspec or the store's package is not installed.
-    """
-    source = parse_object_url(url)
-    with metrics.downloading(sink := io.BytesIO()):
-        try:
-            _read(source, sink)
-        except MediaError:
-            raise
-        except ImportError as error:
-            raise MissingPackageError(
-                f"Reading {source.scheme}:// needs a package that is not installed: {error}."
-            ) from error
-        except FileNotFoundError as error:
-            raise RemoteFileNotFoundError(f"{redact_url(url)!r} does not exist.") from error
-        except PermissionError as error:
-            raise RemoteFileDeniedError(f"The store does not admit {redact_url(url)!r}.") from error
-        except Exception as error:  # each store's package has its own
-            # Its text may hold a signed URL or worse.
-            raise RemoteFileError(f"{redact_url(url)!r} can't be read: {type(error).__name__}.") from error
-    return sink.getvalue()
-
-
-def _read(source: ObjectURL, sink: io.BytesIO) -> None:
-    import fsspec
-
-    try:
-        fsspec.get_filesystem_class(source.scheme)
-    except ValueError:
-        raise MissingPackageError(f"No installed package makes fsspec read {source.scheme}://.") from None
-    filesystem = fsspec.filesystem(source.scheme)
-    filesystem.invalidate_cache(source.path)  # a listing kept from before may be out of date
-    info: Mapping[str, Any] = filesystem.info(source.path)
-    shown = redact_url(str(source))
-    if info.get("type", "file") != "file":
-        raise RemoteFileNotFoundError(f"{shown!r} is a {info['type']}, not an object.")
-    megabytes = envs.VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB
-    limit = megabytes * 1024 * 1024 if megabytes > 0 else None
-    size = info.get("size")
-    if size is None:
-        with filesystem.open(source.path, "rb") as file:
-            sink.write(file.read() if limit is None else file.read(limit + 1))
-        _check_size(shown, sink.tell(), limit)
-        return
-    _check_size(shown, size, limit)
-    if size > 0:  # stores refuse a range of nothing
-        sink.write(filesystem.cat_file(source.path, start=0, end=size))
-    if sink.tell() != size:
-        raise RemoteFileError(f"{shown!r} has {size} bytes, of which {sink.tell()} came.")
-
-
-def _check_size(shown: str, size: int, limit: int | None) -> None:
-    if limit is not None and size > limit:
-        raise LimitExceededError(
-            f"{shown!r} has more than {limit} bytes; VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
-        )
-
-
-class ObjectConnection:
-    """What the connector fetches through: objects by fsspec, all else by a connection for HTTP.
-
-    A read has as much time as all attempts of an HTTP fetch together; trying again is up to the store's own
-    package.
-
-    Args:
-        http: fetches HTTP URLs.
-    """
-
-    def __init__(self, http: HTTPConnection) -> None:
-        self.http = http
-
-    def get_bytes(self, url: str, *, timeout: float | None = None, allow_redirects: bool = True) -> bytes:
-        """Return the bytes behind a URL; errors as of `read_object`, and `TimeoutError`."""
-        if url_scheme(url) in _OWN_SCHEMES:
-            return self.http.get_bytes(url, timeout=timeout, allow_redirects=allow_redirects)
-        pending = _readers.submit(url)
-        seconds = _longest(timeout)
-        try:
-            return pending.result(seconds)
-        except FutureTimeoutError:
-            pending.cancel()
-            raise _too_long(url, seconds) from None
-
-    async def async_get_bytes(
-        self,
-        url: str,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109  # of one attempt
-        allow_redirects: bool = True,
-    ) -> bytes:
-        """Return the bytes behind a URL; see `get_bytes`."""
-        if url_scheme(url) in _OWN_SCHEMES:
-            return await self.http.async_get_bytes(url, timeout=timeout, allow_redirects=allow_redirects)
-        pending = asyncio.wrap_future(_readers.submit(url))
-        seconds = _longest(timeout)
-        try:
-            done, _ = await asyncio.wait({pending}, timeout=seconds)
-            if not done:
-                raise _too_long(url, seconds)
-            return pending.result()
-        finally:
-            pending.cancel()
-
-
-def _longest(timeout: float | None) -> float:
-    return RetryPlan(timeout, envs.VLLM_MEDIA_FETCH_MAX_RETRIES).bound_seconds
-
-
-def _too_long(url: str, seconds: float) -> TimeoutError:
-    return TimeoutError(f"{redact_url(url)!r} took more than {seconds:g} s; see VLLM_*_FETCH_TIMEOUT.")
+from mmmedia.media.budget import Budget, MediaBudget
+from mmmedia.media.connector import MEDIA_CONNECTOR_REGISTRY, MediaConnector
+from mmmedia.urls import url_scheme
 
 
 @functools.lru_cache(maxsize=16)
@@ -328,19 +75,13 @@ class FsspecConnector(MediaConnector):
             allowed_buckets = filter(None, map(str.strip, envs.VLLM_MEDIA_ALLOWED_BUCKETS.split(",")))
         self.allowed_buckets = bucket_list(allowed_buckets)
 
-    @staticmethod
-    def _is_http(url: str) -> bool:
-        if isinstance(url, str) and url_scheme(url) not in ("", *_OWN_SCHEMES):
-            return True
-        return MediaConnector._is_http(url)
+    def _remote(self, url: str) -> Any:
+        if not isinstance(url, str) or url_scheme(url) in ("", *OWN_SCHEMES):
+            return super()._remote(url)
+        source = parse_object_url(url)
+        self.allowed_buckets.check(source)
+        return source
 
-    def _assert_url_in_allowed_media_domains(self, url_spec: Any) -> None:
-        url = str(url_spec)
-        if url_scheme(url) in _OWN_SCHEMES:
-            super()._assert_url_in_allowed_media_domains(url)
-        else:
-            self.allowed_buckets.check(parse_object_url(url))
-
-    def _may_still_be_served(self, url: str) -> bool:
+    def _may_still_be_served(self, remote: Any) -> bool:
         # The list of buckets was looked at before the cache was.
-        return url_scheme(url) not in _OWN_SCHEMES or super()._may_still_be_served(url)
+        return isinstance(remote, ObjectURL) or super()._may_still_be_served(remote)

@@ -1,41 +1,41 @@
-"""`ImageMediaIO`, pictures as PIL images, and `ImageEmbeddingMediaIO`."""
+"""`ImageMediaIO`, pictures as PIL images, and `ImageEmbeddingMediaIO`.
+
+This is the layer that makes a picture what a person sees: upright, scaled to 8 bits a channel, and over the
+background where it is transparent. Whoever comes after it, `mmmedia.pipeline` too, relies on that and does
+none of it again. (`mmmedia.pipeline` also takes PIL images that a caller made, and makes RGB of those.)
+"""
 
 import io
-import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from PIL import IcoImagePlugin, Image, ImageFile, ImageOps
+from PIL import Image, ImageOps
 
 from mmmedia import envs
 from mmmedia._quiet import quiet
-from mmmedia.errors import (
-    InvalidArgumentError,
-    InvalidMediaError,
-    LimitExceededError,
-    MediaError,
-    UnsupportedMediaError,
-)
+from mmmedia.errors import InvalidArgumentError, MediaError, UnsupportedMediaError
 from mmmedia.image import (
     WHITE,
     convert_image_mode,
     flatten_alpha,
     has_alpha_channel,
+    is_deep,
     reduce_to_pixels,
     rgba_to_rgb,
     size_within,
 )
 from mmmedia.media.base import MediaIO, MediaWithBytes, decode_base64, encode_base64
+from mmmedia.media.depth import as_seen, stored
 from mmmedia.media.embedding import EmbeddingMediaIO
+from mmmedia.media.picture_files import brief, check_pixels, open_picture, refuse, without_large_texts
 
-# What Pillow hands to outside programs (EPS to Ghostscript, WMF to the system), to drivers that others
-# install (the stubs), or to itself again with any of these (IPTC opens what it carries).
-_REFUSED_FORMATS: Final = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC"})
 _ORIENTATION_TAG: Final = 0x0112
-_PNG_SIZE: Final = re.compile(rb"\x89PNG\r\n\x1a\n.{4}IHDR(.{4})(.{4})", re.DOTALL)
-_JPEG2000_SIZE: Final = re.compile(rb"\xff\x4f\xff\x51.{4}(.{4})(.{4})(.{4})(.{4})", re.DOTALL)
+# Where Pillow keeps EXIF and XMP data, from which it reads the orientation. TIFF it turns by itself.
+_ORIENTATION_SOURCES: Final = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
+_SCALING_DECODERS: Final = ("JPEG", "MPO")
+_KEPT_INFO: Final = ("exif", "icc_profile", "xmp")
 _TURNS: Final[dict[Any, Image.Transpose]] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -50,6 +50,8 @@ _TURNS: Final[dict[Any, Image.Transpose]] = {
 class ImageEmbeddingMediaIO(EmbeddingMediaIO):
     """Loads the embedding of an image; see `EmbeddingMediaIO`."""
 
+    modality = "image_embedding"
+
 
 class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
     """Loads pictures: fully decoded PIL images, together with the bytes they came from.
@@ -57,14 +59,17 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
     Of animations and of files with several pages the first picture is loaded.
 
     Args:
-        image_mode: the mode of the result; ``None`` keeps that of the file.
+        image_mode: the mode of the result; samples of 16 and 32 bits are scaled to the 8 bits of it.
+            ``None`` keeps mode, depth and transparency of the file.
         **kwargs: kept in the attribute `kwargs`. These are used, ``None`` counting as not given:
 
-            * ``rgba_background_color`` (default white): three integers 0..255; what RGBA is composited
-              over when it becomes RGB.
-            * ``exif_transpose`` (default off): turn the picture as its EXIF orientation says.
-            * ``flatten_alpha`` (default off): composite LA, PA and transparency entries of palettes, RGB
-              and grey as well, wherever `image_mode` has no alpha.
+            * ``rgba_background_color`` (default white): three integers 0..255; what is transparent is
+              composited over it.
+            * ``exif_transpose`` (default on; off with ``MMMEDIA_COMPAT=0.20``): turn the picture as its EXIF
+              orientation says.
+            * ``flatten_alpha`` (default on; off with ``MMMEDIA_COMPAT=0.20``): composite LA, PA and
+              transparency entries of palettes, RGB and grey as well as RGBA, wherever `image_mode` has no
+              alpha. Off, only RGBA is, when it becomes RGB.
             * ``max_pixels`` (default off): decode at the largest size of the same aspect whose area is at
               most this; JPEG at less cost than in full.
 
@@ -77,13 +82,16 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
     (10, 5)
     """
 
+    modality = "image"
+
     def __init__(self, image_mode: str | None = "RGB", **kwargs: Any) -> None:
         super().__init__()
         self.image_mode = image_mode
         self.kwargs = kwargs
         self.rgba_background_color = _color(kwargs.get("rgba_background_color"))
-        self.exif_transpose = _switch("exif_transpose", kwargs.get("exif_transpose"))
-        self.flatten_alpha = _switch("flatten_alpha", kwargs.get("flatten_alpha"))
+        is_right = envs.MMMEDIA_COMPAT != "0.20"
+        self.exif_transpose = _switch("exif_transpose", kwargs.get("exif_transpose"), is_right)
+        self.flatten_alpha = _switch("flatten_alpha", kwargs.get("flatten_alpha"), is_right)
         self.max_pixels = _count("max_pixels", kwargs.get("max_pixels"))
 
     def load_bytes(self, data: bytes) -> MediaWithBytes[Image.Image]:
@@ -111,9 +119,7 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
         Raises:
             OSError: the file can't be read, and all that `load_bytes` raises.
         """
-        # Not by way of a new Path: the connector's own leads through the file that it has checked.
-        with open(filepath, "rb") as file:  # noqa: PTH123
-            return self.load_bytes(file.read())
+        return self.load_bytes(Path(filepath).read_bytes())
 
     def encode_base64(
         self, media: Image.Image | MediaWithBytes[Image.Image], *, image_format: str = "PNG"
@@ -151,17 +157,35 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
     def _load(self, data: bytes) -> Image.Image:
         try:
             with quiet():
-                image = _open(data)
-                _check_pixels(*image.size)
-                if self.max_pixels is not None:
-                    # The decoder of JPEG gives 1/2, 1/4 and 1/8 for less than the whole; others ignore it.
-                    image.draft(None, size_within(image.size, self.max_pixels))
-                image.load()
-                return self._finish(image)
+                try:
+                    return self._decode(data)
+                except ValueError:
+                    smaller = without_large_texts(data)
+                    if smaller is data:
+                        raise
+                    return self._decode(smaller)
         except MediaError:
             raise
         except Exception as error:  # noqa: BLE001 what parsers raise on the bytes of a stranger is not listed
-            _refuse(_brief(error))
+            refuse(brief(error))
+
+    def _decode(self, data: bytes) -> Image.Image:
+        picture = open_picture(data)
+        check_pixels(*picture.size)
+        if self.max_pixels is not None and picture.format in _SCALING_DECODERS:
+            # The decoder of JPEG gives 1/2, 1/4 and 1/8 for less than the whole.
+            picture.draft(None, size_within(picture.size, self.max_pixels))
+        image: Image.Image = picture
+        if self.image_mode is None or is_deep(self.image_mode) or envs.MMMEDIA_COMPAT == "0.20":
+            picture.load()
+        else:
+            file = stored(picture, data)
+            picture.load()
+            image = as_seen(picture, file, data)
+        if not type(picture).__module__.startswith("PIL."):
+            check_pixels(*picture.size)  # libheif learns the size from the pixels
+            image = _plain(image)
+        return self._finish(image)
 
     def _finish(self, image: Image.Image) -> Image.Image:
         if self.exif_transpose:
@@ -171,94 +195,20 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
         try:
             return self._convert_image_mode(image)
         except ValueError as error:
-            _refuse(f"mode {image.mode} to {self.image_mode}: {_brief(error)}")
+            refuse(f"mode {image.mode} to {self.image_mode}: {brief(error)}")
 
 
-def _refuse(reason: str) -> NoReturn:
-    raise InvalidMediaError(f"Failed to load image: {reason}") from None
-
-
-def _brief(error: Exception) -> str:
-    text = str(error).strip().split("\n", 1)[0] or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-def _open(data: bytes) -> ImageFile.ImageFile:
-    """Read the header of a picture by the first of Pillow's formats that knows it.
-
-    `Image.open` itself would warn and raise by its own limit of pixels, which is one for the whole process,
-    and says of a broken picture only that it is none.
-    """
-    if not data:
-        _refuse("no data.")
-    reason = f"the {len(data)} bytes are of no format that is read."
-    beginning = data[:16]
-    for name in _format_names(beginning):
-        factory, accept = Image.OPEN[name]
-        try:
-            accepted = accept is None or accept(beginning)
-            if not accepted or isinstance(accepted, str):
-                reason = accepted or reason  # a text says which library is missing
-                continue
-            if name in _REFUSED_FORMATS:
-                reason = reason if accept is None else f"{name} is not read: Pillow leaves it to others."
-                continue
-            _check_icon_pixels(name, data)
-            image = factory(io.BytesIO(data), "")
-        except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as `Image.open` goes on
-            reason = reason if accept is None else f"broken {name}: {_brief(error)}"
-            continue
-        if any(tile[0] == "fits_gzip" for tile in image.tile):
-            _refuse("compressed FITS is not read: Pillow inflates it whatever its size.")
-        return image
-    _refuse(reason)
-
-
-def _format_names(beginning: bytes) -> Iterator[str]:
-    """Give the formats in the order in which Pillow asks them: the common ones, then all.
-
-    What begins as a JPEG is first taken for one. Those that come before would not have it, and most are.
-    """
-    Image.preinit()
-    tried: set[str] = set()
-    if beginning.startswith(b"\xff\xd8\xff") and "JPEG" in Image.OPEN:
-        tried.add("JPEG")
-        yield "JPEG"
-    for register_formats in (Image.preinit, Image.init):
-        register_formats()
-        for name in [name for name in Image.ID if name not in tried]:
-            tried.add(name)
-            yield name
-
-
-def _check_pixels(width: int, height: int) -> None:
-    pixels, limit = width * height, envs.VLLM_MAX_IMAGE_PIXELS
-    if pixels > limit > 0:
-        raise LimitExceededError(
-            f"The image has {width} x {height} = {pixels} pixels, more than the {limit} that "
-            f"VLLM_MAX_IMAGE_PIXELS allows."
-        )
-
-
-def _check_icon_pixels(format_name: str, data: bytes) -> None:
-    """Check the pictures inside an icon, which may be larger than it says, and which Pillow loads unasked."""
-    if format_name not in ("ICO", "ICNS"):
-        return
-    for width, height in _PNG_SIZE.findall(data):
-        _check_pixels(int.from_bytes(width), int.from_bytes(height))
-    for width, height, left, top in _JPEG2000_SIZE.findall(data):
-        _check_pixels(
-            int.from_bytes(width) - int.from_bytes(left), int.from_bytes(height) - int.from_bytes(top)
-        )
-    if format_name == "ICO":
-        for entry in IcoImagePlugin.IcoFile(io.BytesIO(data)).entry[:1]:
-            if data[entry.offset : entry.offset + 4] == b"\x28\0\0\0":  # a bitmap and, below it, its mask
-                width, height = struct.unpack_from("<ii", data, entry.offset + 4)
-                _check_pixels(abs(width), abs(height) // 2)
+def _plain(image: Image.Image) -> Image.Image:
+    """Return the picture without its reader, nor the thumbnails and depth maps that this hangs on it."""
+    plain = image.copy()
+    plain.info = {name: value for name in _KEPT_INFO if (value := image.info.get(name))}
+    return plain
 
 
 def _turned(image: Image.Image) -> Image.Image:
     """Return the image turned as its EXIF orientation says; EXIF data that can't be read says nothing."""
+    if _ORIENTATION_SOURCES.isdisjoint(image.info):
+        return image
     try:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG))
     except Exception:  # noqa: BLE001 broken EXIF data must not cost the picture
@@ -289,10 +239,12 @@ def _color(value: object) -> Sequence[int]:
     return value
 
 
-def _switch(name: str, value: object) -> bool:
-    if value is not None and not isinstance(value, bool):
+def _switch(name: str, value: object, default: bool) -> bool:
+    if value is None:
+        return default
+    if not isinstance(value, bool):
         raise InvalidArgumentError(f"{name} must be True or False, got {value!r:.64}.")
-    return bool(value)
+    return value
 
 
 def _count(name: str, value: object) -> int | None:

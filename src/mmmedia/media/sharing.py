@@ -2,6 +2,8 @@
 
 Everyone gets an object of its own, which is the same as if it had been decoded for it alone: whatever one
 does to it, nobody else's changes. The pixels are common to all until someone changes its own.
+
+500 requests for 50 pictures take a fifth of the CPU time (`benchmarks/connector.py --without`).
 """
 
 import enum
@@ -10,21 +12,26 @@ import operator
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from PIL import Image, ImagePalette
+from PIL import Image, ImagePalette, JpegImagePlugin, PngImagePlugin
 
 from mmmedia import envs
-from mmmedia.hops import holdable
 from mmmedia.media.base import MediaIO, MediaWithBytes
 from mmmedia.media.image import ImageMediaIO
-from mmmedia.media.lending import borrower, can_lend
+from mmmedia.work.calls import holdable
 
 if TYPE_CHECKING:
     import asyncio
 
-    from mmmedia.flight import Flight
-    from mmmedia.hops import Hops
+    from PIL._imaging import core
+
+    from mmmedia.work.calls import Calls
+    from mmmedia.work.flight import Flight
+
+    _Mixed = Image.Image
+else:
+    _Mixed = object
 
 _AT_A_TIME = 16
 """Copies that one thread makes before it hands them over; others make the next ones meanwhile."""
@@ -49,7 +56,7 @@ def decode_key(media_io: MediaIO[Any]) -> Hashable | None:
     if state.keys() != _OF_IMAGE_IO:
         return None
     mode, color, *others = _image_settings(state)
-    return (mode, tuple(color), *others, envs.VLLM_MAX_IMAGE_PIXELS)
+    return (mode, tuple(color), *others, envs.VLLM_MAX_IMAGE_PIXELS, envs.MMMEDIA_COMPAT)
 
 
 def twin_maker(media: Any) -> Callable[[], Any] | None:
@@ -83,22 +90,110 @@ def _image_maker(image: Image.Image) -> Callable[[], Image.Image]:
         raise _Unshareable
     # Not by `Image.copy`, which forgets the class, the format and what else was read from the file.
     state = vars(image).copy()
-    if "exif" in image.info:
+    if state.get("_exif") is not None:
         state["_exif"] = None  # it is read from there again, by who asks
     copied = [(name, value, copy) for name, value in state.items() if (copy := _copier(value)) is not None]
-    if can_lend(image):
-        kind = borrower(kind)
+    if is_lent := can_lend(image):
+        kind = _LENT[kind]
         copied = [each for each in copied if each[0] != "_im"]
 
     def make() -> Image.Image:
-        made = kind.__new__(kind)
+        made: Any = kind.__new__(kind)
         attributes = vars(made)
         attributes.update(state)
         for name, value, copy in copied:
             attributes[name] = copy(value)
-        return made
+        if is_lent:
+            made._lent = state["_im"]
+        return cast("Image.Image", made)
 
     return make
+
+
+class _Lent(_Mixed):
+    """A picture whose pixels others have too, until somebody changes it: mixed into a class of Pillow.
+
+    Pillow knows pictures that are `readonly`, as `Image.frombuffer` makes them: what changes one first gives
+    it pixels of its own. Such is this one, for as long as it has the pixels it was made with, and it closes
+    the ways around that which Pillow leaves: pixels set through `load`, `frombytes`, the pointer of `getim`,
+    a palette on its way into the pixels, and `thumbnail`, which says that pixels are its own without having
+    made them so. Its class stays what it is; it equals, copies and pickles as a picture of the class below.
+    """
+
+    # Not an attribute: those are of the picture as it was read.
+    __slots__ = ("_lent",)
+    _lent: "core.ImagingCore"
+
+    @property
+    def readonly(self) -> int:
+        """Whether the pixels are others' too, or of a buffer."""
+        return 1 if self._im is self._lent else getattr(self._im, "readonly", 0)
+
+    @readonly.setter
+    def readonly(self, readonly: int) -> None:
+        """Ignore it: what matters is whose the pixels are."""
+
+    def load(self) -> Any:
+        if self.readonly and self.palette is not None and self.palette.dirty:
+            self.im = self.im.copy()
+        access = super().load()
+        return _Pixels(self) if self.readonly else access
+
+    def frombytes(self, *args: Any, **kwargs: Any) -> None:
+        self._ensure_mutable()
+        super().frombytes(*args, **kwargs)
+
+    def getim(self) -> Any:
+        self._ensure_mutable()
+        return super().getim()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # In the form of later protocols, `pickle` insists on the class of the object itself.
+        return _as_plain(self).__reduce_ex__(1)
+
+    def __eq__(self, other: object) -> bool:
+        # By their classes, Pillow would find a picture different from an equal one of the class below.
+        return _as_plain(self).__eq__(_as_plain(other))
+
+    __hash__ = None  # type: ignore[assignment]  # as pictures have none
+
+
+class _Pixels:
+    """What `load` returns: access to single pixels, which gives the picture its own when one is set."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self._image = image
+
+    def __getitem__(self, at: tuple[int, int]) -> Any:
+        return self._image.im.pixel_access(1)[at]
+
+    def __setitem__(self, at: tuple[int, int], value: Any) -> None:
+        self._image._ensure_mutable()
+        self._image.im.pixel_access(0)[at] = value
+
+    getpixel, putpixel = __getitem__, __setitem__
+
+
+_LENT: dict[type[Image.Image], type[Image.Image]] = {
+    kind: type(kind.__name__, (_Lent, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+    for kind in (Image.Image, JpegImagePlugin.JpegImageFile, PngImagePlugin.PngImageFile)
+}
+"""Of these it is known which of their methods change pixels; animated ones compose frames in place."""
+
+
+def can_lend(image: Image.Image) -> bool:
+    """Say whether other pictures may have the pixels of this one in common."""
+    return type(image) in _LENT and not getattr(image, "is_animated", False)
+
+
+def _as_plain(image: object) -> object:
+    """Return a picture of the class below with the same pixels; anything else as it is."""
+    if not isinstance(image, _Lent):
+        return image
+    kind = cast("type[Image.Image]", type(image).__mro__[2])
+    plain = kind.__new__(kind)
+    vars(plain).update(vars(image))
+    return plain
 
 
 def _copier(value: Any) -> Callable[[Any], Any] | None:
@@ -139,12 +234,10 @@ class Request(Protocol):
     Attributes:
         future: where its object goes.
         has_budget: whether its errors may be its own.
-        deadline: when it waits for the download no longer, by the clock of its loop; `None` for no end.
     """
 
     future: "asyncio.Future[Any]"
     has_budget: bool
-    deadline: float | None
 
     def load(self) -> Any:
         """Decode for it alone."""
@@ -152,19 +245,16 @@ class Request(Protocol):
     def charge(self, media: Any, /) -> object:
         """Take what an object costs from its budgets before it is copied; raise if that is too much."""
 
-    def give_up(self) -> None:
-        """Have its error, as its deadline has come."""
-
 
 class SharedDecode:
     """The decode of one download, for those who ask for the same of it, from before it has come.
 
     Args:
-        hops: the threads that decode and copy.
+        calls: the threads that decode and copy.
     """
 
-    def __init__(self, hops: "Hops") -> None:
-        self._hops = hops
+    def __init__(self, calls: "Calls") -> None:
+        self._calls = calls
         self._lock = threading.Lock()
         self._waiting: deque[Request] = deque()
         self._is_open = False
@@ -174,46 +264,21 @@ class SharedDecode:
         self._make: Callable[[], Any] | None = None
         """Makes copies of that."""
         self._error: BaseException | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     def join(self, request: Request) -> None:
         """Let a request have the object, or the error, by way of its future; on the loop."""
         with self._lock:
             self._waiting.append(request)
-            if not self._is_open:
-                self._watch(request)
-                return
-            if self._threads:
+            if self._threads or not self._is_open:
                 return
             self._threads += 1
-        self._start(self._hops.start)
-
-    def _watch(self, request: Request) -> None:
-        """See to it that a request gives up in time: one timer serves all, as hardly any ever does."""
-        if request.deadline is None or (self._timer and self._timer.when() <= request.deadline):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = request.future.get_loop().call_at(request.deadline, self._give_up)
-
-    def _give_up(self) -> None:
-        """Have those give up whose time has come, and watch the others."""
-        timer, self._timer = self._timer, None
-        with self._lock:
-            waiting = () if self._is_open else tuple(self._waiting)
-        for request in waiting:
-            if timer is not None and request.deadline is not None and request.deadline <= timer.when():
-                request.give_up()
-            elif not request.future.done():
-                self._watch(request)
+        self._start()
 
     def open(self, flight: "Flight[Any]") -> None:
         """Begin, as the download has landed; on the loop of those who wait."""
         with self._lock:
             self._is_open, self._error = True, flight.error
             waiting = self._waiting
-            if self._timer is not None:
-                self._timer.cancel()
             if self._error is not None:
                 self._waiting = deque()
             elif waiting:
@@ -223,12 +288,12 @@ class SharedDecode:
                 if not request.future.done():
                     request.future.set_exception(holdable(self._error))
         elif waiting:
-            self._start(self._hops.start)
+            self._start()
 
-    def _start(self, start: Callable[[Callable[[], None]], None]) -> None:
+    def _start(self) -> None:
         """Set the thread to work that has just been counted."""
         try:
-            start(self._work)
+            self._calls.resolve(None, self._work)
         except BaseException as error:  # noqa: BLE001  # theirs who wait
             given_up: deque[Request] = deque()
             with self._lock:
@@ -236,12 +301,12 @@ class SharedDecode:
                 if not self._threads:
                     given_up, self._waiting = self._waiting, given_up
             for request in given_up:
-                self._hops.finish(request.future, None, error)
+                self._calls.finish(request.future, None, error)
 
     def _work(self) -> None:
         while requests := self._take(1 if self._make is None else _AT_A_TIME):
             if self._error is not None:
-                self._hops.finish(requests[0].future, None, self._error)
+                self._calls.finish(requests[0].future, None, self._error)
             elif self._make is None:
                 self._decode(requests[0])
             else:
@@ -263,25 +328,25 @@ class SharedDecode:
                 self._threads += 1
                 helps = True
         if helps:
-            self._start(self._hops.help)
+            self._start()
         return taken
 
     def _decode(self, request: Request) -> None:
         try:
             media = request.load()
         except BaseException as error:  # noqa: BLE001  # theirs to judge
-            self._hops.finish(request.future, None, error)
+            self._calls.finish(request.future, None, error)
             if not request.has_budget:
                 self._error = error
             return
         if (make := twin_maker(media)) is not None:  # the others may only be about to join
             self._original, media = media, make()
             self._make = make
-        self._hops.finish(request.future, media)
+        self._calls.finish(request.future, media)
 
     def _copy(self, request: Request, make: Callable[[], Any]) -> None:
         try:
             request.charge(self._original)
-            self._hops.finish(request.future, make())
+            self._calls.finish(request.future, make())
         except BaseException as error:  # noqa: BLE001  # theirs to judge
-            self._hops.finish(request.future, None, error)
+            self._calls.finish(request.future, None, error)

@@ -23,6 +23,8 @@ Frames = npt.NDArray[Any]
 class VideoEmbeddingMediaIO(EmbeddingMediaIO):
     """Loads a video embedding: a `torch.Tensor`, dense, on the CPU."""
 
+    modality = "video_embedding"
+
 
 class VideoMediaIO(MediaIO[tuple[Frames, dict[str, Any]]]):
     """Loads a video to frames, uint8 RGB (n, height, width, 3), and a plain dict of metadata.
@@ -40,6 +42,8 @@ class VideoMediaIO(MediaIO[tuple[Frames, dict[str, Any]]]):
     >>> frames.shape, metadata["frames_indices"]
     ((2, 4, 6, 3), [0, 1])
     """
+
+    modality = "video"
 
     @classmethod
     def merge_kwargs(
@@ -82,9 +86,7 @@ class VideoMediaIO(MediaIO[tuple[Frames, dict[str, Any]]]):
 
     def load_file(self, filepath: Path) -> tuple[Frames, dict[str, Any]]:
         """Load a video file from a path."""
-        # Not by way of a new Path: the connector's own leads through the file that it has checked.
-        with open(filepath, "rb") as file:  # noqa: PTH123
-            return self.load_bytes(file.read())
+        return self.load_bytes(Path(filepath).read_bytes())
 
     def encode_base64(self, media: Frames, *, video_format: str = "JPEG") -> str:
         """Return frames, uint8 RGB (n, height, width, 3), as comma-separated base64 JPEGs.

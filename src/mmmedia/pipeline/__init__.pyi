@@ -3,7 +3,6 @@ from .encode import (
     Encoded as Encoded,
     Encoder as Encoder,
     EncoderPath as EncoderPath,
-    Preprocessor as Preprocessor,
     Projector as Projector,
 )
 from .encoder_cache import (
@@ -15,10 +14,10 @@ from .logmel import LogMelExtractor as LogMelExtractor
 from .parts import ContentPart as ContentPart, parse_messages as parse_messages
 from .pipeline import MultimodalPipeline as MultimodalPipeline
 from .place import Span as Span, TokenStream as TokenStream, place as place
+from .prepared import Preprocessed as Preprocessed, Preprocessor as Preprocessor
 from .preprocess import (
     ImagePreprocessor as ImagePreprocessor,
     PatchBatch as PatchBatch,
-    Preprocessed as Preprocessed,
     VideoPreprocessor as VideoPreprocessor,
     frame_timestamps as frame_timestamps,
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 from mmmedia.pipeline.parts import ContentPart
 from mmmedia.pipeline.place import check_embeddings
-from mmmedia.pipeline.preprocess import Preprocessed
+from mmmedia.pipeline.prepared import Preprocessed, Preprocessor
 from mmmedia.pipeline.sizes import check_positive
 
 if TYPE_CHECKING:
@@ -38,18 +38,6 @@ class Encoder(Protocol):
         Returns:
             One (tokens, width) tensor for each item: (n, tokens, width), or a list of n tensors.
         """
-
-
-@runtime_checkable
-class Preprocessor(Protocol):
-    """What makes of one decoded medium the inputs of its encoder."""
-
-    @property
-    def fingerprint(self) -> str:
-        """A name for all settings that change what `prepare` returns."""
-
-    def prepare(self, media: Any, /) -> Preprocessed:
-        """Return the inputs of the encoder."""
 
 
 class Projector:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 from mmmedia.hashing import content_hash
-from mmmedia.pipeline.preprocess import Preprocessed
+from mmmedia.pipeline.prepared import Preprocessed
 from mmmedia.pipeline.sizes import check_positive
 
 if TYPE_CHECKING:

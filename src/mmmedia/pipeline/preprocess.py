@@ -6,13 +6,10 @@ differently. `ImagePreprocessor.backend` chooses whose pixels to match.
 """
 
 import math
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,40 +18,29 @@ from PIL import Image
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError
 from mmmedia.hashing import content_hash
-from mmmedia.media.base import MediaWithBytes
 from mmmedia.pipeline.configs import image_fields
-from mmmedia.pipeline.sizes import ExactSize, SizeRule, check_positive, size_rule
+from mmmedia.pipeline.pictures import (
+    TORCH_MODES,
+    Picture,
+    centre_crop,
+    crop_size,
+    height_width,
+    resize_with_pillow,
+    resize_with_torch,
+    run_all,
+    single_pictures,
+    to_rgb,
+)
+from mmmedia.pipeline.prepared import Preprocessed
+from mmmedia.pipeline.sizes import SizeRule, check_positive, size_rule
 
 if TYPE_CHECKING:
     import torch
 
 Backend = Literal["pillow", "torch"]
 ImageLike = Any  # a PIL image, a MediaWithBytes of one, or uint8 (height, width[, 1, 3 or 4])
-T = TypeVar("T")
-U = TypeVar("U")
 
-
-_TORCH_MODES = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
 _NO_PATCHES = "This preprocessor cuts no patches: patch_size is None."
-_WORTH_THREADS = 1 << 20  # pixels; below it starting threads costs more than they save
-
-
-@dataclass(frozen=True, eq=False)
-class Preprocessed:
-    """What one content part became for its encoder.
-
-    Attributes:
-        items: what the encoder takes, one tensor an item: (3, height, width) for a picture or for each frame
-            of a clip, (patches, values) for a picture or a clip that was cut into patches, (mels, frames)
-            for a sound.
-        grid_thw: patches in time, height and width, where `items` holds patches.
-        timestamps: seconds from the start of the clip, one for each frame; `None` for other modalities and
-            where the clip's rate is not known.
-    """
-
-    items: Sequence["torch.Tensor"]
-    grid_thw: tuple[int, int, int] | None = None
-    timestamps: tuple[float, ...] | None = None
 
 
 class PatchBatch(NamedTuple):
@@ -118,7 +104,7 @@ class ImagePreprocessor:
                 f"Unknown resample {self.resample!r}: expected a PIL.Image.Resampling."
             ) from None
         if self.crop is not None:
-            set_field(self, "crop", _crop_size(self.crop))
+            set_field(self, "crop", crop_size(self.crop))
         set_field(self, "mean", _channels("mean", self.mean))
         set_field(self, "std", _channels("std", self.std))
         if self.std is not None and 0.0 in self.std:
@@ -130,7 +116,7 @@ class ImagePreprocessor:
         check_positive(temporal_patch_size=self.temporal_patch_size, merge_size=self.merge_size)
         if self.backend not in ("pillow", "torch"):
             raise InvalidArgumentError(f"Unknown backend {self.backend!r}: expected 'pillow' or 'torch'.")
-        if self.backend == "torch" and self.resample not in _TORCH_MODES:
+        if self.backend == "torch" and self.resample not in TORCH_MODES:
             raise InvalidArgumentError(
                 f"The torch backend has no {self.resample.name}: only BILINEAR and BICUBIC."
             )
@@ -209,28 +195,28 @@ class ImagePreprocessor:
         """
         import torch
 
-        pictures = list(_pictures(images))
+        pictures = list(single_pictures(images))
         if not pictures:
             raise InvalidArgumentError("No pictures to preprocess.")
-        sizes = [self.output_size(*_height_width(picture)) for picture in pictures]
+        sizes = [self.output_size(*height_width(picture)) for picture in pictures]
         if len(set(sizes)) > 1:
             raise InvalidArgumentError(
                 f"The pictures come out in different sizes (height, width): {sorted(set(sizes))[:4]}; one "
                 "tensor can't hold them. Preprocess them with each(), or give an exact size."
             )
         batch = np.empty((len(pictures), 3, *sizes[0]), np.float32)
-        _run_all(self._write_pixels, pictures, batch)
+        run_all(self._write_pixels, pictures, batch)
         return torch.from_numpy(batch)
 
     def each(self, images: ImageLike | Sequence[ImageLike]) -> "list[torch.Tensor]":
         """Return one float32 tensor (3, height, width) for each picture; errors as on a call."""
         import torch
 
-        pictures = list(_pictures(images))
+        pictures = list(single_pictures(images))
         pixels = [
-            np.empty((3, *self.output_size(*_height_width(picture))), np.float32) for picture in pictures
+            np.empty((3, *self.output_size(*height_width(picture))), np.float32) for picture in pictures
         ]
-        _run_all(self._write_pixels, pictures, pixels)
+        run_all(self._write_pixels, pictures, pixels)
         return [torch.from_numpy(picture) for picture in pixels]
 
     def patches(self, images: ImageLike | Sequence[ImageLike]) -> PatchBatch:
@@ -243,13 +229,13 @@ class ImagePreprocessor:
 
         if self.patch_size is None:
             raise InvalidArgumentError(_NO_PATCHES)
-        pictures = list(_pictures(images))
+        pictures = list(single_pictures(images))
         if not pictures:
             raise InvalidArgumentError("No pictures to preprocess.")
-        grids = [self.grid_thw(*_height_width(picture)) for picture in pictures]
+        grids = [self.grid_thw(*height_width(picture)) for picture in pictures]
         stops = np.cumsum([math.prod(grid) for grid in grids])
         values = np.empty((stops[-1], 3 * self.temporal_patch_size * self.patch_size**2), np.float32)
-        _run_all(self._write_patches, pictures, np.split(values, stops[:-1]))
+        run_all(self._write_patches, pictures, np.split(values, stops[:-1]))
         return PatchBatch(torch.from_numpy(values), torch.tensor(grids, dtype=torch.int64))
 
     def prepare(self, image: ImageLike) -> Preprocessed:
@@ -304,21 +290,21 @@ class ImagePreprocessor:
             )
         return new_height, new_width
 
-    def _write_pixels(self, picture: "_Picture", out: npt.NDArray[np.float32]) -> None:
+    def _write_pixels(self, picture: Picture, out: npt.NDArray[np.float32]) -> None:
         """Preprocess one picture into `out` (3, height, width)."""
-        target = self._resized_size(*_height_width(picture))
-        rgb = _resize_with_torch if self.backend == "torch" else _resize_with_pillow
-        pixels = rgb(_to_rgb(picture), target, self.resample)
+        target = self._resized_size(*height_width(picture))
+        rgb = resize_with_torch if self.backend == "torch" else resize_with_pillow
+        pixels = rgb(to_rgb(picture), target, self.resample)
         if self.crop is not None:
-            pixels = _centre_crop(pixels, self.crop, pad_first=self.backend == "torch")
+            pixels = centre_crop(pixels, self.crop, pad_first=self.backend == "torch")
         for channel, table in enumerate(self._tables):
             np.take(table, pixels[:, :, channel], out=out[channel], mode="clip")
 
-    def _write_patches(self, picture: "_Picture", out: npt.NDArray[np.float32]) -> None:
+    def _write_patches(self, picture: Picture, out: npt.NDArray[np.float32]) -> None:
         """Preprocess one picture into its patches `out` (patches, values), in the order of `_patchify`."""
         assert self.patch_size is not None
         merge, edge = self.merge_size, self.patch_size
-        pixels = np.empty((3, *self.output_size(*_height_width(picture))), np.float32)
+        pixels = np.empty((3, *self.output_size(*height_width(picture))), np.float32)
         self._write_pixels(picture, pixels)
         blocks = pixels.reshape(
             3,
@@ -356,6 +342,7 @@ class VideoPreprocessor:
     Attributes:
         image: what each frame goes through.
 
+    >>> from mmmedia.pipeline import ExactSize
     >>> video = VideoPreprocessor(ImagePreprocessor(ExactSize(32, 32)))
     >>> frames = np.zeros((3, 60, 80, 3), np.uint8)
     >>> prepared = video.prepare((frames, {"frames_indices": [0, 30, 60], "fps": 30.0}))
@@ -434,122 +421,6 @@ def frame_timestamps(metadata: Mapping[str, Any], num_frames: int) -> tuple[floa
     return tuple(float(index / rate) for index in indices) if rate > 0 else None
 
 
-_Picture = Image.Image | npt.NDArray[np.uint8]
-
-
-def _pictures(images: object) -> Iterator[_Picture]:
-    """Yield one or several pictures as PIL images and uint8 (height, width, channels) arrays."""
-    if isinstance(images, (list, tuple)):
-        for image in images:
-            found = list(_pictures(image))
-            if len(found) != 1 or isinstance(image, (list, tuple)):
-                raise InvalidArgumentError("Expected a flat list of single pictures.")
-            yield found[0]
-        return
-    if isinstance(images, MediaWithBytes):
-        images = images.media
-    if isinstance(images, Image.Image):
-        yield images
-        return
-    if "torch" in sys.modules and isinstance(images, sys.modules["torch"].Tensor):
-        images = images.detach().cpu().numpy()
-    if not isinstance(images, np.ndarray):
-        raise InvalidArgumentError(
-            "Expected PIL images or uint8 arrays of pixels, not "
-            f"{type(images).__module__}.{type(images).__qualname__}."
-        )
-    if images.dtype.kind == "f" and np.isnan(images).any():
-        raise InvalidMediaError(f"NaN pixels in a {images.dtype} array of shape {images.shape}.")
-    if images.dtype != np.uint8:
-        raise InvalidArgumentError(f"Pixels must be uint8 in 0..255, not {images.dtype}.")
-    if images.ndim == 2:
-        images = images[:, :, None]
-    if images.ndim not in (3, 4) or images.shape[-1] not in (1, 3, 4):
-        raise InvalidArgumentError(
-            "Pixels must have the shape (height, width[, channels]) or (n, height, width, channels) with "
-            f"1, 3 or 4 channels, not {images.shape}."
-        )
-    yield from images if images.ndim == 4 else (images,)
-
-
-def _height_width(picture: _Picture) -> tuple[int, int]:
-    if isinstance(picture, Image.Image):
-        return picture.height, picture.width
-    return picture.shape[0], picture.shape[1]
-
-
-def _to_rgb(picture: _Picture) -> Image.Image | npt.NDArray[np.uint8]:
-    """Return a picture in three channels, transparency composited over white."""
-    if isinstance(picture, Image.Image):
-        try:
-            if picture.mode == "F" and np.isnan(np.asarray(picture)).any():
-                raise InvalidMediaError("NaN pixels in an image of mode F.")
-            if "A" in picture.getbands() or picture.info.get("transparency") is not None:
-                layer = picture.convert("RGBA")
-                return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-            return picture if picture.mode == "RGB" else picture.convert("RGB")
-        except OSError as error:
-            raise InvalidMediaError(f"Failed to load image: {error}") from error
-    if picture.shape[2] == 3:
-        return picture
-    if picture.shape[2] == 1:
-        return np.repeat(picture, 3, axis=2)
-    alpha = picture[:, :, 3:] / 255
-    return np.round(alpha * picture[:, :, :3] + (1 - alpha) * 255).astype(np.uint8)
-
-
-def _resize_with_pillow(
-    rgb: Image.Image | npt.NDArray[np.uint8], target: tuple[int, int], resample: Image.Resampling
-) -> npt.NDArray[np.uint8]:
-    if _height_width(rgb) != target:
-        image = rgb if isinstance(rgb, Image.Image) else Image.fromarray(np.ascontiguousarray(rgb))
-        try:
-            rgb = image.resize(target[::-1], resample)
-        except OSError as error:  # a lazily read picture shows its damage here
-            raise InvalidMediaError(f"Failed to load image: {error}") from error
-    return np.asarray(rgb)
-
-
-def _resize_with_torch(
-    rgb: Image.Image | npt.NDArray[np.uint8], target: tuple[int, int], resample: Image.Resampling
-) -> npt.NDArray[np.uint8]:
-    import torch
-
-    # torch resizes channels-last uint8 several times faster than planes, to the same pixels; a copy,
-    # because the arrays of PIL images can't be written to and torch warns of that.
-    pixels = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None]
-    if tuple(pixels.shape[-2:]) != target:
-        pixels = torch.nn.functional.interpolate(pixels, target, mode=_TORCH_MODES[resample], antialias=True)
-    resized: npt.NDArray[np.uint8] = pixels[0].permute(1, 2, 0).numpy()
-    return resized
-
-
-def _centre_crop(
-    pixels: npt.NDArray[np.uint8], crop: tuple[int, int], *, pad_first: bool
-) -> npt.NDArray[np.uint8]:
-    """Cut (height, width) from the middle, with black around what is smaller.
-
-    Where the margins can't be equal, Hugging Face's Pillow processors put the odd row of padding before the
-    picture and its torchvision processors after it (`pad_first`).
-    """
-    slices, padding = [], []
-    for have, want in zip(pixels.shape[:2], crop, strict=True):
-        start = max(0, (have - want) // 2)
-        slices.append(slice(start, start + want))
-        missing = max(0, want - have)
-        before = missing // 2 if pad_first else -(-missing // 2)
-        padding.append((before, missing - before))
-    cut = pixels[tuple(slices)]
-    return np.pad(cut, [*padding, (0, 0)]) if any(map(any, padding)) else cut
-
-
-def _crop_size(crop: object) -> tuple[int, int]:
-    rule = ExactSize(crop, crop) if isinstance(crop, int) else size_rule(crop)
-    if not isinstance(rule, ExactSize):
-        raise InvalidArgumentError(f"crop must be (height, width), not {crop!r}.")
-    return rule.height, rule.width
-
-
 def _channels(name: str, values: object) -> tuple[float, float, float] | None:
     if values is None:
         return None
@@ -561,21 +432,3 @@ def _channels(name: str, values: object) -> tuple[float, float, float] | None:
     if len(numbers) != 3 or not all(isinstance(n, (int, float)) and math.isfinite(n) for n in numbers):
         raise InvalidArgumentError(f"{name} must be three finite numbers, not {numbers!r}.")
     return float(numbers[0]), float(numbers[1]), float(numbers[2])
-
-
-def _run_all(
-    write: Callable[[_Picture, npt.NDArray[np.float32]], None],
-    pictures: Sequence[_Picture],
-    outs: Iterable[npt.NDArray[np.float32]],
-) -> None:
-    """Run `write` on every picture, on several threads where that pays: resizing releases the GIL."""
-    area = sum(height * width for height, width in map(_height_width, pictures))
-    workers = min(len(pictures), os.cpu_count() or 1, envs.VLLM_MEDIA_LOADING_THREAD_COUNT)
-    if workers < 2 or area < _WORTH_THREADS:
-        for picture, out in zip(pictures, outs, strict=True):
-            write(picture, out)
-        return
-    # A pool of its own, for its life is this call's: nothing to shut down, nothing that a fork leaves dead.
-    with ThreadPoolExecutor(workers, thread_name_prefix="mmmedia-preprocess") as pool:
-        for _ in pool.map(write, pictures, outs):
-            pass

@@ -1,1 +1,1 @@
-"""All concurrency: threads, calls of event loops in threads, shared downloads, and what a fork leaves."""
+"""All concurrency: cores, pools of threads, calls from event loops, shared downloads, forks."""

@@ -5,14 +5,16 @@ the child for ever, and pools believe in threads that it does not have. So whoev
 socket for the whole process says here how to begin afresh.
 """
 
+import itertools
 import os
 from collections.abc import Callable
 from types import MethodType
-from weakref import WeakMethod, ref
+from weakref import WeakMethod
 
 Begin = Callable[[], object]
 
-_beginnings: list[Callable[[], Begin | None]] = []
+_beginnings: dict[int, Callable[[], Begin | None]] = {}
+_numbers = itertools.count()
 
 
 def afresh_in_child(begin: Begin) -> None:
@@ -31,13 +33,15 @@ def afresh_in_child(begin: Begin) -> None:
     ...     lock = threading.Lock()
     >>> afresh_in_child(begin)
     """
-    _beginnings.append(WeakMethod(begin) if isinstance(begin, MethodType) else lambda: begin)
-    if len(_beginnings) % 64 == 0:  # objects come and go
-        _beginnings[:] = [each for each in _beginnings if not isinstance(each, ref) or each() is not None]
+    number = next(_numbers)
+    if isinstance(begin, MethodType):
+        _beginnings[number] = WeakMethod(begin, lambda _: _beginnings.pop(number, None))
+    else:
+        _beginnings[number] = lambda: begin
 
 
 def _begin_afresh() -> None:
-    for each in _beginnings:
+    for each in tuple(_beginnings.values()):
         if (begin := each()) is not None:
             begin()
 

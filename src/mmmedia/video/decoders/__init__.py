@@ -1,6 +1,7 @@
 """Decoders: how to get the frames of a video by their index in display order.
 
-`opencv` is the reference, sequential reading. No decoder knows a sampler.
+`opencv` is the reference, sequential reading; `packets` and `bitstreams` say what a
+stream holds. No decoder knows a sampler.
 """
 
 import lazy_loader as _lazy

@@ -1,2 +1,2 @@
-from . import index as index, opencv as opencv, plan as plan, pool as pool, pyav as pyav
+from . import opencv as opencv, plan as plan, pyav as pyav
 from .stats import DecodeStats as DecodeStats, decode_stats as decode_stats

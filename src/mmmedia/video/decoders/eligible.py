@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mmmedia.video.decoders.bitstreams import CannotSeekError, Structure, analyse
-from mmmedia.video.decoders.index import NO_PTS, NOT_FOUND, PacketIndex
+from mmmedia.video.decoders.bitstreams.analyse import analyse
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, Structure
+from mmmedia.video.decoders.packets.index import NO_PTS, NOT_FOUND, PacketIndex
 
 
 class Reference(NamedTuple):

@@ -5,7 +5,7 @@ import time
 
 from mmmedia import envs
 from mmmedia.errors import InvalidMediaError, LimitExceededError
-from mmmedia.video.decoders.watch import pulse
+from mmmedia.work.watch import pulse
 
 
 def check_size(height: int, width: int, count: int) -> None:

@@ -8,11 +8,11 @@ import numpy.typing as npt
 
 from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
-from mmmedia.video.decoders import index
 from mmmedia.video.decoders.convert import Converter
 from mmmedia.video.decoders.limits import Deadline, check_size
-from mmmedia.video.decoders.watch import may_use_threads, watched
+from mmmedia.video.decoders.packets import index
 from mmmedia.video.samplers import VideoSourceMetadata
+from mmmedia.work.watch import may_use_threads, watched
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -28,7 +28,7 @@ def source_metadata(packets: index.PacketIndex) -> VideoSourceMetadata:
     return VideoSourceMetadata(total, fps, total / fps if fps > 0 else 0.0)
 
 
-def read_frames(data: bytes, wanted: Sequence[int]) -> tuple[Frames, list[int]]:
+def read_frames(data: bytes | containers.Admitted[bytes], wanted: Sequence[int]) -> tuple[Frames, list[int]]:
     """Decode from the first frame to the last wanted one, single pass, and return those wanted.
 
     Returns:
@@ -41,7 +41,7 @@ def read_frames(data: bytes, wanted: Sequence[int]) -> tuple[Frames, list[int]]:
     return watched(_KIND, lambda: _read_frames(data, wanted))
 
 
-def _read_frames(data: bytes, wanted: Sequence[int]) -> tuple[Frames, list[int]]:
+def _read_frames(data: bytes | containers.Admitted[bytes], wanted: Sequence[int]) -> tuple[Frames, list[int]]:
     targets = sorted({number for number in wanted if number >= 0})
     frames = np.empty((0, 0, 0, 3), np.uint8)
     valid: list[int] = []
@@ -66,7 +66,7 @@ def _read_frames(data: bytes, wanted: Sequence[int]) -> tuple[Frames, list[int]]
     return frames[: len(valid)], valid
 
 
-def starts_interlaced(data: bytes) -> bool:
+def starts_interlaced(data: bytes | containers.Admitted[bytes]) -> bool:
     """Whether the first frame consists of two fields; False where there is no first frame."""
     try:
         frame = next(_decode(data, threads=1), None)
@@ -75,7 +75,7 @@ def starts_interlaced(data: bytes) -> bool:
     return frame is not None and frame.interlaced_frame
 
 
-def _decode(data: bytes, threads: int = 0) -> "Iterator[VideoFrame]":
+def _decode(data: bytes | containers.Admitted[bytes], threads: int = 0) -> "Iterator[VideoFrame]":
     """Frames in display order; a packet that can't be decoded is passed over. 0 threads: as FFmpeg likes."""
     import av
 

@@ -9,17 +9,19 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mmmedia import envs
+from mmmedia import containers, envs
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSeekableError
-from mmmedia.video.decoders import eligible, index, opencv, plan, pyav, seek, stats
-from mmmedia.video.decoders.bitstreams import CannotSeekError, Structure
+from mmmedia.video.decoders import eligible, opencv, plan, pyav, seek, stats
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, Structure
 from mmmedia.video.decoders.limits import check_size
-from mmmedia.video.decoders.watch import watched
+from mmmedia.video.decoders.packets import index
 from mmmedia.video.samplers import VideoSourceMetadata
+from mmmedia.work.watch import watched
 
 logger = logging.getLogger(__name__)
 
 Frames = npt.NDArray[np.uint8]
+File = bytes | containers.Admitted[bytes]
 BACKENDS = ("opencv", "pyav")
 MODES = ("auto", "sequential", "seek")
 
@@ -79,28 +81,29 @@ def read_video(
     if backend == "pyav":
         if recovery:
             raise InvalidArgumentError('frame_recovery needs backend="opencv".')
-        return _read_pyav(data, choose, mode)
+        return _read_pyav(containers.admit(data), choose, mode)
     built_in = may_seek and not opencv.is_replaced()
     if not built_in:
         if mode == "seek":
             raise InvalidArgumentError('decode="seek": this loader reads in a way of its own.')
         mode = "sequential"
-    capture = opencv.open_capture(data)
+    file = data if opencv.is_replaced() else containers.admit(data)
+    capture = opencv.open_capture(file)
     source = opencv.source_metadata(capture, len(data))
     wanted = _chosen(choose, source)
     opencv.check_request(capture, len(wanted))
     reason = "by request"
     if mode != "sequential":
         try:
-            return _seek(data, capture, source, wanted, forced=mode == "seek")
+            return _seek(file, capture, source, wanted, forced=mode == "seek")
         except CannotSeekError as refusal:
             reason = str(refusal)
             if mode == "seek":
                 raise NotSeekableError(f'decode="seek": not provably exact here: {reason}.') from None
     stats.count("sequential", reason)
     logger.debug("Decoding sequentially (%s): %d of %d frames.", reason, len(wanted), source.total_frames_num)
-    if built_in and opencv.may_be_interlaced(capture, data) and pyav.starts_interlaced(data):
-        return _by_pyav(data, wanted, source, "OpenCV can't convert its interlaced frames")
+    if built_in and opencv.may_be_interlaced(capture, data) and pyav.starts_interlaced(file):
+        return _by_pyav(file, wanted, source, "OpenCV can't convert its interlaced frames")
     read = partial(_sequentially, reader, capture, wanted, source.total_frames_num, recovery)
     frames, valid = watched(opencv.kind(capture), read) if built_in else read()
     if valid:
@@ -108,7 +111,7 @@ def read_video(
     del capture, read
     if opencv.is_replaced():
         raise _nothing_read(source)
-    return _by_pyav(data, wanted, source, "OpenCV reads no frame of it")
+    return _by_pyav(file, wanted, source, "OpenCV reads no frame of it")
 
 
 def _sequentially(
@@ -123,7 +126,7 @@ def _sequentially(
 
 
 def _seek(
-    data: bytes, capture: opencv.Capture, source: VideoSourceMetadata, wanted: list[int], *, forced: bool
+    file: File, capture: opencv.Capture, source: VideoSourceMetadata, wanted: list[int], *, forced: bool
 ) -> Decoded:
     """The fast path; raises CannotSeekError where it does not pay or can't be proven."""
     reference = opencv.reference(capture, source)
@@ -131,7 +134,7 @@ def _seek(
     if not forced and not plan.may_pay(wanted, last, reference.width * reference.height):
         raise CannotSeekError("does not pay")
     try:
-        packets = index.build(data)
+        packets = index.build(file)
     except InvalidMediaError:
         raise CannotSeekError("can't be indexed") from None
     structure = eligible.judge(packets, reference)
@@ -170,10 +173,10 @@ def _by_spans(
     return Decoded(frames, present, source)
 
 
-def _by_pyav(data: bytes, wanted: list[int], source: VideoSourceMetadata, why: str) -> Decoded:
+def _by_pyav(file: File, wanted: list[int], source: VideoSourceMetadata, why: str) -> Decoded:
     """PyAV's answer for a stream that OpenCV opens and then can't deliver."""
     try:
-        frames, valid = pyav.read_frames(data, wanted)
+        frames, valid = pyav.read_frames(file, wanted)
     except InvalidMediaError as error:
         raise _nothing_read(source) from error
     if not valid:
@@ -188,8 +191,8 @@ def _nothing_read(source: VideoSourceMetadata) -> InvalidMediaError:
     )
 
 
-def _read_pyav(data: bytes, choose: Callable[[VideoSourceMetadata], list[int]], mode: str) -> Decoded:
-    packets = index.build(data)
+def _read_pyav(file: File, choose: Callable[[VideoSourceMetadata], list[int]], mode: str) -> Decoded:
+    packets = index.build(file)
     source = pyav.source_metadata(packets)
     wanted = _chosen(choose, source)
     if mode != "sequential":
@@ -199,7 +202,7 @@ def _read_pyav(data: bytes, choose: Callable[[VideoSourceMetadata], list[int]], 
             if mode == "seek":
                 raise NotSeekableError(f'decode="seek": {refusal}.') from None
             stats.count("sequential", str(refusal))
-    frames, valid = pyav.read_frames(data, wanted)
+    frames, valid = pyav.read_frames(file, wanted)
     if not valid:
         raise InvalidMediaError("No frame could be decoded from the video.")
     return Decoded(frames, valid, source)

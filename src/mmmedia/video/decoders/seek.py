@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mmmedia.video.decoders import plan
-from mmmedia.video.decoders.bitstreams import CannotSeekError, Structure
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, Structure
 from mmmedia.video.decoders.convert import Converter
-from mmmedia.video.decoders.index import PacketIndex
 from mmmedia.video.decoders.limits import Deadline
+from mmmedia.video.decoders.packets.index import PacketIndex
 from mmmedia.video.decoders.plan import Span
-from mmmedia.video.decoders.pool import decode_pool, worker_count
+from mmmedia.work.jobs import decode_pool, worker_count
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext

@@ -1,0 +1,166 @@
+"""The blocking half: performs the steps of an exchange with requests."""
+
+import contextlib
+import io
+import time
+from http.cookiejar import DefaultCookiePolicy
+from typing import IO, Any
+
+import requests
+from urllib3.exceptions import ProtocolError, ReadTimeoutError, SSLError
+
+from mmmedia.connections.deadlines import TimedAdapter, deadline
+from mmmedia.connections.exchange import Exchange, Receive, Reject, Send
+from mmmedia.connections.rules import (
+    MAX_CONNECTIONS,
+    USER_AGENT,
+    Answer,
+    Body,
+    CutShortError,
+    certificate_bundle,
+)
+
+_CHUNK_BYTES = 64 * 1024
+
+
+class _Session(requests.Session):
+    def resolve_redirects(
+        self, resp: Any, req: Any, *args: Any, yield_requests: bool = False, **kwargs: Any
+    ) -> Any:
+        """Follow redirects where that is asked for; where not, don't even read their bodies.
+
+        Without it requests would, however long they are, to prepare the next request.
+        """
+        if yield_requests:
+            return iter(())
+        return super().resolve_redirects(resp, req, *args, **kwargs)
+
+
+def new_client() -> requests.Session:
+    """Return a session that keeps no cookies, reads no `.netrc`, and goes where the policy admits.
+
+    Raises:
+        RefusedURLError: (a `ValueError`) these versions of requests and urllib3 can't be held to it.
+    """
+    session = _Session()
+    session.trust_env = False  # proxies come from `environment_proxy`, and .netrc is nobody's business here
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.headers["User-Agent"] = USER_AGENT
+    for prefix in ("http://", "https://"):
+        session.mount(prefix, TimedAdapter(pool_connections=32, pool_maxsize=MAX_CONNECTIONS))
+    return session
+
+
+def perform(client: requests.Session, steps: Exchange, sink: IO[bytes]) -> Answer:
+    """Perform an exchange; the body is written to `sink`.
+
+    Raises:
+        requests.RequestException: it failed.
+        MediaError: it was refused, or what came was.
+    """
+    with contextlib.closing(steps), contextlib.ExitStack() as responses:
+        step = next(steps)
+        while not isinstance(step, Answer):
+            outcome: object = None
+            try:
+                if isinstance(step, Send):
+                    responses.close()
+                    with deadline(step.seconds):
+                        response = responses.enter_context(_send(client, step, step.seconds))
+                    outcome = response.status_code, response.headers
+                elif isinstance(step, Receive):
+                    with deadline(step.seconds):
+                        receive(response, step.body, sink)
+                elif isinstance(step, Reject):
+                    _reject(response, step.reason)
+                else:
+                    responses.close()
+                    time.sleep(step.seconds)
+                    sink.seek(0)
+                    sink.truncate()
+            except BaseException as error:  # noqa: BLE001  # the exchange decides
+                step = steps.throw(error)
+            else:
+                step = steps.send(outcome)
+    return step
+
+
+def open_response(
+    client: requests.Session, steps: Exchange, timeout: float | None, *, stream: bool
+) -> tuple[requests.Response, Answer]:
+    """Perform an exchange to its response, of which the body is left unread.
+
+    Args:
+        client: the session.
+        steps: those of `exchange` with `any_status`.
+        timeout: seconds in all, `None` for no bound; with `stream`, for each read.
+        stream: the caller will read the body at leisure.
+
+    Raises:
+        requests.RequestException: it failed.
+        RefusedURLError: (a `ValueError`) the policy does not admit where it leads.
+    """
+    response: requests.Response | None = None
+    with contextlib.closing(steps):
+        step = next(steps)
+        while isinstance(step, Send):
+            if response is not None:
+                response.close()
+            try:
+                with deadline(None if stream or timeout is None else step.seconds):
+                    response = _send(client, step, timeout)
+            except BaseException as error:  # noqa: BLE001  # the exchange decides
+                step = steps.throw(error)
+            else:
+                step = steps.send((response.status_code, response.headers))
+    assert response is not None
+    assert isinstance(step, Answer)
+    return response, step
+
+
+def _send(client: requests.Session, step: Send, timeout: float | None) -> requests.Response:
+    url, proxy = step.hop.url, step.hop.proxy
+    prepared = requests.Request("GET", headers=dict(step.hop.headers), url="http://localhost/").prepare()
+    prepared.url = str(url)  # as it was judged, not as requests would rewrite it
+    return client.send(
+        prepared,
+        stream=True,
+        timeout=timeout,
+        allow_redirects=False,
+        proxies={url.scheme: proxy} if proxy else {},
+        verify=certificate_bundle() or True,
+    )
+
+
+def _reject(response: requests.Response, reason: str | None) -> None:
+    response.raise_for_status()
+    raise requests.HTTPError(f"{response.status_code} {reason} for url: {response.url}", response=response)
+
+
+def receive(response: requests.Response, body: Body, sink: IO[bytes]) -> None:
+    """Read the body of a response into `sink`.
+
+    Raises:
+        requests.RequestException: reading failed, or the body is cut short.
+        MediaError: the body is not what it may be.
+    """
+    try:
+        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
+            for piece in body.pieces(chunk):
+                sink.write(piece)
+        body.finish()
+    except ReadTimeoutError as error:
+        raise requests.ReadTimeout(error, response=response) from error
+    except (ProtocolError, CutShortError) as error:
+        raise requests.exceptions.ChunkedEncodingError(error) from error
+    except SSLError as error:
+        raise requests.exceptions.SSLError(error) from error
+
+
+def read_all(response: requests.Response, body: Body, seconds: float | None) -> None:
+    """Read the body of a response, as requests itself does without `stream=True`; errors as of `receive`."""
+    sink = io.BytesIO()
+    with deadline(seconds):
+        receive(response, body, sink)
+    response._content = sink.getvalue()
+    response._content_consumed = True  # type: ignore[attr-defined]

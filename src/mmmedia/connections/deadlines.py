@@ -1,0 +1,162 @@
+"""Wall-clock deadlines for blocking HTTP.
+
+requests counts its timeout anew for every packet, so that a server that sends one byte a second is never
+late. Under `deadline` the sockets of `TimedAdapter` count what is left of the whole: connecting, the TLS
+handshake, headers and body together.
+"""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse, RemoteDisconnected, parse_headers
+from typing import IO, Any, ClassVar, cast
+
+from mmmedia.egress.addresses import Address
+from mmmedia.egress.blocking import (
+    JudgedAdapter,
+    JudgedHTTPConnection,
+    JudgedHTTPPool,
+    JudgedHTTPSConnection,
+    JudgedHTTPSPool,
+    JudgedSSLSocket,
+)
+
+MAX_INTERIM_RESPONSES = 16
+
+_local = threading.local()
+
+
+@contextmanager
+def deadline(seconds: float | None) -> Iterator[None]:
+    """Bound all that this thread sends and receives inside the block; `None` leaves the socket's timeout."""
+    before = getattr(_local, "end", None)
+    _local.end = None if seconds is None else time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        _local.end = before
+
+
+def time_left() -> float | None:
+    """Return the seconds left to this thread, `None` outside a deadline.
+
+    Raises:
+        TimeoutError: nothing is left.
+    """
+    end = getattr(_local, "end", None)
+    if end is None:
+        return None
+    left: float = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left
+
+
+class _Timed(socket.socket):
+    """Counts down the thread's deadline with every call that may block."""
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        if (left := time_left()) is not None:
+            self.settimeout(left)
+        return super().recv_into(*args, **kwargs)
+
+    def sendall(self, *args: Any, **kwargs: Any) -> None:
+        if (left := time_left()) is not None:
+            self.settimeout(left)
+        return super().sendall(*args, **kwargs)
+
+
+class _TimedSSL(_Timed, ssl.SSLSocket):
+    def do_handshake(self, block: bool = False) -> None:
+        if (left := time_left()) is not None:
+            self.settimeout(left)
+        super().do_handshake(block)
+
+
+class _TimedJudgedSSL(_TimedSSL, JudgedSSLSocket):
+    pass
+
+
+def timed(sock: socket.socket) -> socket.socket:
+    """Return the same connection as a socket that obeys the deadline of the thread that uses it."""
+    timeout = sock.gettimeout()
+    sock = _Timed(sock.family, sock.type, sock.proto, fileno=sock.detach())
+    sock.settimeout(timeout)
+    return sock
+
+
+class _HeadReader:
+    """Reads lines, and an end in the middle of the head as what it is: http.client takes it for the end."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.close = file.close
+
+    def readline(self, limit: int) -> bytes:
+        line = self._file.readline(limit)
+        if not line.endswith(b"\n") and len(line) < limit:
+            raise RemoteDisconnected("Remote end closed connection without a whole response head")
+        return line
+
+
+class FinalResponse(HTTPResponse):
+    """Skips interim responses (1xx), up to a number, and refuses a head that is cut short."""
+
+    def begin(self) -> None:
+        """Read the head."""
+        file: Any = self.fp
+        self.fp = cast("Any", _HeadReader(file))
+        try:
+            super().begin()
+        finally:
+            if self.fp is not None:
+                self.fp = file
+
+    def _read_status(self) -> tuple[str, int, str]:
+        for _ in range(MAX_INTERIM_RESPONSES):
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # typeshed omits it
+            if not 100 <= status < 200 or status == 101:
+                return version, status, reason
+            parse_headers(self.fp)
+        raise HTTPException(f"more than {MAX_INTERIM_RESPONSES} interim responses")
+
+
+class _TimedConnection(JudgedHTTPConnection):
+    """Dials within what is left of the deadline."""
+
+    response_class = FinalResponse
+
+    def dial(self) -> tuple[socket.socket, Address]:
+        if (left := time_left()) is not None:
+            self.timeout = left
+        sock, address = super().dial()
+        return timed(sock), address
+
+    def connect(self) -> None:
+        if self.proxy is not None and (left := time_left()) is not None:
+            self.timeout = left
+        super().connect()
+        if type(self.sock) is socket.socket:  # to a proxy
+            self.sock = timed(self.sock)
+
+
+class _TimedTLSConnection(_TimedConnection, JudgedHTTPSConnection):
+    ssl_socket = _TimedJudgedSSL
+    proxied_ssl_socket = _TimedSSL
+
+
+class _TimedHTTPPool(JudgedHTTPPool):
+    ConnectionCls = _TimedConnection
+
+
+class _TimedHTTPSPool(JudgedHTTPSPool):
+    ConnectionCls = _TimedTLSConnection
+
+
+class TimedAdapter(JudgedAdapter):
+    """What requests sends through, on timed and judged connections."""
+
+    pools: ClassVar = {"http": _TimedHTTPPool, "https": _TimedHTTPSPool}

@@ -1,0 +1,124 @@
+"""What a failure means: to whoever may try again, to an engine, and in the terms of the other half."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmmedia.errors import MediaError, PartError
+from mmmedia.urls import HTTPURL, redact_url
+
+
+def status_of(error: BaseException) -> int | None:
+    """Return the HTTP status that an exception of requests or aiohttp reports, if it does."""
+    status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "status", None)
+    return status if isinstance(status, int) else None
+
+
+def http_status(error: BaseException) -> int:
+    """Return what an engine may answer its own client with when fetching or decoding failed.
+
+    Errors of this library know it. Of the others, 503 stands for what may heal (time, connection, DNS, a
+    server's 5xx, 408 or 429), 422 for a URL that another server answers with any other error, 500 for the
+    rest.
+
+    >>> from mmmedia.errors import RefusedURLError
+    >>> http_status(RefusedURLError("example.org")), http_status(TimeoutError()), http_status(KeyError())
+    (400, 503, 500)
+    """
+    if isinstance(error, PartError) and error.__cause__ is not None:
+        error = error.__cause__
+    for cause in _chain(error):
+        if isinstance(cause, MediaError):
+            return cause.http_status
+    if is_transient(error):
+        return 503
+    return 500 if status_of(error) is None else 422
+
+
+def headers_of(error: BaseException) -> Mapping[str, str]:
+    """Return the headers of the response that an exception of requests or aiohttp reports, if it does."""
+    headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
+    return headers or {}
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those it came from, also where a library keeps them as `reason` or arguments."""
+    seen: set[int] = set()
+    queue: list[Any] = [error]
+    while queue:
+        current = queue.pop(0)
+        if isinstance(current, BaseException) and id(current) not in seen:
+            seen.add(id(current))
+            yield current
+            queue += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
+
+
+def is_transient(error: BaseException) -> bool:
+    """Say whether another attempt might succeed: timeouts, connections, DNS, 5xx, 429 and 408.
+
+    >>> from mmmedia.errors import RefusedURLError
+    >>> is_transient(TimeoutError()), is_transient(RefusedURLError("example.org"))
+    (True, False)
+    """
+    from http.client import LineTooLong
+    from ssl import SSLCertVerificationError
+
+    if any(isinstance(cause, MediaError | LineTooLong | SSLCertVerificationError) for cause in _chain(error)):
+        return False
+    status = status_of(error)
+    if status is not None:
+        return status >= 500 or status in (408, 429)
+    kinds: list[type[BaseException]] = [TimeoutError]
+    if requests := sys.modules.get("requests"):
+        errors = requests.exceptions
+        kinds += [errors.ConnectionError, errors.Timeout, errors.ChunkedEncodingError]
+    if aiohttp := sys.modules.get("aiohttp"):
+        kinds += [aiohttp.ClientConnectionError, aiohttp.ClientPayloadError]
+    return isinstance(error, tuple(kinds))
+
+
+def own_error(error: BaseException) -> BaseException:
+    """Return the error of this library that a client below wrapped into its own, or `error` itself."""
+    return next((cause for cause in _chain(error) if isinstance(cause, MediaError)), error)
+
+
+def sync_error(error: Exception, url: str | HTTPURL) -> Exception:
+    """Return the error of requests that stands for one of aiohttp; any other comes back as it is.
+
+    Who waits for a download of the other half is told in the terms of its own.
+    """
+    import requests
+
+    aiohttp = sys.modules.get("aiohttp")
+    if aiohttp is not None and isinstance(error, aiohttp.ClientResponseError):
+        response = requests.Response()
+        response.status_code, response.url = error.status, redact_url(str(url))
+        response.headers.update(error.headers or {})
+        return requests.HTTPError(
+            f"{error.status} {error.message} for url: {response.url}", response=response
+        )
+    if isinstance(error, TimeoutError) and not isinstance(error, MediaError):
+        return requests.Timeout(str(error))
+    if aiohttp is not None and isinstance(error, aiohttp.ClientError):
+        return requests.ConnectionError(str(error))
+    return error
+
+
+def async_error(error: Exception, url: str | HTTPURL) -> Exception:
+    """Return the error of aiohttp that stands for one of requests; any other comes back as it is."""
+    import aiohttp
+    from multidict import CIMultiDict, CIMultiDictProxy
+    from yarl import URL
+
+    requests = sys.modules.get("requests")
+    if requests is None or not isinstance(error, requests.RequestException):
+        return error
+    if isinstance(error, requests.Timeout):
+        return TimeoutError(str(error))
+    status = status_of(error)
+    if status is None:
+        return aiohttp.ClientConnectionError(str(error))
+    headers = CIMultiDictProxy(CIMultiDict(headers_of(error)))
+    goal = URL(redact_url(str(url)))
+    request = aiohttp.RequestInfo(goal, "GET", CIMultiDictProxy(CIMultiDict()), goal)
+    return aiohttp.ClientResponseError(request, (), status=status, message=str(error), headers=headers)

@@ -1,0 +1,121 @@
+"""MPEG transport streams: how they are recognised, and what their program maps say of each stream."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from mmmedia.containers.mp4_boxes import Buffer
+from mmmedia.errors import InvalidMediaError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+# Packets (ISO/IEC 13818-1, 2.4.3).
+_SYNC, _PACKET = 0x47, 188
+_STRETCH = 1 << 20
+_PACKET_SIZES = (188, 192, 204)
+_MOST_PACKETS = 64
+_PROGRAM_MAP = 2
+_FEW_MAPS = 1000
+_MOST_TABLES = 200_000
+
+
+def is_transport_stream(head: bytes) -> bool:
+    """Say whether sync bytes stand at a packet's distance.
+
+    The first packet may be cut, as in a capture from the air.
+    """
+    for packet in _PACKET_SIZES:
+        for offset in range(packet):
+            at = range(offset, min(len(head), offset + 8 * packet), packet)
+            if len(at) >= (2 if offset in (0, 4) else 8) and all(head[position] == _SYNC for position in at):
+                return True
+    return False
+
+
+def stream_types(data: Buffer) -> dict[int, set[int]]:
+    """Return what the program maps of a transport stream say that each elementary stream is: types by PID.
+
+    Raises:
+        InvalidMediaError: (a `ValueError`) more maps than packets that could hold them.
+    """
+    types: dict[int, set[int]] = {}
+    seen: set[bytes] = set()
+    cut = 0
+    for number, (at, begin) in enumerate(_program_maps(data)):
+        length = 3 + ((data[begin + 1] & 0x0F) << 8 | data[begin + 2])
+        cut += begin + length > at + _PACKET
+        if number > max(_FEW_MAPS, len(data) // _PACKET) or cut > _MOST_TABLES:
+            raise InvalidMediaError("The transport stream has more program maps than it can; refused.")
+        for section in _sections(data, at, begin, length):
+            if section not in seen:
+                seen.add(section)
+                for pid, kind in _streams(section):
+                    types.setdefault(pid, set()).add(kind)
+    return types
+
+
+def _program_maps(data: Buffer) -> Iterator[tuple[int, int]]:
+    """Yield the packets in which a program map begins, and where in the file it does.
+
+    Every byte that may begin a packet is looked at: where sync is lost nobody knows which FFmpeg will find.
+    """
+    import numpy as np
+
+    whole = np.frombuffer(data, np.uint8)
+    looked = 0
+    for start in range(0, len(whole) - _PACKET + 1, _STRETCH):
+        stretch = whole[start : min(start + _STRETCH, len(whole) - _PACKET + 1)]
+        at = start + np.flatnonzero(stretch == _SYNC)
+        at = at[(whole[at + 1] & 0x40 != 0) & (whole[at + 3] & 0x10 != 0)]  # begins something, has a payload
+        begin = at + 4 + np.where(whole[at + 3] & 0x20, 1 + whole[at + 4].astype(np.int64), 0)
+        at, begin = _within(at, begin)
+        at, begin = _within(at, begin + 1 + whole[begin])
+        while len(at):
+            looked += len(at)
+            if looked > max(_MOST_TABLES, len(whole) // 32):
+                raise InvalidMediaError("The transport stream has more tables than it can; refused.")
+            maps = whole[begin] == _PROGRAM_MAP
+            yield from zip(at[maps].tolist(), begin[maps].tolist(), strict=True)
+            length = (whole[begin + 1].astype(np.int64) & 0x0F) << 8 | whole[begin + 2]
+            at, begin = _within(at, begin + 3 + length)
+
+
+def _within(at: "npt.NDArray[np.int64]", begin: "npt.NDArray[np.int64]") -> tuple[Any, Any]:
+    """Return those of the packets in which there is room for a table at that place."""
+    fits = begin + 3 <= at + _PACKET
+    return at[fits], begin[fits]
+
+
+def _payload(data: Buffer, at: int) -> tuple[int, int]:
+    """Return where the payload of the packet at an offset begins and ends."""
+    begin = at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0)
+    return begin, at + _PACKET
+
+
+def _sections(data: Buffer, at: int, begin: int, length: int) -> Iterator[bytes]:
+    """Yield a table that begins in the packet at an offset, as it goes on in packets of each size."""
+    start = bytes(data[begin : min(at + _PACKET, begin + length)])
+    if len(start) == length:
+        yield start
+        return
+    for size in _PACKET_SIZES:
+        section = start
+        last = min(len(data) - _PACKET + 1, at + _MOST_PACKETS * size)
+        for following in range(at + size, last, size):
+            if len(section) >= length or data[following] != _SYNC:
+                break
+            if (data[following + 1] & 0x1F, data[following + 2]) == (data[at + 1] & 0x1F, data[at + 2]):
+                first, end = _payload(data, following)
+                section += bytes(data[first:end])
+        yield section[:length]
+
+
+def _streams(section: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the PID and type of each stream in a program map, as far as it goes."""
+    if len(section) < 12:
+        return
+    at = 12 + ((section[10] & 0x0F) << 8 | section[11])
+    while at + 5 <= len(section):
+        yield (section[at + 1] & 0x1F) << 8 | section[at + 2], section[at]
+        at += 5 + ((section[at + 3] & 0x0F) << 8 | section[at + 4])

@@ -1,0 +1,176 @@
+"""`MediaBudget`: what all media of one request may use up together."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol, TypeVar
+
+from mmmedia import envs, metrics
+from mmmedia.errors import LimitExceededError
+from mmmedia.media.base import MediaIO
+
+T = TypeVar("T")
+
+
+class Budget(Protocol):
+    """What a request may still use up: a `Share`, or what an engine has for it."""
+
+    def charge(self, number_of_bytes: int) -> object:
+        """Take so many bytes; raise if the request has used up its share."""
+
+
+class Share:
+    """A ceiling of bytes that many charge, from any thread.
+
+    Args:
+        what: what the bytes are, for messages.
+        max_bytes: the ceiling; `None` or 0 for none.
+
+    >>> share = Share("downloaded", max_bytes=100)
+    >>> share.charge(60)
+    >>> share.remaining
+    40
+    >>> share.charge(41)
+    Traceback (most recent call last):
+        ...
+    mmmedia.errors.LimitExceededError: 41 more downloaded bytes would exceed the MediaBudget of this \
+request: 60 of 100 are used.
+    """
+
+    def __init__(self, what: str, max_bytes: int | None) -> None:
+        self.what = what
+        self.max_bytes = max_bytes if max_bytes and max_bytes > 0 else None
+        self.used = 0
+        self._lock = threading.Lock()
+        self._decoding = threading.Lock()
+
+    @property
+    def remaining(self) -> int | None:
+        """The bytes left, `None` without a ceiling."""
+        return None if self.max_bytes is None else self.max_bytes - self.used
+
+    def charge(self, number_of_bytes: int) -> None:
+        """Take so many bytes, or none.
+
+        Raises:
+            LimitExceededError: (a `ValueError`) there are not so many left.
+        """
+        with self._lock:
+            if self.max_bytes is not None and self.used + number_of_bytes > self.max_bytes:
+                raise LimitExceededError(
+                    f"{number_of_bytes} more {self.what} bytes would exceed the MediaBudget of this request: "
+                    f"{self.used} of {self.max_bytes} are used."
+                )
+            self.used += number_of_bytes
+
+    @contextmanager
+    def one_at_a_time(self) -> Iterator[None]:
+        """Decode inside: one after the other, with what is left as the limit of every media IO.
+
+        So what would not fit is refused by its header, before memory is spent on it.
+        """
+        if self.max_bytes is None:
+            yield
+            return
+        with self._decoding:
+            left = max(self.max_bytes - self.used, 1)  # 0 would mean that there is no limit
+            ceilings = {
+                "VLLM_MAX_IMAGE_PIXELS": left,  # at least a byte each
+                "VLLM_MAX_AUDIO_DECODE_BYTES": left,
+                "VLLM_MAX_EMBED_DECODE_BYTES": left,
+                "VLLM_MAX_VIDEO_DECODE_BYTES": left,
+            }
+            try:
+                with envs.at_most(ceilings):
+                    yield
+            except LimitExceededError as error:
+                raise LimitExceededError(
+                    f"{error} The MediaBudget of this request has {left} {self.what} bytes left."
+                ) from error
+
+
+class MediaBudget:
+    """What all media of one request may use up together: a budget of encoded bytes and one of decoded bytes.
+
+    Attributes:
+        download: the budget of downloaded, that is encoded, bytes.
+        decoded: the budget of decoded bytes.
+
+    Hand one to every connector of the request: ``MediaConnector(budget=MediaBudget(...))``. Encoded bytes
+    count however they came, also in data URLs, files and out of the cache. Media under a ceiling of decoded
+    bytes are decoded one after the other, so that together they never exceed it.
+
+    Args:
+        max_download_bytes: the ceiling of encoded bytes; `None` or 0 for none.
+        max_decoded_bytes: the ceiling of pixels, samples and tensors in bytes; `None` or 0 for none.
+    """
+
+    def __init__(
+        self, *, max_download_bytes: int | None = None, max_decoded_bytes: int | None = None
+    ) -> None:
+        self.download = Share("downloaded", max_download_bytes)
+        self.decoded = Share("decoded", max_decoded_bytes)
+
+    def __repr__(self) -> str:
+        shares = (
+            f"{share.what}: {share.used} of {share.max_bytes}" for share in (self.download, self.decoded)
+        )
+        return f"MediaBudget({', '.join(shares)})"
+
+
+class BudgetedLoads:
+    """Decodes, and charges for what comes in and what comes out.
+
+    Attributes:
+        decoded_budget: what decoded bytes are charged to, if anything.
+        download_budget: what encoded bytes are charged to, if anything.
+    """
+
+    decoded_budget: Budget | None
+    download_budget: Budget | None
+
+    def _charge_download(self, number_of_bytes: int) -> None:
+        if self.download_budget is not None:
+            self.download_budget.charge(number_of_bytes)
+
+    def _charge_copy(self, number_of_bytes: int, media: object) -> None:
+        """Charge for a copy of an object before it is made, as for decoding so many bytes to it."""
+        self._charge_download(number_of_bytes)
+        if self.decoded_budget is not None:
+            with getattr(self.decoded_budget, "one_at_a_time", nullcontext)():
+                self.decoded_budget.charge(size_of(media))
+
+    def _load_bytes(self, data: bytes, media_io: MediaIO[T]) -> T:
+        if self.download_budget is not None:
+            self.download_budget.charge(len(data))
+        return self._decode(media_io, media_io.load_bytes, data)
+
+    def _decode(self, media_io: MediaIO[T], load: Callable[..., T], *args: Any) -> T:
+        """Call what decodes, and charge for the result."""
+        if self.decoded_budget is None:
+            with metrics.decoding(media_io):
+                return load(*args)
+        one_at_a_time = getattr(self.decoded_budget, "one_at_a_time", nullcontext)  # others only charge
+        with one_at_a_time():
+            with metrics.decoding(media_io):
+                media = load(*args)
+            self.decoded_budget.charge(size_of(media))
+        return media
+
+
+def size_of(media: object) -> int:
+    """Return how many bytes a decoded object occupies, as far as its kind is known.
+
+    >>> size_of((memoryview(b"abcd"), {"duration": 2}))
+    4
+    """
+    if isinstance(media, tuple | list):
+        return sum(size_of(item) for item in media)
+    if isinstance(size := getattr(media, "nbytes", None), int):  # arrays and tensors
+        return size
+    picture: Any = getattr(media, "media", media)
+    if hasattr(picture, "getbands") and hasattr(picture, "size"):
+        width, height = picture.size
+        sample = {"1": 1, "I": 4, "F": 4, "I;16": 2}.get(picture.mode, 1)
+        return int(width * height * len(picture.getbands()) * sample)
+    return 0

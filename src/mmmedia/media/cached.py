@@ -1,0 +1,196 @@
+"""What a connector does with the on-disk cache: look first, store what decoded, ask about the expired."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from mmmedia import envs
+from mmmedia.cache import MediaCache, StaleEntry, get_media_cache
+from mmmedia.connections import Download, HTTPConnection, RetryPlan, environment_proxy
+from mmmedia.egress import EgressPolicy, literal_address
+from mmmedia.envs import FetchSettings
+from mmmedia.errors import LimitExceededError
+from mmmedia.media.base import MediaIO
+from mmmedia.media.budget import BudgetedLoads
+from mmmedia.urls import HTTPURL, DomainList, redact_url
+
+T = TypeVar("T")
+
+_NO_ENTRY = StaleEntry(b"")
+
+
+class Goal(NamedTuple):
+    """What one request wants to be fetched, and how.
+
+    Attributes:
+        url: as it was given.
+        remote: as it was read: an `HTTPURL`, or what a subclass of the connector makes of a URL.
+        timeout: seconds of the first attempt, `None` for no limit.
+        settings: those of the moment in which the request began.
+    """
+
+    url: str
+    remote: Any
+    timeout: float | None
+    settings: FetchSettings
+
+    @property
+    def longest(self) -> float:
+        """Seconds that it takes at most, with all attempts."""
+        return _longest(self.timeout, self.settings.attempts)
+
+
+@functools.lru_cache(maxsize=64)
+def _longest(timeout: float | None, attempts: int) -> float:
+    return RetryPlan(timeout, attempts).bound_seconds
+
+
+class Downloaded(NamedTuple):
+    """What a download brought.
+
+    Attributes:
+        data: the bytes behind the URL.
+        etag: what the server gave for asking whether they are still good.
+        last_modified: likewise.
+        is_confirmed: whether they are those of an expired entry of the cache, which the server confirmed.
+    """
+
+    data: bytes
+    etag: str = ""
+    last_modified: str = ""
+    is_confirmed: bool = False
+
+    @classmethod
+    def of(cls, answer: Download, stale: StaleEntry) -> "Downloaded":
+        """Return what there is after asking the server about an expired entry."""
+        if answer.data is None:
+            return cls(stale.data, stale.etag, stale.last_modified, is_confirmed=True)
+        return cls(answer.data, answer.etag, answer.last_modified)
+
+
+class CachedLoads(BudgetedLoads):
+    """Loads out of the cache, and stores what was downloaded.
+
+    Attributes:
+        connection: what fetches HTTP URLs.
+    """
+
+    connection: HTTPConnection
+    _domains: DomainList
+    _media_cache_dir: str
+    _media_cache_max_bytes: int
+    _media_cache_ttl_secs: float
+
+    @property
+    def _media_cache(self) -> MediaCache | None:
+        if not self._media_cache_dir:
+            return None
+        return get_media_cache(self._media_cache_dir, self._media_cache_max_bytes, self._media_cache_ttl_secs)
+
+    def _media_cache_path(self, url: str) -> Path:
+        """Return where the bytes of a URL are kept; without a cache directory, the bare file name."""
+        return MediaCache(
+            self._media_cache_dir or ".",
+            max_bytes=self._media_cache_max_bytes,
+            ttl_secs=self._media_cache_ttl_secs,
+        ).path(url)
+
+    def _get_cached_bytes(self, url: str) -> bytes | None:
+        """Return the cached bytes of a URL, `None` if there are none that still live."""
+        cache = self._media_cache
+        return None if cache is None else cache.get(url)
+
+    def _put_cached_bytes(self, url: str, data: bytes) -> None:
+        """Store the bytes of a URL."""
+        cache = self._media_cache
+        if cache is not None:
+            cache.put(url, data)
+
+    def _maybe_evict(self, exclude: Path | None = None) -> None:
+        """Bring the cache back within its budget, keeping the file `exclude`."""
+        cache = self._media_cache
+        if cache is not None:
+            cache.evict(exclude)
+
+    def _load_cached(self, goal: Goal, media_io: MediaIO[T]) -> tuple[bool, T]:
+        """Read from the cache and decode; the first item says whether there was anything to decode.
+
+        Raises:
+            LimitExceededError: (a `ValueError`) there is more than a download may have.
+            RefusedURLError: (a `ValueError`) the policy of now does not admit the URL.
+        """
+        url, max_bytes = goal.url, goal.settings.max_download_bytes
+        data = self._get_cached_bytes(url) if self._media_cache_dir else None
+        missing: Any = None
+        if data is None or not self._may_still_be_served(goal.remote):
+            return False, missing
+        if max_bytes is not None and len(data) > max_bytes:
+            raise LimitExceededError(
+                f"{redact_url(url)!r} has {len(data)} bytes, more than {max_bytes >> 20} MiB; "
+                "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
+            )
+        try:
+            return True, self._load_bytes(data, media_io)
+        except LimitExceededError:
+            raise
+        except ValueError:
+            # It decoded once, so the file is damaged: fetch it anew.
+            cache = self._media_cache
+            if cache is not None:
+                cache.discard(url)
+            return False, missing
+
+    def _may_still_be_served(self, remote: HTTPURL) -> bool:
+        """Say whether the policy of now admits cached bytes; false where that takes a new download.
+
+        The host that they came from may have been admitted by another policy. Addresses are judged; names
+        too, by what they resolve to, where private addresses are blocked.
+
+        Raises:
+            RefusedURLError: (a `ValueError`) it does not.
+        """
+        policy = EgressPolicy.from_env(self._domains)
+        policy.check_port(remote.host, remote.port)
+        address = literal_address(remote.host)
+        if address is not None:
+            policy.check(remote.host, address)
+        elif policy.block_private and environment_proxy(remote) is None:
+            from mmmedia.egress.resolve import resolve
+
+            try:
+                answers = resolve(remote.host, remote.port, timeout=envs.VLLM_IMAGE_FETCH_TIMEOUT)
+            except OSError:
+                return False
+            for answer in answers:
+                policy.check(remote.host, answer.address)
+        return True
+
+    def _store(self, url: str, downloaded: Downloaded) -> None:
+        """Store what was downloaded, with what the server gave for asking about it."""
+        if not (downloaded.etag or downloaded.last_modified):
+            self._put_cached_bytes(url, downloaded.data)
+        elif (cache := self._media_cache) and not (downloaded.is_confirmed and cache.refresh(url)):
+            cache.put(url, downloaded.data, etag=downloaded.etag, last_modified=downloaded.last_modified)
+
+    def _can_revalidate(self) -> bool:
+        """Say whether servers can be asked about expired entries: where nothing is overridden.
+
+        A subclass may keep other bytes than those that were downloaded, a connection may fetch otherwise.
+        """
+        return (
+            is_of(self._get_cached_bytes, CachedLoads._get_cached_bytes)
+            and is_of(self._put_cached_bytes, CachedLoads._put_cached_bytes)
+            and is_of(self.connection.get_bytes, HTTPConnection.get_bytes)
+            and is_of(self.connection.async_get_bytes, HTTPConnection.async_get_bytes)
+        )
+
+    def _get_stale(self, url: str, max_bytes: int | None) -> StaleEntry:
+        """Return the expired entry of a URL, an empty one if there is none to ask about."""
+        cache = self._media_cache
+        return (cache and cache.get_stale(url, max_size=max_bytes)) or _NO_ENTRY
+
+
+def is_of(method: Callable[..., object] | None, function: Callable[..., object]) -> bool:
+    """Say whether a method is this very function, and not one that overrides it."""
+    return getattr(method, "__func__", None) is function

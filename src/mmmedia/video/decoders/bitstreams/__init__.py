@@ -1,0 +1,1 @@
+"""What the headers of coded pictures say, read without decoding: a module a codec."""

@@ -1,0 +1,145 @@
+"""The structure of an HEVC stream (ITU-T H.265, 7.3, 8.3.1)."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmmedia.video.decoders.bitstreams.bits import BitReader, BitTable, Ints, unescape
+from mmmedia.video.decoders.bitstreams.nal_units import (
+    check_order,
+    first_of_each_packet,
+    order_counts,
+    parameter_set,
+    read_headers,
+    same_parameter_sets,
+    walk_units,
+)
+from mmmedia.video.decoders.bitstreams.structure import DAMAGED, UNSUPPORTED, CannotSeekError, Structure
+
+if TYPE_CHECKING:
+    from mmmedia.video.decoders.packets.index import PacketIndex
+
+_PARAMETERS = (32, 33, 34)
+_UNITS = frozenset([*range(10), 19, 20, 21, *_PARAMETERS, 35, 38, 39, 40])
+
+
+def read_hevc(index: "PacketIndex") -> Structure:
+    """Return the structure of an HEVC stream.
+
+    Raises:
+        CannotSeekError: its headers don't fit.
+        HeaderEndError, IndexError: one ends too early.
+    """
+    length_size, parameter_sets = _read_hvcc(index.extradata)
+    sequences = [s for s in parameter_sets if s[0] >> 1 == 33]
+    pictures = dict(_read_picture(p) for p in parameter_sets if p[0] >> 1 == 34)
+    if len(sequences) != 1 or not pictures or len({p.layout for p in pictures.values()}) != 1:
+        raise CannotSeekError(UNSUPPORTED)
+    order_bits, separate = _read_sequence(sequences[0])
+    layout = next(iter(pictures.values()))
+
+    data = np.frombuffer(index.data, np.uint8)
+    units = walk_units(index, data, length_size)
+    head, tail = data[units.start], data[units.start + 1]
+    if (head & 0x81).any() or (tail >> 3).any() or not (tail & 7).all():
+        raise CannotSeekError(UNSUPPORTED)
+    if not np.isin(head >> 1, list(_UNITS)).all():
+        raise CannotSeekError(UNSUPPORTED)
+    same_parameter_sets(data, units.of(np.isin(head >> 1, _PARAMETERS)), set(parameter_sets))
+
+    slices = units.of(head >> 1 < 32)
+    kind: Ints = (data[slices.start] >> 1).astype(np.int64)
+    level: Ints = (data[slices.start + 1] & 7).astype(np.int64)
+    first = first_of_each_packet(slices, len(index))
+    leading = np.zeros(len(kind), np.bool_)
+    leading[first] = True
+    own_first = first[np.searchsorted(slices.packet[first], slices.packet)]
+    is_idr = (kind == 19) | (kind == 20)
+
+    def read(table: BitTable) -> Ints:
+        random_access = kind >= 16
+        table.require(table.flag() == leading)
+        table.require((kind == kind[own_first]) & (level == level[own_first]))
+        table.flag(random_access)
+        table.require(np.isin(table.ue(), list(pictures)))
+        if layout.extra_bits:
+            table.u(layout.extra_bits, leading)
+        slice_kind = table.ue(leading)
+        table.require(slice_kind <= 2)
+        table.require(slice_kind == 2, leading & random_access)
+        if layout.output_flag:
+            table.require(table.flag(leading), leading)
+        if separate:
+            table.u(2, leading)
+        return table.u(order_bits, leading & ~is_idr)
+
+    order = read_headers(data, slices.start + 2, slices.length - 2, read)[first]
+    kind, level, reset = kind[first], level[first], is_idr[first]
+    reset[0] = True
+    # Not anchored on: sub-layer non-reference pictures, leading pictures, higher sub-layers.
+    unreferenced = (kind < 16) & (kind % 2 == 0)
+    anchor = (level == 1) & ~unreferenced & ~((kind >= 6) & (kind <= 9))
+    check_order(index, order_counts(order, order_bits, anchor, reset), reset)
+    # What its own sub-layer does not refer to, a higher one still may.
+    return Structure((kind >= 16) & index.key, unreferenced & (level == level.max()))
+
+
+def _read_hvcc(extradata: bytes) -> tuple[int, list[bytes]]:
+    """The length of a length prefix, and the parameter sets, of an HEVCDecoderConfigurationRecord."""
+    if len(extradata) < 23 or extradata[0] != 1:
+        raise CannotSeekError(UNSUPPORTED)
+    sets: list[bytes] = []
+    at = 23
+    for _ in range(extradata[22]):
+        count = int.from_bytes(extradata[at + 1 : at + 3], "big")
+        at += 3
+        for _ in range(count):
+            payload, at = parameter_set(extradata, at)
+            sets.append(payload)
+    return (extradata[21] & 3) + 1, sets
+
+
+def _read_sequence(payload: bytes) -> tuple[int, int]:
+    """Bits of a picture order count, and whether colour planes are coded apart."""
+    reader = BitReader(unescape(payload[2:]))
+    reader.u(4)
+    sub_layers = reader.u(3)
+    reader.u(1)
+    reader.u(96)
+    present = [(reader.u(1), reader.u(1)) for _ in range(sub_layers)]
+    if sub_layers:
+        reader.u(2 * (8 - sub_layers))
+    for profile, level in present:
+        reader.u(88 * profile + 8 * level)
+    reader.ue()
+    separate = reader.u(1) if reader.ue() == 3 else 0
+    reader.ue()
+    reader.ue()
+    if reader.u(1):
+        for _ in range(4):
+            reader.ue()
+    reader.ue()
+    reader.ue()
+    order_bits = 4 + reader.ue()
+    if order_bits > 16:
+        raise CannotSeekError(DAMAGED)
+    return order_bits, separate
+
+
+@dataclass(frozen=True)
+class _Picture:
+    output_flag: int
+    extra_bits: int
+
+    @property
+    def layout(self) -> tuple[int, int]:
+        return self.output_flag, self.extra_bits
+
+
+def _read_picture(payload: bytes) -> tuple[int, _Picture]:
+    reader = BitReader(unescape(payload[2:]))
+    number = reader.ue()
+    reader.ue()
+    reader.u(1)
+    return number, _Picture(reader.u(1), reader.u(3))

@@ -1,0 +1,92 @@
+"""The structure of an MPEG-4 part 2 stream (ISO/IEC 14496-2, 6.2)."""
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmmedia.video.decoders.bitstreams.bits import BitReader
+from mmmedia.video.decoders.bitstreams.structure import (
+    DAMAGED,
+    HIDDEN,
+    ORDER,
+    UNSUPPORTED,
+    CannotSeekError,
+    Structure,
+)
+
+if TYPE_CHECKING:
+    from mmmedia.video.decoders.packets.index import PacketIndex
+
+_VOL_START, _VOP_START = re.compile(rb"\x00\x00\x01[\x20-\x2f]"), b"\x00\x00\x01\xb6"
+
+
+def read_mpeg4(index: "PacketIndex") -> Structure:
+    """Return the structure of an MPEG-4 part 2 stream.
+
+    Raises:
+        CannotSeekError: its headers don't fit.
+        HeaderEndError, IndexError: one ends too early.
+    """
+    bits = _time_bits(index.extradata)
+    kinds = np.empty(len(index), np.int64)
+    for position in range(len(index)):
+        start = int(index.offset[position])
+        packet = index.data[start : start + int(index.size[position])]
+        at = packet.find(_VOP_START)
+        # Two in a packet are the packed B-frames of old encoders.
+        if at < 0 or packet.count(_VOP_START) != 1:
+            raise CannotSeekError(HIDDEN)
+        reader = BitReader(packet[at + 4 : at + 20])
+        kinds[position] = reader.u(2)
+        while reader.u(1):
+            pass
+        if not reader.u(1):
+            raise CannotSeekError(DAMAGED)
+        reader.u(bits)
+        if not reader.u(1):
+            raise CannotSeekError(DAMAGED)
+        if not reader.u(1):
+            raise CannotSeekError(HIDDEN)
+    intra, bi = kinds == 0, kinds == 2
+    if (kinds == 3).any():
+        raise CannotSeekError(UNSUPPORTED)  # sprites
+    if (intra & ~bi != index.key).any():
+        raise CannotSeekError(DAMAGED)
+    # A B-frame is shown between the two references decoded last.
+    references = np.flatnonzero(~bi)
+    if (np.diff(index.pts[references]) <= 0).any():
+        raise CannotSeekError(ORDER)
+    behind = np.searchsorted(references, np.flatnonzero(bi))
+    if len(behind):
+        if (behind < 2).any():
+            raise CannotSeekError(ORDER)
+        low, high = index.pts[references[behind - 2]], index.pts[references[behind - 1]]
+        shown = index.pts[bi]
+        if ((shown <= low) | (shown >= high)).any():
+            raise CannotSeekError(ORDER)
+    return Structure(intra, bi)
+
+
+def _time_bits(extradata: bytes) -> int:
+    """Bits of a time increment, from the video object layer (6.2.3)."""
+    found = _VOL_START.search(extradata)
+    if found is None:
+        raise CannotSeekError(UNSUPPORTED)
+    reader = BitReader(extradata[found.end() : found.end() + 36])
+    reader.u(9)
+    if reader.u(1):
+        reader.u(7)
+    if reader.u(4) == 15:
+        reader.u(16)
+    if reader.u(1):
+        reader.u(3)
+        if reader.u(1):
+            reader.u(79)
+    if reader.u(2):
+        raise CannotSeekError(UNSUPPORTED)  # shapes
+    reader.u(1)
+    resolution = reader.u(16)
+    if not resolution:
+        raise CannotSeekError(DAMAGED)
+    return max(1, (resolution - 1).bit_length())

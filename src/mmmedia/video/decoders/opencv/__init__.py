@@ -1,0 +1,5 @@
+"""The reference decoder: OpenCV, reading in memory, one frame after the other."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

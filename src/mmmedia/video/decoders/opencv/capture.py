@@ -1,0 +1,214 @@
+"""Opening a video with OpenCV's stream-buffered FFmpeg backend, and what it says of it."""
+
+import math
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mmmedia import containers
+from mmmedia.errors import InvalidMediaError, LimitExceededError, MediaError
+from mmmedia.video.decoders.bitstreams.h264_sets import is_progressive_h264
+from mmmedia.video.decoders.eligible import Reference
+from mmmedia.video.decoders.limits import check_size
+from mmmedia.video.decoders.opencv.stream import Stream, is_replaced
+from mmmedia.video.samplers import VideoSourceMetadata
+from mmmedia.work.fork import afresh_in_child
+from mmmedia.work.watch import may_use_threads
+
+if TYPE_CHECKING:
+    import cv2
+
+# No list of indices is longer, whatever a header claims: six days at 30 frames a second.
+_MAX_TOTAL_FRAMES = 1 << 24
+
+# Larger files take so long to read that decoding their first frame does not count.
+_QUICK_LOOK = 1 << 24
+
+_OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+# OpenCV's own default, which it drops once the variable is set, then what FFmpeg is held to.
+_OPENCV_DEFAULT_OPTIONS = "rtsp_flags;prefer_tcp"
+
+
+class _Environment:
+    """The lock under which the environment is changed."""
+
+    def __init__(self) -> None:
+        self.begin()
+        # A child forked while another thread opens a file would wait for that thread for ever.
+        afresh_in_child(self.begin)
+
+    def begin(self) -> None:
+        self.lock = threading.Lock()
+
+
+_environment = _Environment()
+
+
+class Capture(Protocol):
+    """The part of `cv2.VideoCapture` that reading needs."""
+
+    def grab(self) -> bool:
+        """Advance by one frame."""
+
+    def retrieve(self, *args: Any) -> tuple[bool, Any]:
+        """Return the frame grabbed last, as BGR."""
+
+    def get(self, propId: int, /) -> float:  # noqa: N803 - OpenCV's name
+        """Return a property of the stream."""
+
+
+def get_cv2_video_api() -> int:
+    """Return OpenCV's number of the first stream-buffered backend that is present.
+
+    A plug-in counts only from ABI 1, API 2 on, which brought reading from memory.
+
+    Raises:
+        MediaError: this OpenCV was built without one.
+
+    >>> import cv2
+    >>> get_cv2_video_api() == cv2.CAP_FFMPEG
+    True
+    """
+    from cv2 import videoio_registry as registry
+
+    for backend in registry.getStreamBufferedBackends():
+        if not registry.hasBackend(backend):
+            continue
+        if not registry.isBackendBuiltIn(backend):
+            _, abi, api = registry.getStreamBufferedBackendPluginVersion(backend)
+            if (abi, api) < (1, 2):
+                continue
+        return int(backend)
+    raise MediaError(
+        "This OpenCV has no backend that reads video from memory; install opencv-python-headless."
+    )
+
+
+def open_capture(data: containers.Buffer | containers.Admitted[Any]) -> "cv2.VideoCapture":
+    """Open encoded bytes with OpenCV, in memory, allow-listed demuxers only.
+
+    The capture is closed by dropping the last reference to it: `release()` frees the stream without
+    holding the interpreter's lock and crashes (seen with OpenCV 4.14).
+
+    Raises:
+        InvalidMediaError: (a `ValueError`) the container is refused, or OpenCV can't open it.
+    """
+    import cv2
+
+    if not is_replaced():
+        data = containers.admit(data)
+    encoded = data.data if isinstance(data, containers.Admitted) else data
+    api = get_cv2_video_api()
+    with _capture_options():
+        capture = _open(encoded, api, [])
+        if not is_replaced() and capture.isOpened() and not may_use_threads(kind(capture)):
+            capture = _open(encoded, api, [cv2.CAP_PROP_N_THREADS, 1])
+    if not capture.isOpened():
+        raise InvalidMediaError("Could not open video stream: OpenCV does not recognise it.")
+    return capture
+
+
+def _open(data: containers.Buffer, api: int, parameters: list[int]) -> "cv2.VideoCapture":
+    import cv2
+
+    stream: Any = Stream(data)  # OpenCV's types ask for a class of its own
+    return cv2.VideoCapture(stream, api, parameters)
+
+
+def kind(capture: Capture) -> str:
+    """What of a capture may stall: OpenCV with this codec.
+
+    >>> import types
+    >>> kind(types.SimpleNamespace(get=lambda _: 0x63766568))
+    "OpenCV's hevc"
+    """
+    import cv2
+
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(8, "little", signed=True)[:4]
+    return f"OpenCV's {code.decode('ascii', 'replace')}"
+
+
+@contextmanager
+def _capture_options() -> Iterator[None]:
+    """Hold FFmpeg under OpenCV to the allow-list while a capture is opened.
+
+    OpenCV takes options for FFmpeg from one environment variable alone, and reads it when it opens. It is
+    set in the C environment, not in `os.environ`, under a lock and for the time of opening; options that
+    the operator set stay in force beside it.
+    """
+    with _environment.lock:
+        before = os.environ.get(_OPTIONS_VARIABLE)
+        held = [f"{key};{value}" for key, value in containers.AV_OPTIONS.items()]
+        os.putenv(_OPTIONS_VARIABLE, "|".join([before or _OPENCV_DEFAULT_OPTIONS, *held]))
+        try:
+            yield
+        finally:
+            if before is None:
+                os.unsetenv(_OPTIONS_VARIABLE)
+            else:
+                os.putenv(_OPTIONS_VARIABLE, before)
+
+
+def source_metadata(capture: Capture, encoded_bytes: int = 0) -> VideoSourceMetadata:
+    """Return what OpenCV reports: frames, frames a second, and seconds (0.0 without a rate).
+
+    Args:
+        capture: an open capture.
+        encoded_bytes: length of the file, against which the claimed number of frames is judged.
+
+    Raises:
+        LimitExceededError: (a `ValueError`) the header claims more frames than the bytes can hold.
+    """
+    import cv2
+
+    count = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    # Below zero for a stream of unknown length, and handed on so; beyond what is exact it is rubbish.
+    if not abs(count) < 2.0**53:  # also NaN
+        raise InvalidMediaError(f"The header claims {count:g} frames.")
+    total = int(count)
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    if not math.isfinite(fps):
+        fps = 0.0
+    if total > min(max(encoded_bytes, 1 << 20), _MAX_TOTAL_FRAMES):
+        raise LimitExceededError(
+            f"The header claims {total} frames, more than {encoded_bytes} bytes can hold."
+        )
+    return VideoSourceMetadata(total, fps, total / fps if fps > 0 else 0.0)
+
+
+def reference(capture: Capture, source: VideoSourceMetadata) -> Reference:
+    """Return what the fast path has to agree with."""
+    import cv2
+
+    return Reference(
+        total=source.total_frames_num,
+        width=int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+        height=int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+        rotation=int(capture.get(cv2.CAP_PROP_ORIENTATION_META)),
+    )
+
+
+# Codecs that know no fields.
+_PROGRESSIVE = frozenset([b"VP80", b"VP90", b"vp08", b"vp09", b"AV01", b"av01", b"theo", b"gif ", b"GIF "])
+
+
+def may_be_interlaced(capture: Capture, data: bytes) -> bool:
+    """Whether a closer look is due before frames are retrieved.
+
+    OpenCV 4.14 can't convert interlaced frames, does not say so, and hands out memory as it found it.
+    """
+    import cv2
+
+    codec = (int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF).to_bytes(4, "little")
+    if codec in _PROGRESSIVE:
+        return False
+    return not (codec.lower() in {b"h264", b"avc1"} and len(data) < _QUICK_LOOK and is_progressive_h264(data))
+
+
+def check_request(capture: Capture, count: int) -> None:
+    """Judge `count` frames of a capture by the limits, before any is decoded."""
+    import cv2
+
+    check_size(int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), count)

@@ -1,0 +1,1 @@
+"""The packets of a video stream, known without decoding."""
