@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import vllm
 from PIL import Image
 
 from support.clips import clip
@@ -20,7 +21,6 @@ from support.frontend import Frontend, image_part, tensors, video_part
 from support.server import Request, Server, in_turn, reply
 
 pytestmark = pytest.mark.vllm
-vllm = pytest.importorskip("vllm")
 
 MIB = 1 << 20
 IS_0_33 = not vllm.__version__.startswith("0.32")

