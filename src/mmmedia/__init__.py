@@ -3,8 +3,8 @@
 Names are loaded when they are first used, so that ``import mmmedia`` stays light.
 
 >>> import mmmedia
->>> sorted(mmmedia.VIDEO_LOADER_REGISTRY)
-['molmo2', 'opencv', 'opencv_dynamic']
+>>> "qwen3_vl" in mmmedia.VIDEO_LOADER_REGISTRY
+True
 """
 
 import lazy_loader as _lazy

@@ -1,4 +1,4 @@
-"""Every setting, read from the environment each time it is used.
+"""Every setting, read from the environment each time it is used; what a fetch goes by, once a request.
 
 A setting is an attribute of this module under its `VLLM_` name. The environment variable of the same
 name under the prefix `MMMEDIA_` wins over the one under `VLLM_`; an empty variable counts as not set.
@@ -275,12 +275,14 @@ class FetchSettings(NamedTuple):
         allow_redirects: follow redirects.
         max_download_bytes: of one download; `None` for no limit.
         revalidate: ask servers whether expired entries of the cache are still good.
+        block_private: let only public addresses be reached.
     """
 
     attempts: int
     allow_redirects: bool
     max_download_bytes: int | None
     revalidate: bool
+    block_private: bool
 
 
 def cache_settings() -> CacheSettings:
@@ -310,6 +312,7 @@ _FETCH_SETTINGS = (
     "VLLM_MEDIA_URL_ALLOW_REDIRECTS",
     "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB",
     "VLLM_MEDIA_CACHE_REVALIDATE",
+    "VLLM_MEDIA_EGRESS_BLOCK_PRIVATE",
 )
 _CACHE_VARIABLES, _FETCH_VARIABLES = (
     tuple(variable for name in names for variable in SETTINGS[name].variables)
@@ -330,9 +333,9 @@ def _cache_settings_of(*texts: str | None) -> CacheSettings:
 
 @functools.lru_cache(maxsize=16)
 def _fetch_settings_of(*texts: str | None) -> FetchSettings:
-    attempts, allow_redirects, megabytes, revalidate = _values(_FETCH_SETTINGS, texts)
+    attempts, allow_redirects, megabytes, revalidate, block_private = _values(_FETCH_SETTINGS, texts)
     max_download_bytes = megabytes * 1024 * 1024 if megabytes > 0 else None
-    return FetchSettings(attempts, allow_redirects, max_download_bytes, revalidate)
+    return FetchSettings(attempts, allow_redirects, max_download_bytes, revalidate, block_private)
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,7 @@
 """Pictures with common pixels: what is done to one is done to it alone, as if it had always had its own."""
 
 import copy
+import gc
 import io
 import pickle
 from collections.abc import Callable
@@ -162,3 +163,13 @@ def test_they_equal_pictures_that_have_their_own() -> None:
     assert make().media != other
     assert other != make().media
     assert make().media != "picture"
+
+
+def test_a_picture_that_was_changed_keeps_the_common_pixels_no_longer() -> None:
+    make = twin_maker(MediaWithBytes(Image.effect_noise((8, 8), 90), b""))
+    assert make is not None
+    twin = make().media
+    common = twin.im
+    twin.putpixel((0, 0), 7)
+    assert not any(common is each for each in gc.get_referents(twin))
+    assert twin.readonly == 0

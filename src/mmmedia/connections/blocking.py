@@ -100,20 +100,18 @@ def open_response(
         requests.RequestException: it failed.
         RefusedURLError: (a `ValueError`) the policy does not admit where it leads.
     """
-    response: requests.Response | None = None
-    with contextlib.closing(steps):
+    with contextlib.closing(steps), contextlib.ExitStack() as responses:
         step = next(steps)
         while isinstance(step, Send):
-            if response is not None:
-                response.close()
+            responses.close()
             try:
                 with deadline(None if stream or timeout is None else step.seconds):
-                    response = _send(client, step, timeout)
+                    response = responses.enter_context(_send(client, step, timeout))
             except BaseException as error:  # noqa: BLE001  # the exchange decides
                 step = steps.throw(error)
             else:
                 step = steps.send((response.status_code, response.headers))
-    assert response is not None
+        responses.pop_all()  # the caller closes it
     assert isinstance(step, Answer)
     return response, step
 

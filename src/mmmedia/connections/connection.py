@@ -116,8 +116,12 @@ class HTTPConnection:
         )
         response, answer = blocking.open_response(self.get_sync_client(), steps, timeout, stream=stream)
         if not stream:
-            body = Body(answer.hop.url, response.headers, current_policy().max_bytes)
-            blocking.read_all(response, body, None if timeout is None else end - time.monotonic())
+            try:
+                body = Body(answer.hop.url, response.headers, current_policy().max_bytes)
+                blocking.read_all(response, body, None if timeout is None else end - time.monotonic())
+            except BaseException:
+                response.close()
+                raise
         return response
 
     def get_bytes(

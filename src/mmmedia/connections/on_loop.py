@@ -283,17 +283,22 @@ async def open_response(
         RefusedURLError: (a `ValueError`) the policy does not admit where it leads.
     """
     response: Any = None
-    with contextlib.closing(steps):
-        step = next(steps)
-        while isinstance(step, Send):
-            if response is not None:
-                _drop(response)
-            try:
-                response = await _request(session, step, timeout=timeout, decode=True)
-            except BaseException as error:  # noqa: BLE001  # the exchange decides
-                step = steps.throw(error)
-            else:
-                step = steps.send((response.status, response.headers))
+    try:
+        with contextlib.closing(steps):
+            step = next(steps)
+            while isinstance(step, Send):
+                if response is not None:
+                    _drop(response)
+                try:
+                    response = await _request(session, step, timeout=timeout, decode=True)
+                except BaseException as error:  # noqa: BLE001  # the exchange decides
+                    step = steps.throw(error)
+                else:
+                    step = steps.send((response.status, response.headers))
+    except BaseException:
+        if response is not None:
+            _drop(response)
+        raise
     opened: aiohttp.ClientResponse = response
     return opened
 

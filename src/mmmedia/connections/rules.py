@@ -58,17 +58,19 @@ class FetchPolicy:
     )
 
     @classmethod
-    def of(cls, domains: DomainList) -> "FetchPolicy":
-        """Return the policy for `allowed_media_domains` under the settings of now.
+    def of(cls, domains: DomainList, settings: envs.FetchSettings | None = None) -> "FetchPolicy":
+        """Return the policy for `allowed_media_domains` under settings, or those of now.
 
         Raises:
             InvalidSettingError: (a `ValueError`) a setting can't be read.
         """
+        settings = settings or envs.fetch_settings()
+        max_bytes = settings.max_download_bytes
         return cls(
             domains,
-            EgressPolicy(envs.VLLM_MEDIA_EGRESS_BLOCK_PRIVATE, domains.names),
-            envs.VLLM_MEDIA_FETCH_MAX_RETRIES,
-            _limit_bytes(envs.VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB),
+            EgressPolicy(settings.block_private, domains.names),
+            settings.attempts,
+            float("inf") if max_bytes is None else max_bytes,
         )
 
 

@@ -179,10 +179,11 @@ class CachedLoads(BudgetedLoads):
         A subclass may keep other bytes than those that were downloaded, a connection may fetch otherwise.
         """
         return (
-            is_of(self._get_cached_bytes, CachedLoads._get_cached_bytes)
-            and is_of(self._put_cached_bytes, CachedLoads._put_cached_bytes)
-            and is_of(self.connection.get_bytes, HTTPConnection.get_bytes)
-            and is_of(self.connection.async_get_bytes, HTTPConnection.async_get_bytes)
+            bool(self._media_cache_dir)
+            and _is_of(self._get_cached_bytes, CachedLoads._get_cached_bytes)
+            and _is_of(self._put_cached_bytes, CachedLoads._put_cached_bytes)
+            and _is_of(self.connection.get_bytes, HTTPConnection.get_bytes)
+            and _is_of(self.connection.async_get_bytes, HTTPConnection.async_get_bytes)
         )
 
     def _get_stale(self, url: str, max_bytes: int | None) -> StaleEntry:
@@ -191,6 +192,6 @@ class CachedLoads(BudgetedLoads):
         return (cache and cache.get_stale(url, max_size=max_bytes)) or _NO_ENTRY
 
 
-def is_of(method: Callable[..., object] | None, function: Callable[..., object]) -> bool:
+def _is_of(method: Callable[..., object] | None, function: Callable[..., object]) -> bool:
     """Say whether a method is this very function, and not one that overrides it."""
     return getattr(method, "__func__", None) is function

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Awaitable, Callable, Hashable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mmmedia.connections import FetchPolicy, async_error, fetch_policy, sync_error
+from mmmedia.connections import FetchPolicy, HTTPConnection, async_error, fetch_policy, sync_error
 from mmmedia.media.base import MediaIO
 from mmmedia.media.cached import CachedLoads, Downloaded, Goal
 from mmmedia.work.calls import Calls, holdable
@@ -44,17 +44,17 @@ def _decode_key(media_io: MediaIO[Any]) -> Hashable | None:
 
 
 class SharedDownloads(CachedLoads):
-    """Loads from remote URLs; arguments as of `CachedLoads`."""
+    """Loads from remote URLs: who asks for the same at the same time shares the download and the decode."""
 
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
-        with fetch_policy(FetchPolicy.of(self._domains)) as policy:
+        with fetch_policy(FetchPolicy.of(self._domains, goal.settings)) as policy:
             key: Hashable = (goal.url, id(self.connection), policy, goal.settings.allow_redirects)
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
-            download: Callable[[], bytes | Downloaded] = functools.partial(
-                self.connection.get_bytes, goal.url, **how
-            )
-            if self._revalidates(goal):
+            fetch = self.connection.get_bytes
+            url = goal.remote if getattr(fetch, "__func__", None) is HTTPConnection.get_bytes else goal.url
+            download: Callable[[], bytes | Downloaded] = functools.partial(fetch, url, **how)
+            if goal.settings.revalidate and self._can_revalidate():
                 download = functools.partial(self._get_if_changed, goal, how)
             try:
                 flight = _flights.fly(
@@ -76,13 +76,14 @@ class SharedDownloads(CachedLoads):
 
     async def _load_remote_async(self, goal: Goal, media_io: MediaIO[T], calls: Calls) -> T:
         """Download, or wait for who is downloading the same, and decode in the threads of `calls`."""
-        policy = FetchPolicy.of(self._domains)
+        policy = FetchPolicy.of(self._domains, goal.settings)
         key: Hashable = (goal.url, id(self.connection), policy, goal.settings.allow_redirects)
         how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
-        download: Callable[[], Awaitable[bytes | Downloaded]] = functools.partial(
-            self.connection.async_get_bytes, goal.url, **how
-        )
-        if self._revalidates(goal):
+        fetch = self.connection.async_get_bytes
+        is_ours = getattr(fetch, "__func__", None) is HTTPConnection.async_get_bytes
+        url = goal.remote if is_ours else goal.url  # others take a text
+        download: Callable[[], Awaitable[bytes | Downloaded]] = functools.partial(fetch, url, **how)
+        if goal.settings.revalidate and self._can_revalidate():
             download = functools.partial(self._get_if_changed_async, goal, how, calls)
         while True:
             with fetch_policy(policy):  # which the download inherits
@@ -104,18 +105,17 @@ class SharedDownloads(CachedLoads):
                 if flight.has_landed and flight.is_open:
                     _flights.retire(key, flight)
 
-    def _revalidates(self, goal: Goal) -> bool:
-        return bool(self._media_cache_dir) and goal.settings.revalidate and self._can_revalidate()
-
     def _get_if_changed(self, goal: Goal, how: dict[str, Any]) -> Downloaded:
         """Fetch, or let the server confirm what is in the cache."""
         stale = self._get_stale(goal.url, goal.settings.max_download_bytes)
-        return Downloaded.of(self.connection.get_if_changed(goal.url, **{**how, **stale.validators}), stale)
+        return Downloaded.of(
+            self.connection.get_if_changed(goal.remote, **{**how, **stale.validators}), stale
+        )
 
     async def _get_if_changed_async(self, goal: Goal, how: dict[str, Any], calls: Calls) -> Downloaded:
         """Fetch, or let the server confirm what is in the cache."""
         stale = await calls.call(self._get_stale, goal.url, goal.settings.max_download_bytes)
-        answer = await self.connection.async_get_if_changed(goal.url, **{**how, **stale.validators})
+        answer = await self.connection.async_get_if_changed(goal.remote, **{**how, **stale.validators})
         return Downloaded.of(answer, stale)
 
     def _load_downloaded(self, url: str, flight: Flight[bytes | Downloaded], media_io: MediaIO[T]) -> T:

@@ -122,7 +122,17 @@ class _Lent(_Mixed):
 
     # Not an attribute: those are of the picture as it was read.
     __slots__ = ("_lent",)
-    _lent: "core.ImagingCore"
+    _lent: "core.ImagingCore | None"
+
+    @property
+    def im(self) -> "core.ImagingCore":
+        """The pixels."""
+        return super().im
+
+    @im.setter
+    def im(self, im: "core.ImagingCore") -> None:
+        self._im = im
+        self._lent = None  # so that the others' pixels don't live for as long as this picture
 
     @property
     def readonly(self) -> int:

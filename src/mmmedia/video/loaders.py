@@ -13,15 +13,16 @@ subclass `VideoLoader`, or a built-in loader to change its sampler, and register
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mmmedia.registry import ExtensionManager
 from mmmedia.video import samplers
 from mmmedia.video.decoders import opencv
 from mmmedia.video.decoders.read import Decoded, read_video
+from mmmedia.video.loader_registry import VideoLoaderRegistry
 from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
 
 Frames = npt.NDArray[np.uint8]
@@ -52,6 +53,11 @@ class VideoLoader(ABC):
     ) -> list[int]:
         """Return the source indices to load, ascending."""
         raise NotImplementedError
+
+    @classmethod
+    def _prepare_source(cls, source: VideoSourceMetadata) -> VideoSourceMetadata:
+        """Return the source as this loader's sampler and metadata have it: as it is."""
+        return source
 
     @classmethod
     def _read_frames(
@@ -86,7 +92,22 @@ def _reads_as_built_in(loader: type) -> bool:
     return all(inspect.getattr_static(loader, name) is reader for name, reader in _READERS.items())
 
 
-VIDEO_LOADER_REGISTRY: ExtensionManager[VideoLoader] = ExtensionManager("video loader")
+VIDEO_LOADER_REGISTRY: VideoLoaderRegistry[VideoLoader] = VideoLoaderRegistry()
+for _sampler in samplers.SAMPLERS.values():
+    VIDEO_LOADER_REGISTRY.register_lazily(
+        _sampler.name, "mmmedia.video.model_loaders", video_processor=_sampler.video_processors
+    )
+for _codec in ("pynvvideocodec", "deepstream"):
+    VIDEO_LOADER_REGISTRY.register_gpu_codec(_codec)
+
+
+def get_video_loader_backend_for_processor(video_processor: str) -> str | None:
+    """Return the name of the loader that is bound to a video processor's class, or None.
+
+    >>> get_video_loader_backend_for_processor("Qwen3VLVideoProcessor")
+    'qwen3_vl'
+    """
+    return VIDEO_LOADER_REGISTRY.get_backend_for_video_processor(video_processor)
 
 
 def _metadata(decoded: Decoded, video_backend: str, *, do_sample_frames: bool) -> dict[str, Any]:
@@ -165,6 +186,11 @@ class OpenCVVideoBackend(VideoLoader):
 @VIDEO_LOADER_REGISTRY.register("opencv_dynamic")
 class OpenCVDynamicVideoBackend(OpenCVVideoBackend):
     """Frames at a rate, spread thinner over long videos: the sampler `samplers.sample_dynamic`."""
+
+    @classmethod
+    def _prepare_source(cls, source: VideoSourceMetadata) -> VideoSourceMetadata:
+        """Return the source with a duration, told from its last frame where the container tells none."""
+        return source._replace(duration=samplers.known_duration(*source))
 
     @classmethod
     def compute_frames_index_to_sample(
@@ -282,7 +308,7 @@ class Molmo2VideoBackend(VideoLoader):
         indices: list[int] = cls._sample_frames(
             source.total_frames_num,
             source.original_fps,
-            target.max_duration,
+            source.duration,
             mode,
             target.num_frames,
             kwargs.get("max_fps", 2),
@@ -373,12 +399,15 @@ def _decode(
     decode: str | None,
 ) -> Decoded:
     """The join: the loader's sampler on a decoder."""
-    return read_video(
+    decoded = read_video(
         data,
-        lambda source: _plain(loader.compute_frames_index_to_sample(source, target, **options)),
+        lambda source: _plain(
+            loader.compute_frames_index_to_sample(loader._prepare_source(source), target, **options)
+        ),
         loader,
         recovery=recovery,
         backend=backend,
         decode=decode,
         may_seek=_reads_as_built_in(loader),
     )
+    return replace(decoded, source=loader._prepare_source(decoded.source))

@@ -9,7 +9,7 @@ import itertools
 import os
 from collections.abc import Callable
 from types import MethodType
-from weakref import WeakMethod
+from weakref import ref
 
 Begin = Callable[[], object]
 
@@ -33,11 +33,13 @@ def afresh_in_child(begin: Begin) -> None:
     ...     lock = threading.Lock()
     >>> afresh_in_child(begin)
     """
-    number = next(_numbers)
-    if isinstance(begin, MethodType):
-        _beginnings[number] = WeakMethod(begin, lambda _: _beginnings.pop(number, None))
-    else:
-        _beginnings[number] = lambda: begin
+    if not isinstance(begin, MethodType):
+        _beginnings[next(_numbers)] = lambda: begin
+        return
+    number, function = next(_numbers), begin.__func__
+    forget = _beginnings.pop  # held here, as at the end of the interpreter the names of modules are gone
+    owner = ref(begin.__self__, lambda _: forget(number, None))
+    _beginnings[number] = lambda: None if (alive := owner()) is None else MethodType(function, alive)
 
 
 def _begin_afresh() -> None:

@@ -1,124 +1,20 @@
-"""Samplers: which frames of a source to take. Pure functions of numbers; no decoder is known here.
-
-A source is `total` frames at `fps0` frames a second for `duration` seconds. Every sampler returns source
-indices as plain ints, ascending. The rules are those of vLLM 0.20's loaders of the same names; a table
-recorded from it is among the tests.
-"""
+"""The sampler of `molmo2`, by three rules."""
 
 import math
-import sys
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
-from mmmedia.errors import InvalidArgumentError, InvalidMediaError, MediaError, UnsupportedMediaError
-
-
-class VideoSourceMetadata(NamedTuple):
-    """What a container says of its video: frames, frames a second, seconds."""
-
-    total_frames_num: int
-    original_fps: float
-    duration: float
-
-
-class VideoTargetMetadata(NamedTuple):
-    """What is asked for: a number of frames, frames a second, and seconds; -1 stands for not given."""
-
-    num_frames: int
-    fps: float
-    max_duration: float
-
-
-def evenly_spaced(total: int, count: int) -> list[int]:
-    """Return `count` indices from 0 to `total - 1`, both included, truncated to integers.
-
-    Raises:
-        InvalidMediaError: (a `ValueError`) `count` is negative, as it gets for a negative `total`.
-
-    >>> evenly_spaced(10, 4)
-    [0, 3, 6, 9]
-    """
-    if count < 0:
-        raise InvalidMediaError(f"A video of {total} frames has none to sample.")
-    indices: list[int] = np.linspace(0, total - 1, count, dtype=int).tolist()
-    return indices
-
-
-def sample_uniform(total: int, duration: float, num_frames: int = -1, fps: float = -1) -> list[int]:
-    """The sampler "opencv": all frames, capped by `num_frames` and by `fps` over the duration.
-
-    Args:
-        total: frames of the source.
-        duration: seconds of the source.
-        num_frames: at most so many; not positive: no cap.
-        fps: at most floor(duration x fps); not positive: no cap.
-
-    Returns:
-        At least one index.
-
-    >>> sample_uniform(100, 10.0, num_frames=5)
-    [0, 24, 49, 74, 99]
-    >>> sample_uniform(100, 10.0, fps=0.3)
-    [0, 49, 99]
-    """
-    count = total
-    if num_frames > 0:
-        count = min(num_frames, count)
-    _check_finite(InvalidArgumentError, fps=fps)
-    if fps > 0:
-        _check_finite(InvalidMediaError, duration=duration)
-        count = min(count, _floor(duration * fps))
-    count = max(1, count)
-    return list(range(total)) if count == total else evenly_spaced(total, count)
-
-
-def sample_dynamic(
-    total: int, fps0: float, duration: float, fps: float = 2, max_duration: float = 300
-) -> list[int]:
-    """The sampler "opencv_dynamic": `fps` frames a second, spread thinner beyond `max_duration`.
-
-    Args:
-        total: frames of the source.
-        fps0: frames a second of the source.
-        duration: seconds of the source; 0: told from the last frame's index.
-        fps: wanted frames a second.
-        max_duration: seconds beyond which the number of samples no longer grows.
-
-    Returns:
-        Indices without duplicates; none for a source without frames or without a rate.
-
-    >>> sample_dynamic(60, 30.0, 2.0)
-    [0, 15, 30, 45]
-    >>> sample_dynamic(600, 1.0, 600.0, fps=1, max_duration=4)
-    [0, 200, 400, 599]
-    """
-    _check_finite(InvalidMediaError, fps0=fps0, duration=duration)
-    _check_finite(InvalidArgumentError, fps=fps, max_duration=max_duration)
-    if total <= 0 or fps0 <= 0 or fps <= 0:
-        return []
-    last = total - 1
-    duration = duration or round(min(last / fps0, sys.maxsize)) + 1
-    if duration <= max_duration:
-        return _at_rate(total, fps0, duration, fps)
-    count = max(0, _floor(max_duration * fps))
-    if count >= total:
-        return list(range(total))
-    return _ascending(math.ceil(min(last, time * fps0)) for time in np.linspace(0, duration, count).tolist())
-
-
-def _at_rate(total: int, fps0: float, duration: float, fps: float) -> list[int]:
-    """The frames ceil(i x fps0 / fps) of floor(duration x fps) samples, no later than the last frame.
-
-    Work is bounded by the frames of the source, not by the samples, which a request may ask for by billions.
-    """
-    last = total - 1
-    samples = _floor(duration * fps)
-    if fps > 2 * fps0:  # no frame is passed over
-        return list(range(math.ceil(min(last, (samples - 1) * fps0 / fps)) + 1)) if samples > 0 else []
-    samples = min(samples, math.ceil(last * (fps / fps0)) + 2)
-    return _ascending(math.ceil(min(last, i * fps0 / fps)) for i in range(samples))
+from mmmedia.errors import InvalidArgumentError, InvalidMediaError, UnsupportedMediaError
+from mmmedia.video.samplers.numbers import (
+    MOST_FRAMES,
+    check_count,
+    check_finite,
+    check_total,
+    evenly_spaced,
+    every_frame,
+    floor,
+)
 
 
 def sample_molmo2(
@@ -153,8 +49,10 @@ def sample_molmo2(
     >>> sample_molmo2(60, 30.0, 2.0, "fps", num_frames=8)
     [0, 15, 30, 45]
     """
+    check_total(total)
+    num_frames = max(-MOST_FRAMES, min(num_frames, MOST_FRAMES))
     if frame_sample_mode is None:
-        return list(range(total))
+        return every_frame(total)
     if frame_sample_mode == "uniform_last_frame":
         return _uniform_last_frame(total, fps0, duration, num_frames, max_fps)
     if frame_sample_mode == "fps":
@@ -170,9 +68,9 @@ def _uniform_last_frame(
     if max_fps is None:
         return evenly_spaced(total, min(num_frames, total))
     if total <= 2:
-        return list(range(total))
-    _check_finite(InvalidMediaError, fps0=fps0, duration=duration)
-    _check_finite(InvalidArgumentError, max_fps=max_fps)
+        return every_frame(total)
+    check_finite(InvalidMediaError, fps0=fps0, duration=duration)
+    check_finite(InvalidArgumentError, max_fps=max_fps)
     if max_fps <= 0:
         raise InvalidArgumentError(f"max_fps={max_fps!r}: expected a positive number or None.")
     if duration > (num_frames - 1) / max_fps:
@@ -182,6 +80,7 @@ def _uniform_last_frame(
     step = fps0 / max_fps
     # Judged before an array is made of it, and again with the last frame.
     fits = 0 < step < math.inf and (total - 1) / step <= num_frames
+    check_count(floor((total - 1) / step) if fits else 0)
     indices = np.arange(0, total - 1, step).round().astype(int) if fits else np.empty(0, int)
     if len(indices) and indices[-1] < total - 1:
         indices = np.append(indices, total - 1)
@@ -200,8 +99,8 @@ def candidate_rates(fps0: float, sampling_fps: float, max_fps: float = 8.0) -> l
     >>> candidate_rates(30.0, 2)
     [2.0, 6.0]
     """
-    _check_finite(InvalidMediaError, fps0=fps0)
-    _check_finite(InvalidArgumentError, sampling_fps=sampling_fps, max_fps=max_fps)
+    check_finite(InvalidMediaError, fps0=fps0)
+    check_finite(InvalidArgumentError, sampling_fps=sampling_fps, max_fps=max_fps)
     whole, base = int(fps0), int(sampling_fps)
     if whole <= 0 or base <= 0:
         raise InvalidArgumentError(
@@ -253,9 +152,13 @@ def frames_at_rate(rate: float | None, total: int, max_frames: int, fps0: float)
     if rate is None:
         # A source of fewer than no frames has none to offer.
         count = max(0, max_frames) if total >= 0 else 0
+        check_total(total)
+        check_count(count)
         indices: list[int] = np.linspace(0, total, count, endpoint=False, dtype=int).tolist()
         return indices
-    return list(range(0, total, _step(fps0, rate)))[:max_frames]
+    found = range(0, total, _step(fps0, rate))[:max_frames]
+    check_count(len(found))
+    return list(found)
 
 
 def sample_times(
@@ -277,14 +180,16 @@ def sample_times(
     [0.0, 1.0]
     """
     times: list[float]
-    _check_finite(InvalidMediaError, duration=duration)
-    _check_finite(InvalidArgumentError, max_fps=0 if max_fps is None else max_fps)
+    check_finite(InvalidMediaError, duration=duration)
+    check_finite(InvalidArgumentError, max_fps=0 if max_fps is None else max_fps)
     if frame_sample_mode == "uniform_last_frame":
         if max_fps is not None and max_fps <= 0:
             raise InvalidArgumentError(f"max_fps={max_fps!r}: expected a positive number or None.")
         if max_fps is None or duration > (max_frames - 1) / max_fps:
+            check_count(max_frames)
             times = np.linspace(0, duration, max(0, max_frames)).tolist()
             return times
+        check_count(floor(duration * max_fps))
         times = np.arange(0.0, max(0.0, duration), 1 / max_fps).tolist()
         return [*times, duration]
     if frame_sample_mode == "fps":
@@ -292,8 +197,9 @@ def sample_times(
             raise InvalidArgumentError("The mode 'fps' needs candidate_target_fps, at least one rate.")
         if not all(0 < rate < math.inf for rate in rates):
             raise InvalidArgumentError(f"candidate_target_fps={list(rates)}: rates must be positive.")
-        rate = next((r for r in reversed(rates) if _floor(duration * r) <= max_frames), rates[0])
+        rate = next((r for r in reversed(rates) if floor(duration * r) <= max_frames), rates[0])
         end = min(duration, (max_frames + 1) / rate) if max_frames >= 0 else duration
+        check_count(floor(end * rate))
         times = np.arange(0.0, max(0.0, end), 1 / rate).tolist()
         return times[:max_frames]
     raise _unknown_mode(frame_sample_mode)
@@ -302,23 +208,8 @@ def sample_times(
 def _step(fps0: float, rate: float) -> int:
     if not 0 < rate < math.inf:
         raise InvalidArgumentError(f"A sampling rate must be positive, not {rate!r}.")
-    _check_finite(InvalidMediaError, fps0=fps0)
-    return max(_floor(fps0 / rate), 1)
-
-
-def _floor(number: float) -> int:
-    """Products of what sources and requests claim may be beyond all numbers."""
-    return math.floor(max(-sys.maxsize, min(number, sys.maxsize)))
-
-
-def _check_finite(error: type[MediaError], **numbers: float) -> None:
-    for name, number in numbers.items():
-        if not math.isfinite(number):
-            raise error(f"{name}={number!r}: expected a finite number.")
-
-
-def _ascending(indices: Iterable[int]) -> list[int]:
-    return sorted(set(indices))
+    check_finite(InvalidMediaError, fps0=fps0)
+    return max(floor(fps0 / rate), 1)
 
 
 def _unknown_mode(mode: str) -> UnsupportedMediaError:

@@ -667,7 +667,7 @@ def test_three_thousand_requests_without_reuse_leave_nothing_behind(server: Serv
         for _ in range(30):
             await asyncio.gather(*(connection.async_get_bytes(url) for _ in range(100)))
         assert loop.close == close
-        sessions = [each for each in gc.get_objects() if isinstance(each, aiohttp.ClientSession)]
+        sessions = [each for each in gc.get_objects() if type(each) is aiohttp.ClientSession]
         assert not [session for session in sessions if session._loop is loop]
 
     asyncio.run(fetch())
@@ -881,6 +881,28 @@ def test_an_async_response_is_handed_over_whatever_its_status(server: Server) ->
 
     asyncio.run(read())
     assert server.connections == 1
+
+
+def test_a_response_that_redirects_off_http_or_never_comes_is_an_error(server: Server) -> None:
+    connection = HTTPConnection()
+    server.route("/a", redirect("file:///etc/passwd"))
+
+    async def follow(path: str) -> None:
+        await connection.get_async_response(server.url(path), timeout=20)
+
+    with pytest.raises(RefusedURLError):
+        connection.get_response(server.url("/a"))
+    with pytest.raises(RefusedURLError):
+        asyncio.run(follow("/a"))
+    server.route("/b", hang_up)
+    with pytest.raises(requests.ConnectionError):
+        connection.get_response(server.url("/b"))
+    with pytest.raises(aiohttp.ClientError):
+        asyncio.run(follow("/b"))
+    server.route("/c", reply(b"", headers={"Content-Length": 10**12}))
+    with pytest.raises(LimitExceededError):
+        connection.get_response(server.url("/c"))
+    connection.close()
 
 
 @pytest.mark.parametrize("url", ["ftp://h/", "file:///etc/passwd", "data:,", "a.png"])
