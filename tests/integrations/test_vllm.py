@@ -24,7 +24,7 @@ from mmmedia.media import ImageMediaIO
 from mmmedia.video import VIDEO_LOADER_REGISTRY
 from support import vllm_names
 from support.clips import clip
-from support.server import Server, redirect, reply
+from support.server import Request, Server, head, redirect, reply
 
 Modules = dict[str, ModuleType]
 Make = Callable[..., Any]
@@ -245,6 +245,12 @@ def test_their_loader_chooses_and_this_library_decodes(make: Make) -> None:
     assert found.original_bytes == video
 
 
+def test_what_goes_wrong_in_their_loader_stays_what_it_is(make: Make) -> None:
+    connector = make(media_io_kwargs={"video": {"start": "the beginning"}})
+    with pytest.raises(TypeError):
+        connector.fetch_video(data_url(clip(), "video/mp4"))
+
+
 @pytest.mark.parametrize(
     "options",
     [{"backend": "opencv"}, {"frame_recovery": True}, {"video_backend": "names opencv"}],
@@ -293,13 +299,44 @@ def test_sounds_are_decoded_by_vllm(make: Make, server: Server, tmp_path: Path) 
     assert connector.fetch_audio(server.url("/sound.wav")) == ("sound", 400)
     assert connector.fetch_audio((tmp_path / "sound.wav").as_uri()) == ("sound", 300)
     assert connector.fetch_audio(data_url(b"0" * 200, "audio/wav")) == ("sound", 200)
-    module = sys.modules["mmmedia.integrations.vllm.connector"]
-    modality, adapted = module._adapted(vllm_names.AudioMediaIO())
-    assert (modality, adapted.get_max_bytes(), adapted.modality) == ("audio", 1000, "audio")
-    server.route("/long.wav", reply(b"0" * 1001))
-    with pytest.raises(vllm_names.VLLMValidationError) as caught:
-        connector.fetch_audio(server.url("/long.wav"))
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_what_a_media_io_admits_is_held_while_it_is_downloaded(
+    is_async: bool, make: Make, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that only says how much there is, is refused by that; others may have the same URL."""
+
+    def announce(request: Request) -> None:
+        request.send(head(200, {"Content-Length": (1 << 20) + 1}))
+        request.hang_up()
+
+    server.route("/long.wav", announce)
+    monkeypatch.setenv("VLLM_MEDIA_FETCH_MAX_RETRIES", "1")
+    monkeypatch.setattr(vllm_names.AudioMediaIO, "max_bytes", 1 << 20)
+    connector, url = make(), server.url("/long.wav")
+    assert answered(raised_by(connector, "fetch_image", url)) == 503  # cut short
+
+    def fetch(url: str) -> Any:
+        sounds = vllm_names.AudioMediaIO()
+        if is_async:
+            return asyncio.run(connector.load_from_url_async(url, sounds))
+        return connector.load_from_url(url, sounds)
+
+    with pytest.raises(vllm_names.HTTPResponseSizeExceededError) as caught:
+        fetch(url)
     assert caught.value.parameter == "audio_filesize_mb"
+    server.route("/short.wav", reply(bytes(1 << 20)))
+    assert fetch(server.url("/short.wav")) == ("sound", 1 << 20)
+
+
+def test_the_lower_of_two_limits_holds(make: Make, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is the one that the answer is about."""
+    server.route("/sound.wav", reply(bytes((1 << 20) + 1)))
+    monkeypatch.setattr(vllm_names.AudioMediaIO, "max_bytes", 2 << 20)
+    monkeypatch.setenv("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", "1")
+    error = raised_by(make(), "fetch_audio", server.url("/sound.wav"))
+    assert (answered(error), "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB" in str(error)) == (422, True)
 
 
 def test_media_ios_of_others_are_taken_as_they_are(make: Make, tmp_path: Path) -> None:

@@ -55,6 +55,11 @@ class GracefulHTTPError(VLLMError):
         self.http_status = http_status
 
 
+class HTTPResponseSizeExceededError(VLLMValidationError):
+    def __init__(self, max_bytes: int, received_bytes: int) -> None:
+        super().__init__(f"{received_bytes} of {max_bytes}", parameter="audio_filesize_mb")
+
+
 class MediaRequestDownloadSizeExceededError(ValueError):
     pass
 
@@ -215,7 +220,7 @@ def open_image(file: io.BytesIO) -> Image.Image:
 _CONTENTS: dict[str, dict[str, Any]] = {
     "vllm": {"__version__": "0.33.0"},
     "vllm.connections": {
-        "MediaRequestDownloadSizeExceededError": MediaRequestDownloadSizeExceededError,
+        each.__name__: each for each in (HTTPResponseSizeExceededError, MediaRequestDownloadSizeExceededError)
     },
     "vllm.exceptions": {
         each.__name__: each

@@ -198,7 +198,7 @@ class MediaConnector(SharedDownloads):
         try:
             if (remote := self._remote(url)) is None:
                 return self._load_in_place(url, media_io)
-            goal = Goal(url, remote, fetch_timeout, envs.fetch_settings())
+            goal = Goal(url, remote, fetch_timeout, envs.fetch_settings().held_to(media_io.get_max_bytes()))
             if self._media_cache_dir:
                 found, media = self._load_cached(goal, media_io)
                 if found:
@@ -218,7 +218,7 @@ class MediaConnector(SharedDownloads):
         try:
             if (remote := self._remote(url)) is None:
                 return await _calls().call(self._load_in_place, url, media_io)
-            goal = Goal(url, remote, fetch_timeout, envs.fetch_settings())
+            goal = Goal(url, remote, fetch_timeout, envs.fetch_settings().held_to(media_io.get_max_bytes()))
             calls = _calls()
             if self._media_cache_dir:
                 load: Callable[..., tuple[bool, T]] = self._load_cached

@@ -49,7 +49,7 @@ class SharedDownloads(CachedLoads):
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
         with fetch_policy(FetchPolicy.of(self._domains, goal.settings)) as policy:
-            key: Hashable = (goal.url, id(self.connection), policy, goal.settings.allow_redirects)
+            key: Hashable = (goal.url, id(self.connection), policy, goal.settings)
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
             fetch = self.connection.get_bytes
             url = goal.remote if getattr(fetch, "__func__", None) is HTTPConnection.get_bytes else goal.url
@@ -77,7 +77,7 @@ class SharedDownloads(CachedLoads):
     async def _load_remote_async(self, goal: Goal, media_io: MediaIO[T], calls: Calls) -> T:
         """Download, or wait for who is downloading the same, and decode in the threads of `calls`."""
         policy = FetchPolicy.of(self._domains, goal.settings)
-        key: Hashable = (goal.url, id(self.connection), policy, goal.settings.allow_redirects)
+        key: Hashable = (goal.url, id(self.connection), policy, goal.settings)
         how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
         fetch = self.connection.async_get_bytes
         is_ours = getattr(fetch, "__func__", None) is HTTPConnection.async_get_bytes

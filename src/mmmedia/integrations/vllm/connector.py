@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vllm.connections import HTTPResponseSizeExceededError
 from vllm.multimodal.image import open_image
 from vllm.multimodal.media import (
     AudioMediaIO as VLLMAudioMediaIO,
@@ -16,7 +17,7 @@ from vllm.multimodal.media.connector import MediaConnector as VLLMMediaConnector
 
 from mmmedia import envs, metrics
 from mmmedia.integrations.vllm import codec
-from mmmedia.integrations.vllm.errors import translate
+from mmmedia.integrations.vllm.errors import is_of_download, translate
 from mmmedia.media import ImageMediaIO, MediaConnector, MediaIO
 from mmmedia.urls import url_scheme
 
@@ -75,16 +76,13 @@ class VLLMConnector(VLLMMediaConnector):  # type: ignore[misc]  # vLLM's names h
         metrics.register()
         self._decoded_budget = decoded_budget
 
-        def connector(**budget: Any) -> MediaConnector:
-            return MediaConnector(
-                allowed_local_media_path=allowed_local_media_path,
-                allowed_media_domains=allowed_media_domains,
-                **budget,
-            )
-
+        where: dict[str, Any] = {
+            "allowed_local_media_path": allowed_local_media_path,
+            "allowed_media_domains": allowed_media_domains,
+        }
         # Only what comes by HTTP counts as a download.
-        self._by_http = connector(download_budget=download_budget)
-        self._in_place = connector()
+        self._by_http = MediaConnector(**where, download_budget=download_budget)
+        self._in_place = MediaConnector(**where)
 
     def load_from_url(self, url: str, media_io: Any, *, fetch_timeout: float | None = None) -> Any:  # noqa: ARG002
         """Load from a URL through a media IO of vLLM.
@@ -101,7 +99,7 @@ class VLLMConnector(VLLMMediaConnector):  # type: ignore[misc]  # vLLM's names h
             UnansweredPartError: (a `ValueError`, 503) what may heal.
         """
         modality, ours = _adapted(media_io)
-        with _translating(url, modality):
+        with _translating(url, modality, ours):
             return self._connector(url).load_from_url(
                 url, ours, fetch_timeout=getattr(envs, _TIMEOUTS[modality])
             )
@@ -115,7 +113,7 @@ class VLLMConnector(VLLMMediaConnector):  # type: ignore[misc]  # vLLM's names h
     ) -> Any:
         """Load from a URL; see `load_from_url`."""
         modality, ours = _adapted(media_io)
-        with _translating(url, modality):
+        with _translating(url, modality, ours):
             return await self._connector(url).load_from_url_async(
                 url, ours, fetch_timeout=getattr(envs, _TIMEOUTS[modality])
             )
@@ -166,9 +164,8 @@ class _VLLMMediaIO(MediaIO[Any]):
         self._media_io = media_io
 
     def get_max_bytes(self) -> int | None:
-        """Return how many bytes a file may have at most."""
-        limit: int | None = self._media_io.get_max_bytes()
-        return limit
+        limit: Callable[[], int | None] | None = getattr(self._media_io, "get_max_bytes", None)
+        return None if limit is None else limit()
 
     def load_bytes(self, data: bytes) -> Any:
         return self._media_io.load_bytes(data)
@@ -211,15 +208,24 @@ def _take_codec(video_io: Any) -> None:
 
 
 @contextmanager
-def _translating(url: str, modality: str) -> Iterator[None]:
+def _translating(url: str, modality: str, media_io: MediaIO[Any]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        limit = media_io.get_max_bytes()
+        if limit is not None and _is_exceeded(limit, error):
+            raise HTTPResponseSizeExceededError(limit, limit + 1) from error
         shown = url if isinstance(url, str) else ""
         translated = translate(error, parameter=f"{modality}_url", url=shown)
         if translated is error:
             raise
         raise translated from error
+
+
+def _is_exceeded(limit: int, error: Exception) -> bool:
+    """Say whether an error is that of a download which is longer than a media IO takes."""
+    settings = envs.fetch_settings()
+    return is_of_download(error) and settings.held_to(limit) != settings
 
 
 def _wrapped(picture: "MediaWithBytes[Any]", picture_io: ImageMediaIO) -> Any:

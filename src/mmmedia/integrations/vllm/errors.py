@@ -98,12 +98,12 @@ def answer_of(error: Exception, url: str = "") -> HTTPStatus | None:
     if isinstance(error, UnsupportedMediaError):
         return HTTPStatus.NOT_IMPLEMENTED
     is_of_http = url[:4].lower() == "http"
-    if (isinstance(error, InvalidURLError) and is_of_http) or _is_of_download(error):
+    if (isinstance(error, InvalidURLError) and is_of_http) or is_of_download(error):
         return HTTPStatus.UNPROCESSABLE_ENTITY
     return HTTPStatus.BAD_REQUEST
 
 
-def _is_of_download(error: MediaError) -> bool:
+def is_of_download(error: Exception) -> bool:
     """Say whether a limit is one of downloads, and not of what they decode to: it names its setting."""
     return isinstance(error, LimitExceededError) and "DOWNLOAD_SIZE" in str(error)
 
