@@ -143,11 +143,12 @@ class _Work:
             raise CannotSeekError("decoder error") from None
         expected = np.flatnonzero(clip.certain)
         due = iter(expected[np.argsort(clip.places[expected])].tolist())
+        first = int(clip.places[0])  # with which a clip's clock begins
         possible = set(clip.places[clip.possible].tolist())
         buffer = None
         for number in due:
             place = int(clip.places[number])
-            if not self._advance(capture, place, possible):
+            if not self._advance(capture, place, possible, first):
                 return
             row = self._sparse.rows.get(int(clip.positions[number]))
             if row is not None:
@@ -155,7 +156,7 @@ class _Work:
         with self._lock:
             self.decoded += clip.decoded
 
-    def _advance(self, capture: opencv.Capture, place: int, possible: set[int]) -> bool:
+    def _advance(self, capture: opencv.Capture, place: int, possible: set[int], first: int) -> bool:
         """Grab the frame that is due; False where nobody waits for it any more."""
         import cv2
 
@@ -165,7 +166,7 @@ class _Work:
                 return False
             if not capture.grab():
                 raise CannotSeekError("frame missing")
-            came = round(capture.get(cv2.CAP_PROP_POS_MSEC) / clips.STEP_MS)
+            came = first + round(capture.get(cv2.CAP_PROP_POS_MSEC) / clips.STEP_MS)
             if came == place:
                 return True
             if came not in possible:

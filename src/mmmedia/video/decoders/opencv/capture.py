@@ -13,7 +13,7 @@ from mmmedia.video.decoders.bitstreams.h264_sets import is_progressive_h264
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.opencv.stream import Stream, is_replaced
 from mmmedia.video.samplers import VideoSourceMetadata
-from mmmedia.work.fork import afresh_in_child
+from mmmedia.work.fork import none_while_held
 from mmmedia.work.watch import may_use_threads
 
 if TYPE_CHECKING:
@@ -30,30 +30,9 @@ _OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _OPENCV_DEFAULT_OPTIONS = "rtsp_flags;prefer_tcp"
 
 
-class _Environment:
-    """The lock under which the environment is changed and a file opened.
-
-    A fork waits for it: what a thread of the parent has locked inside OpenCV meanwhile, its logger or the
-    environment, would stay locked in the child.
-    """
-
-    def __init__(self) -> None:
-        self.begin()
-        afresh_in_child(self.begin)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=self.take, after_in_parent=self.let_go)
-
-    def begin(self) -> None:
-        self.lock = threading.Lock()
-
-    def take(self) -> None:
-        self.lock.acquire()
-
-    def let_go(self) -> None:
-        self.lock.release()
-
-
-_environment = _Environment()
+_environment_lock = threading.Lock()
+# OpenCV has locks of its own while it opens a file, for which a child would wait for ever.
+none_while_held(_environment_lock)
 
 
 class Capture(Protocol):
@@ -158,7 +137,7 @@ def _capture_options() -> Iterator[None]:
     set in the C environment, not in `os.environ`, under a lock and for the time of opening; options that
     the operator set stay in force beside it.
     """
-    with _environment.lock:
+    with _environment_lock:
         before = os.environ.get(_OPTIONS_VARIABLE)
         held = [f"{key};{value}" for key, value in containers.AV_OPTIONS.items()]
         os.putenv(_OPTIONS_VARIABLE, "|".join([before or _OPENCV_DEFAULT_OPTIONS, *held]))
