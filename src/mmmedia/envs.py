@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     VLLM_MM_FETCH_CONCURRENCY: int
     VLLM_MM_HASHER_ALGORITHM: str
     MMMEDIA_COMPAT: str
+    MMMEDIA_VLLM_REPLACE_OPENCV: bool
 
 Value = str | int | float | bool
 
@@ -152,11 +153,11 @@ class Setting:
     default: Value
     parse: Callable[[str], Value]
     meaning: str
-    variables: tuple[str, str] = field(init=False)
+    variables: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         own = "MMMEDIA_" + self.name.removeprefix("MMMEDIA_").removeprefix("VLLM_")
-        object.__setattr__(self, "variables", (own, self.name))
+        object.__setattr__(self, "variables", tuple(dict.fromkeys((own, self.name))))
 
     @property
     def expected(self) -> str:
@@ -239,6 +240,8 @@ SETTINGS: dict[str, Setting] = {
                 "blake3, sha256 or sha512; empty: blake3 where it is installed, else sha256"),
         Setting("MMMEDIA_COMPAT", "", _compat,
                 "0.20: results as vLLM 0.20 gave them; empty: as they are right"),
+        Setting("MMMEDIA_VLLM_REPLACE_OPENCV", False, _switch,
+                "1: the plug-in for vLLM decodes also for loaders that name OpenCV in their code"),
     )
 }  # fmt: skip
 
@@ -280,6 +283,12 @@ class FetchSettings(NamedTuple):
     max_download_bytes: float
     revalidate: bool
     block_private: bool
+
+    def held_to(self, max_download_bytes: int | None) -> "FetchSettings":
+        """Return these, under another limit of a download if that is the lower one."""
+        if max_download_bytes is None or self.max_download_bytes <= max_download_bytes:
+            return self
+        return self._replace(max_download_bytes=max_download_bytes)
 
 
 def cache_settings() -> CacheSettings:

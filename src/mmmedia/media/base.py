@@ -81,6 +81,13 @@ class MediaIO(ABC, Generic[T]):
         """
         return {**(default_kwargs or {}), **(runtime_kwargs or {})}
 
+    def get_max_bytes(self) -> int | None:
+        """Return how many bytes it takes at most, `None` for no limit but those of the settings.
+
+        The connector downloads no more.
+        """
+        return None
+
     @abstractmethod
     def load_bytes(self, data: bytes) -> T:
         """Load from the encoded bytes."""
