@@ -25,14 +25,13 @@ from yarl import URL
 
 from mmmedia import metrics
 from mmmedia.connections.environment import trust
-from mmmedia.connections.exchange import Exchange, Reject, Send, Step, Wait
+from mmmedia.connections.exchange import Answer, Exchange, Reject, Send, Step, Wait
 from mmmedia.connections.failures import async_status_error, portable_error
 from mmmedia.connections.rules import (
     HEADERS,
     MAX_CONNECTIONS,
     MAX_HEADERS,
     MAX_LINE_BYTES,
-    Answer,
     Body,
     CutShortError,
     whole_body,
