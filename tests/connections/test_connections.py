@@ -9,7 +9,6 @@ import logging
 import multiprocessing
 import os
 import pickle
-import shutil
 import signal
 import socket
 import stat
@@ -52,6 +51,7 @@ from mmmedia.errors import (
     RefusedURLError,
 )
 from mmmedia.urls import domain_list, parse_http_url
+from support.certificates import self_signed
 from support.server import (
     Behaviour,
     Request,
@@ -957,18 +957,7 @@ def test_an_engine_can_tell_whose_fault_an_error_is(server: Server, fetch: Calla
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A key and a self-signed certificate for localhost, in one file."""
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("openssl is not installed")
-    directory = tmp_path_factory.mktemp("certificate")
-    arguments = (
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    )
-    arguments += " -addext subjectAltName=DNS:localhost -keyout key.pem -out certificate.pem"
-    subprocess.run([program, *arguments.split()], cwd=directory, check=True, capture_output=True)
-    both = directory / "both.pem"
-    both.write_bytes((directory / "key.pem").read_bytes() + (directory / "certificate.pem").read_bytes())
-    return both
+    return self_signed(tmp_path_factory.mktemp("certificate"), "localhost")
 
 
 @pytest.fixture
