@@ -81,7 +81,6 @@ STAY = {
     "downloading": "a block",
     "fetch_policy": "a block",
     "Journey": "a block of one attempt of a fetch",
-    "Body": "what reads the response that is under way",
     "Share": "a copy would be used up twice",
     "MediaBudget": "a copy would be used up twice",
 }
@@ -153,7 +152,6 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "RetryPlan": lambda: connections.RetryPlan(5.0, 3),
     "Download": lambda: connections.Download(b"data", '"1"'),
     "FetchPolicy": lambda: connections.FetchPolicy(urls.domain_list(["example.org"])),
-    "Hop": lambda: connections.Hop(urls.parse_http_url("http://example.org/a"), {"A": "b"}, None),
     "Admitted": lambda: containers.Admitted(b"data", "PNG"),
     "Judgement": lambda: egress.Judgement(egress.Reach.PUBLIC, "public"),
     "Reach": lambda: egress.Reach.PRIVATE,
