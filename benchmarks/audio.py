@@ -1,4 +1,4 @@
-"""Audio: what decoding costs over the plain libraries, in seconds and memory; and the three resamplers.
+"""Audio: what decoding costs over the plain libraries; decoders side by side; and the three resamplers.
 
 python benchmarks/audio.py
 """
@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from _machine import describe, paired
 
 from mmmedia.audio import resample_audio_librosa, resample_audio_pyav, resample_audio_scipy
-from mmmedia.media.audio import load_audio
+from mmmedia.errors import MediaError
+from mmmedia.media.audio import load_audio, load_audio_pyav, load_audio_soundfile
 from support.sounds import encode, encode_av, speech_like
 
 ROUNDS = 9
@@ -53,6 +54,7 @@ def main() -> None:
     m4a = encode_av(minute, 44_100)
     ours, theirs, ratio = paired(lambda: load_audio(io.BytesIO(m4a), sr=None), lambda: plain_av(m4a), ROUNDS)
     print(f"{'M4A AAC, plain PyAV':30s} {ours * 1e3:7.1f} ms {theirs * 1e3:7.1f} ms   {ratio:.2f}")
+    decoders(minute)
     mono = minute[:, 0].copy()
     print("\n60 s of mono, 44.1 to 16 kHz        this    librosa   ratio")
     for resample in (resample_audio_librosa, resample_audio_pyav, resample_audio_scipy):
@@ -62,6 +64,32 @@ def main() -> None:
             ROUNDS,
         )
         print(f"{resample.__name__:30s} {ours * 1e3:7.1f} ms {theirs * 1e3:7.1f} ms   {ratio:.2f}")
+
+
+def decoders(minute: np.ndarray) -> None:
+    """Each codec by both libraries and by what `load_audio` takes, and how far apart their samples are."""
+    print("\n60 s of stereo, by decoder        libsndfile   FFmpeg     ours   apart: FFmpeg, ours")
+    for container, codec, rate in (
+        ("OGG", "OPUS", 48_000), ("OGG", "VORBIS", 44_100), ("MP3", "MPEG_LAYER_III", 44_100),
+        ("FLAC", "PCM_16", 44_100), ("WAV", "PCM_16", 44_100), ("WAV", "IMA_ADPCM", 44_100),
+        ("WAV", "MS_ADPCM", 44_100), ("WAV", "ULAW", 44_100),
+    ):  # fmt: skip
+        data = encode(minute, rate, container, codec)
+        expected = load_audio_soundfile(io.BytesIO(data), sr=None)[0]
+        seconds, apart = [], []
+        for load in (load_audio_soundfile, load_audio_pyav, load_audio):
+            try:
+                ours, _, _ = paired(
+                    lambda load=load, data=data: load(io.BytesIO(data), sr=None), lambda: None, 5
+                )
+            except MediaError:
+                seconds.append("     -   ")
+                continue
+            samples = load(io.BytesIO(data), sr=None)[0]
+            count = min(len(samples), len(expected))
+            seconds.append(f"{ours * 1e3:6.0f} ms")
+            apart.append(f"{np.abs(samples[:count] - expected[:count]).max():.0e}")
+        print(f"{container + ' ' + codec:32s} {'  '.join(seconds)}   {', '.join(apart[1:])}")
 
 
 def plain_av(data: bytes) -> np.ndarray:

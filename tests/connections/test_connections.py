@@ -208,7 +208,10 @@ def test_the_download_limit_admits_what_it_says_and_zero_admits_all(
     assert len(fetch(server.route("/a", zipped(bytes(size))))) == size
 
 
-@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "rot13"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["br", "zstd", "gzip, gzip", "identity, Brotli, BR", "compress", "gzip, deflate", "aws-chunked,zstd"],
+)
 def test_encodings_that_were_not_asked_for_are_refused(
     server: Server, fetch: Callable[..., bytes], encoding: str
 ) -> None:
@@ -445,7 +448,7 @@ def test_without_allow_redirects_a_redirect_is_refused(server: Server, fetch: Ca
 
 @pytest.mark.parametrize(
     "location",
-    [None, "", "file:///etc/passwd", "gopher://h/", "data:,x", "ftp://h/", "\udcff", "http://h:0/"],
+    [None, "", "file:///etc/passwd", "gopher://h/", "data:,x", "ftp://h/", "//\udcff/", "http://h:0/"],
 )
 def test_a_redirect_off_http_is_refused_without_a_further_attempt(
     server: Server, fetch: Callable[..., bytes], location: str | None
@@ -780,11 +783,11 @@ def test_settings_are_read_once_a_fetch(
     server: Server, fetch: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = server.route("/a", reply(BODY))
-    now = envs.fetch_settings()._replace(attempts=1)
-    policy = FetchPolicy(settings=now._replace(max_download_bytes=len(BODY) - 1))
+    settings = envs.fetch_settings()._replace(attempts=1, max_download_bytes=len(BODY) - 1)
+    policy = FetchPolicy(settings=settings)
     with fetch_policy(policy), pytest.raises(LimitExceededError):
         fetch(url)
-    policy = FetchPolicy(settings=now._replace(max_download_bytes=len(BODY)))
+    policy = FetchPolicy(settings=settings._replace(max_download_bytes=len(BODY)))
     for name in ("MAX_MEDIA_DOWNLOAD_SIZE_MB", "MEDIA_FETCH_MAX_RETRIES", "MEDIA_EGRESS_BLOCK_PRIVATE"):
         monkeypatch.setenv(f"VLLM_{name}", "unreadable")
     with fetch_policy(policy):

@@ -3,11 +3,14 @@
 import io
 import struct
 
+import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from mmmedia.containers import missing_bytes
-from support.sounds import BY_FFMPEG, BY_SOUNDFILE, encode, encode_av, speech_like
+from mmmedia.containers.truncation import is_placeholder, missing_bytes, with_true_length
+from mmmedia.errors import InvalidMediaError
+from mmmedia.media.audio import load_audio
+from support.sounds import BY_FFMPEG, BY_SOUNDFILE, encode, encode_av, flac_declaring, speech_like, wav_header
 
 SPEECH = speech_like(0.2, 16_000)
 W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
@@ -33,6 +36,8 @@ def test_nothing_is_missing_from_a_whole_file(container, codec, encoder):
     data = encoder(SPEECH, rate, container, codec)
     assert missing(data) == 0
     assert missing(data + b"trailing bytes") == 0
+    file = io.BytesIO(data)
+    assert with_true_length(file) is file
 
 
 @pytest.mark.parametrize("container", ["WAV", "RF64", "W64", "AIFF", "AU", "SVX", "CAF", "MP3"])
@@ -98,3 +103,110 @@ def test_a_million_empty_chunks_are_not_searched_to_the_end(magic):
     file = Counting(magic + (b"\0\0\0\x08free" if b"free" in magic else b"junk\0\0\0\0") * 200_000)
     assert missing_bytes(file) == 0
     assert file.reads < 60_000
+
+
+# ------------------------------------------------------------------------------------------------ the rule
+
+# Where in a file its length stands, by how to find it, and how it is written.
+FIELDS = {
+    "WAV": (b"data", 4, "<I"), "AIFF": (b"SSND", 4, ">I"), "AU": (b".snd", 8, ">I"),
+    "CAF": (b"data", 4, ">q"), "W64": (b"data", 16, "<Q"), "RF64": (b"ds64", 16, "<Q"),
+    "SVX": (b"BODY", 4, ">I"),
+}  # fmt: skip
+PLACEHOLDERS = [
+    0, 2_000_000_000, 1 << 30, 0x7FFF_FFFF, 0x7FFF_FFFF - 44, 0x8000_0000, 0xFFFF_FFFF, 0xFFFF_FFFF - 44,
+    0x7FFF_F000, 1_000_000_000, 3_000_000_000, 123_456_789,
+]  # fmt: skip
+CONTAINERS = [
+    *((name, "PCM_16") for name in FIELDS),
+    ("WAV", "FLOAT"),
+    ("AIFF", "ULAW"),
+    ("AU", "FLOAT"),
+    ("CAF", "ALAW"),
+]
+
+
+def declaring(data: bytes, container: str, length: int) -> bytes:
+    """The file with another length in its header."""
+    name, offset, code = FIELDS[container]
+    at = data.index(name) + offset
+    if container in ("CAF", "W64", "RF64") and length == 0xFFFF_FFFF:
+        length = -1 if container == "CAF" else (1 << 64) - 1
+    field = struct.pack(code, length)
+    return data[:at] + field + data[at + len(field) :]
+
+
+@pytest.mark.parametrize("length", PLACEHOLDERS)
+@pytest.mark.parametrize(("container", "codec"), CONTAINERS)
+def test_behind_a_placeholder_is_what_is_there(container, codec, length):
+    """Whoever streams writes the header first, and one of these numbers."""
+    data = encode(SPEECH, 16_000, container, codec)
+    streamed = declaring(data, container, length)
+    assert missing(streamed) == 0
+    expected, rate = load_audio(io.BytesIO(data), sr=None)
+    waveform, same_rate = load_audio(io.BytesIO(streamed), sr=None)
+    assert same_rate == rate
+    assert np.array_equal(waveform[: len(expected)], expected)
+    assert len(waveform) - len(expected) <= 400  # chunks behind the samples of a file that was not streamed
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.9, 0.99])
+@pytest.mark.parametrize(("container", "codec"), CONTAINERS)
+def test_behind_a_length_that_was_counted_something_is_missing(container, codec, share):
+    """Whatever came of a download that was cut, down to a twentieth of it."""
+    data = encode(np.tile(SPEECH, 100), 16_000, container, codec)
+    part = data[: int(len(data) * share)]
+    with pytest.raises(InvalidMediaError, match="Truncated: "):
+        load_audio(io.BytesIO(part))
+
+
+@pytest.mark.parametrize("order", ["FLAC", "OGG", "MP3", "adts", "mp4", "webm"])
+def test_containers_that_do_not_count_bytes_ahead(order):
+    """The same question asked of the others: cut is an error where anything tells, streamed is whole."""
+    encoder = encode if order.isupper() else encode_av
+    codec = {"adts": "aac", "mp4": "aac", "webm": "libopus", "OGG": "VORBIS"}.get(order)
+    data = encoder(SPEECH, 48_000, order, codec)
+    whole = load_audio(io.BytesIO(data), sr=None)[0]
+    with pytest.raises(InvalidMediaError):
+        load_audio(io.BytesIO(data[: len(data) // 2]))
+    streamed = {
+        "FLAC": lambda: flac_declaring(data, 0),
+        "MP3": lambda: data.replace(b"Xing" + data[data.index(b"Xing") + 4 :][:4], b"Xing" + bytes(4)),
+        "webm": lambda: encode_av(SPEECH, 48_000, order, codec, options={"live": "1"}),
+        "mp4": lambda: encode_av(
+            SPEECH, 48_000, order, codec, options={"movflags": "frag_keyframe+empty_moov"}
+        ),
+    }.get(order, lambda: data)()
+    assert missing(streamed) == 0
+    assert len(load_audio(io.BytesIO(streamed), sr=None)[0]) == pytest.approx(len(whole), abs=1200)
+
+
+@pytest.mark.parametrize(
+    ("length", "there", "can_be_far_off", "expected"),
+    [
+        (0, 10, True, True), (-1, 10, True, True), (1000, 40, True, False), (100_000, 1600, True, False),
+        (100_000, 1500, True, True), (100_000, 1500, False, False), (1 << 30, 1 << 29, False, True),
+        ((1 << 30) + 65_536, 1 << 29, True, True), ((1 << 30) + 65_537, 1 << 29, True, False),
+        ((1 << 30) - 65_537, 1 << 29, True, False), (999_950_000, 10**8, True, True),
+        (65_000, 60_000, True, False), (100_000, 1000, True, False), (1 << 30, 1, True, True),
+        ((1 << 63) - 1, 1 << 29, False, True), (1500, 1000, True, False),
+    ],
+)  # fmt: skip
+def test_the_rule(length, there, can_be_far_off, expected):
+    assert is_placeholder(length, there, can_be_far_off) is expected
+
+
+def test_an_empty_sound_before_other_chunks_is_no_placeholder():
+    """Zero is meant where what follows are chunks up to the end."""
+    data = wav_header() + b"LIST" + struct.pack("<I", 10) + b"INFOhello "
+    file = io.BytesIO(data)
+    assert with_true_length(file) is file
+    with pytest.raises(InvalidMediaError, match="no samples"):
+        load_audio(io.BytesIO(data))
+
+
+@given(magic=st.sampled_from(MAGIC), rest=st.binary(max_size=300))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_keep_their_length(magic, rest):
+    file = with_true_length(io.BytesIO(magic + rest))
+    assert len(file.read()) == len(magic + rest)

@@ -105,6 +105,29 @@ def test_a_wav_written_into_a_pipe_is_read_to_its_end(length):
     )
 
 
+@pytest.mark.parametrize("rate", [8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000])
+@pytest.mark.parametrize("seconds", [0.3, 0.5, 1.0, 1.7, 2.5])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_mp3_in_wav(rate, seconds, channels):
+    """The tolerance belongs to the codec: all 90 were refused, short by 104 to 1628 samples."""
+    wave = sine(440, seconds, rate, channels)
+    waveform, same_rate = AudioMediaIO().load_bytes(in_ffmpeg("wav", "libmp3lame", wave, rate))
+    assert same_rate == rate
+    assert 0 <= len(waveform) - len(wave) < 3 * 1152
+    assert np.abs(waveform).max() == pytest.approx(
+        np.abs(wave.reshape(len(wave), -1).mean(axis=1)).max(), abs=0.05
+    )
+
+
+def test_ima_adpcm_has_the_samples_of_libsndfile():
+    """FFmpeg takes half the time; what it does not read, libsndfile does."""
+    data = encode(SPEECH, RATE, "WAV", "IMA_ADPCM")
+    assert (
+        AudioMediaIO().load_bytes(data)[0].tobytes()
+        == load_audio_soundfile(io.BytesIO(data), sr=None)[0].tobytes()
+    )
+
+
 def test_a_flac_written_into_a_pipe_is_read_to_its_end():
     data = encode(SPEECH, RATE, "FLAC")
     streamed = AudioMediaIO().load_bytes(flac_declaring(data, 0))[0]
@@ -419,6 +442,34 @@ class TestLimits:
         ):
             with pytest.raises(LimitExceededError, match="VLLM_MAX_AUDIO_DECODE_DURATION_S"):
                 AudioMediaIO().load_bytes(data)
+
+    @pytest.mark.parametrize("rate", [8000, 11_025, 44_100, 48_000])
+    @pytest.mark.parametrize(
+        ("container", "codec"),
+        [("wav", "pcm_s16le"), ("matroska", "pcm_s16le"), ("matroska", "flac"), ("mp4", "aac"),
+         ("adts", "aac"), ("mp3", "libmp3lame"), ("wav", "libmp3lame")],
+    )  # fmt: skip
+    def test_exactly_at_the_limit_passes_whichever_way(self, monkeypatch, container, codec, rate):
+        """What an encoder adds to fill its frames counts as much as the sound that it was made of."""
+        monkeypatch.setenv("VLLM_MAX_AUDIO_DECODE_DURATION_S", "3")
+        wave = speech_like(3, rate)
+        data = in_ffmpeg(container, codec, wave, rate)
+        longer = in_ffmpeg(container, codec, np.concatenate([wave, wave[: rate * 2 // 3]]), rate)
+        for load in (load_audio, load_audio_pyav):
+            assert len(load(io.BytesIO(data), sr=16_000)[0]) >= 3 * 16_000 - 1
+            with pytest.raises(LimitExceededError, match="over the limit of 3 s"):
+                load(io.BytesIO(longer))
+
+    @pytest.mark.parametrize("load", [load_audio, load_audio_pyav])
+    def test_one_sample_more_does_not_and_the_message_shows_it(self, monkeypatch, load):
+        monkeypatch.setenv("VLLM_MAX_AUDIO_DECODE_DURATION_S", "600")
+        data = wav_header(rate=8000, bits=8, body=bytes(600 * 8000 + 1))
+        with pytest.raises(LimitExceededError, match=r"lasts 600\.000125 s or more, over the limit of 600 s"):
+            load(io.BytesIO(data))
+        assert (
+            len(load(io.BytesIO(wav_header(rate=8000, bits=8, body=bytes(600 * 8000))), sr=None)[0])
+            == 4_800_000
+        )
 
     def test_bytes_are_those_of_all_channels(self, monkeypatch):
         monkeypatch.setenv("MMMEDIA_MAX_AUDIO_DECODE_BYTES", str(SPEECH.nbytes))

@@ -75,7 +75,11 @@ def sounds() -> list[bytes]:
     from support.sounds import BY_FFMPEG, BY_SOUNDFILE, encode, encode_av, sine
 
     made = [encode(sine(440, 0.3, 48000, 1 if how[0] == "SVX" else 2), 48000, *how) for how in BY_SOUNDFILE]
-    return made + [encode_av(sine(440, 0.3, 48000, 2), 48000, *how) for how in BY_FFMPEG]
+    made += [encode_av(sine(440, 0.3, 48000, 2), 48000, *how) for how in BY_FFMPEG]
+    chained = [encode(sine(440, 0.2, rate), rate, "MP3") for rate in (16000, 44100)]
+    chained += [encode(sine(440, 0.2, 48000), 48000, "OGG", codec) for codec in ("VORBIS", "OPUS")]
+    made += [b"".join(chained[:2]), b"".join(chained[2:]), b"some text" + chained[0], chained[1][500:]]
+    return [*made, encode_av(sine(440, 0.3, 48000, 2), 48000, "wav", "libmp3lame")]
 
 
 def videos() -> list[bytes]:

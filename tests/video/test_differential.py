@@ -13,8 +13,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,6 @@ from mmmedia.video import (
     VideoSourceMetadata,
     VideoTargetMetadata,
 )
-from mmmedia.video.decoders import plan
 from support import corpus
 from support.corpus import COMMON_CONTAINERS, SHAPES, Recipe, draw
 
@@ -81,26 +78,13 @@ def difference(data: bytes, loader: str, options: dict[str, Any]) -> str:
     return f"DIFFERENT: {fast} against {reference}"
 
 
-@contextmanager
-def pure_seeking() -> Iterator[None]:
-    """However short a stream is, it is not decoded whole to prove it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "_SHORT", 0)
-        patch.setattr(plan, "_SHORT_BY_CODEC", {})
-        yield
-
-
 def examine(recipe: Recipe, data: bytes | None = None, *, count: int = 3) -> Counter[str]:
     """Put requests to a recipe's clip and count what comes of them; a common kind must not be refused."""
     data = data or recipe.make()
     outcomes: Counter[str] = Counter()
     requests = itertools.islice(corpus.requests(recipe.seed, recipe.clip["frames"]), count)
     for loader, options in requests:
-        if recipe.intact:
-            with pure_seeking():
-                outcome = difference(data, loader, options)
-        else:
-            outcome = difference(data, loader, options)
+        outcome = difference(data, loader, options)
         assert not outcome.startswith("DIFFERENT"), f"{recipe}\n{loader} {options}\n{outcome}"
         assert not (recipe.common and outcome.startswith("refused")), f"{recipe}\n{outcome}"
         outcomes[outcome] += 1

@@ -37,14 +37,9 @@ ANSWERS = (InvalidArgumentError, InvalidMediaError, LimitExceededError, Unsuppor
 
 # Those that take a frame twice: where frames are few, or to make them even.
 REPEATING = {
-    "openpangu",
-    "qwen2_vl",
-    "glm46v",
-    "glm5next",
-    "embedding_gemma2",
-    "clef_omni",
+    "molmo2", "openpangu", "qwen2_vl", "glm46v", "glm5next", "embedding_gemma2", "clef_omni",
     "llava_onevision2",
-}
+}  # fmt: skip
 
 
 def target_of(row: dict[str, Any]) -> VideoTargetMetadata:

@@ -119,6 +119,16 @@ class TestCalls:
         assert sampler_for("qwen3_vl")(SOURCE, num_frames=3, max_duration=1) == plain
         assert sampler_for("glm46v")(SOURCE, fps=float("nan")) == sampler_for("glm46v")(SOURCE)
 
+    def test_none_is_not_given(self) -> None:
+        """An option of `None` leaves the target's, and a target's `None` the sampler's own."""
+        sampler = sampler_for("embedding_gemma2")
+        asked = VideoTargetMetadata(-1, 2, 300)
+        assert sampler(SOURCE, asked, fps=None) == sampler(SOURCE, asked)
+        assert sampler(SOURCE, VideoTargetMetadata(None, None, None)) == sampler(SOURCE)  # type: ignore[arg-type]
+        assert sampler(SOURCE, fps=None, num_frames=None) == sampler(SOURCE)
+        # Where None says something, it is taken at its word.
+        assert len(sampler(SOURCE._replace(duration=99.0), overflow_strategy=None)) == 99
+
     def test_unknown_options_are_named(self) -> None:
         """A slip of the pen is told, with what there is."""
         with pytest.raises(InvalidArgumentError, match=r"'qwen3_vl' takes no max_frame; .* max_frames"):

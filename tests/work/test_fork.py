@@ -2,6 +2,8 @@
 
 import gc
 import os
+import threading
+import time
 
 from mmmedia.work import fork
 from support.forking import holds_in_child
@@ -30,3 +32,22 @@ def test_what_is_registered_by_a_method_is_not_kept_alive():
     del keeper, keepers
     gc.collect()
     assert len(fork._beginnings) <= before
+
+
+def test_a_fork_waits_for_locks_that_no_child_can_replace(monkeypatch):
+    lock, held, done = threading.Lock(), threading.Event(), threading.Event()
+    monkeypatch.setattr(fork, "_held_over_forks", [])
+    fork.none_while_held(lock)
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            time.sleep(0.05)
+            done.set()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    assert holds_in_child(lambda: done.is_set() and not lock.locked())
+    thread.join()
+    assert not lock.locked()

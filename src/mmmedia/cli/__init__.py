@@ -1,4 +1,4 @@
-"""The command line: `mmmedia demo` and `mmmedia inspect`."""
+"""The command line: `mmmedia demo`, `mmmedia inspect` and `mmmedia excerpt`."""
 
 import logging
 import os
@@ -8,6 +8,7 @@ import typer
 
 from mmmedia import __version__
 from mmmedia.cli.demo import demo
+from mmmedia.cli.excerpt import excerpt
 from mmmedia.cli.inspect import inspect
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(inspect)
+app.command()(excerpt)
 
 
 def _print_version(wanted: bool) -> None:

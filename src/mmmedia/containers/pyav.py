@@ -51,18 +51,26 @@ def open_av(data: Buffer | Admitted[Any], *, options: Mapping[str, str] | None =
 
 
 def video_stream(container: "InputContainer") -> "VideoStream":
-    """Return the first video stream of an open container.
+    """Return the first video stream of an open container; the cover of a song or a film is none.
 
     Raises:
         InvalidMediaError: (a `ValueError`) it has none, or one of a codec that FFmpeg does not know.
     """
-    if not container.streams.video:
-        raise InvalidMediaError("No video stream found.")
-    stream = container.streams.video[0]
+    covers = [bool(each.disposition & each.disposition.attached_pic) for each in container.streams.video]
+    if all(covers):
+        cover = ", but for a cover picture" if covers else ""
+        raise InvalidMediaError(f"No video stream found{cover}.")
+    candidates = [each for each, cover in zip(container.streams.video, covers, strict=True) if not cover]
+    # In an AVIF sequence its first picture stands before it once more, as a picture.
+    stream = next((each for each in candidates if not _stands_still(each)), candidates[0])
     context: object = stream.codec_context  # None without a decoder, other than its type says
     if context is None:
         raise InvalidMediaError("The video stream is of an unknown codec.")
     return stream
+
+
+def _stands_still(stream: "VideoStream") -> bool:
+    return stream.frames == 1 and stream.duration is None and stream.time_base == 1
 
 
 def _reason(error: Exception) -> str:

@@ -1,15 +1,19 @@
 """`AudioMediaIO`: encoded sound to a waveform, by libsndfile first and by FFmpeg for what that does not know.
 
 What libsndfile reads comes out sample for sample as ``soundfile.read(dtype="float32")`` gives it, channels
-averaged. A float file may therefore hold samples beyond [-1, 1]; they are kept. A file that is cut short,
-breaks off while decoding, or holds NaN or infinite samples is refused rather than half returned.
+averaged, but for Opus, whose last bits may differ: each codec has its fastest right decoder, and
+``benchmarks/audio.py`` prints them side by side. A float file may therefore hold samples beyond [-1, 1]; they
+are kept. A file that is cut short, breaks off while decoding, or holds NaN or infinite samples is refused
+rather than half returned. What is several files in one (chained Ogg, MP3 behind MP3) is returned whole, at
+the rate of the first. With ``MMMEDIA_COMPAT=0.20`` it is the first of them, and Opus is libsndfile's.
 """
 
+import functools
 import io
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -18,10 +22,12 @@ import numpy.typing as npt
 
 from mmmedia import envs
 from mmmedia.audio import resample_audio_librosa
-from mmmedia.containers import missing_bytes, open_av
+from mmmedia.containers import identify, missing_bytes, open_av
+from mmmedia.containers.truncation import with_true_length
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError
 from mmmedia.media.base import MediaIO, decode_base64, encode_base64
 from mmmedia.media.embedding import EmbeddingMediaIO
+from mmmedia.media.links import frames_begin, mp3_links, ogg_links, opus_rate
 
 if TYPE_CHECKING:
     import av
@@ -29,14 +35,27 @@ if TYPE_CHECKING:
 Waveform = npt.NDArray[np.float32]
 AudioSource = str | os.PathLike[str] | BinaryIO
 
-# MPEG audio may end a frame before what its header counts: encoders disagree on whether the tag is a frame.
-_MP3_FRAME = 1152
+# MPEG audio, in whatever container, may end two frames before what its header counts: encoders disagree on
+# whether their tag is a frame, and decoders keep back what the last one would overlap with.
+_MPEG_TOLERANCE = 2 * 1152
+# Codecs of frames round up to whole ones, and begin with what they need to get going: so many frames more.
+_PADDING_FRAMES = 4
+_MPEG_PADDING = _PADDING_FRAMES * 1152
+_EXACT_CODECS = frozenset({"flac", "alac", "wavpack", "tta", "ape", "tak", "truehd", "mlp"})
+_PROBE = 4096
 # What libsndfile may see, by first bytes. Its readers of sampler dumps, MATLAB and the like are old code that
 # no one sends speech in; one of them prints to the standard output what is wrong with a file.
 _SOUNDFILE_MAGIC = (
     b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"caff", b"fLaC", b"OggS", b"ID3",
     b"NIST_1A", b"Creative Voice File",
 )  # fmt: skip
+# By first bytes, what counts its samples in its header, in the end truly (`with_true_length`).
+_COUNTED = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b".snd", b"caff")
+# What is neither chained nor without a beginning. The rest is read before it is opened.
+_NEVER_CHAINED = (*_COUNTED, b"fLaC", b"NIST_1A")
+# Opus of a lower rate libsndfile decodes at that rate; FFmpeg knows but 48 kHz.
+_OPUS_BELOW = 24_000
+_IMA_ADPCM = b"fmt \x14\0\0\0\x11\0"
 # libsndfile's count of frames where the header leaves it open.
 _UNKNOWN_FRAMES = (1 << 63) - 1
 # Frames written at a time.
@@ -53,7 +72,8 @@ class _UnknownFormatError(InvalidMediaError):
 class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
     """Loads sound to ``(waveform, sampling_rate)``.
 
-    The waveform is float32 ``(samples,)``, in [-1, 1], channels averaged, at the file's own rate in Hz.
+    The waveform is float32 ``(samples,)``, channels averaged, at the file's own rate in Hz. Full scale is
+    [-1, 1]; what a file of floats, or a lossy codec, holds beyond that is kept.
 
     Args:
         **kwargs: kept in `kwargs`, for subclasses.
@@ -147,32 +167,82 @@ def load_audio(path: AudioSource, *, sr: float | None = 22050, mono: bool = True
     >>> load_audio(file, sr=16_000)[0].shape, load_audio(file, sr=None, mono=False)[0].shape
     ((1600,), (2, 4410))
     """
-    with _opened(path) as file:
-        try:
-            return _load_soundfile(file, sr, mono)
-        except _UnknownFormatError:
-            return _load_pyav(file, sr, mono)
+    return _load(path, sr, mono, _decode)
 
 
 def load_audio_soundfile(
     path: AudioSource, *, sr: float | None = 22050, mono: bool = True
 ) -> tuple[Waveform, float]:
     """Load sound through libsndfile alone; arguments, results and errors as in `load_audio`."""
-    with _opened(path) as file:
-        return _load_soundfile(file, sr, mono)
+    return _load(path, sr, mono, _decode_soundfile)
 
 
 def load_audio_pyav(
     path: AudioSource, *, sr: float | None = 22050, mono: bool = True
 ) -> tuple[Waveform, float]:
     """Load sound, or the first audio track of a video, through FFmpeg alone; otherwise as `load_audio`."""
+    return _load(path, sr, mono, _decode_pyav)
+
+
+class _Length:
+    """How long the sound is so far, held against what the operator admits."""
+
+    def __init__(self) -> None:
+        self._samples: dict[int, int] = {}  # by rate: sums of seconds would round
+        self._size = 0
+
+    def add(self, samples: int, rate: int, channels: int) -> None:
+        """Count what has been decoded: samples of each channel."""
+        self._samples[rate] = self._samples.get(rate, 0) + samples
+        self._size += 4 * samples * channels
+
+    def check(self, samples: int = 0, rate: int = 1, channels: int = 0, padding: float = 0) -> None:
+        """Refuse what has been decoded together with so much that will be.
+
+        Args:
+            samples: of each channel, that will be decoded.
+            rate: of those, in Hz.
+            channels: of those.
+            padding: seconds that an encoder may have added to what was a sound of the longest length.
+        """
+        seconds = sum(count / each for each, count in self._samples.items()) + samples / rate
+        _check_limits(seconds, self._size + 4 * samples * channels, padding)
+
+
+_Piece = tuple[Waveform, int]  # ``(channels, samples)`` and their rate in Hz
+_Decoder = Callable[[BinaryIO, bool, _Length], list[_Piece]]
+
+
+def _load(path: AudioSource, sr: float | None, mono: bool, decode: _Decoder) -> tuple[Waveform, float]:
+    """Decode all files of which a file consists, and join them."""
+    length = _Length()
     with _opened(path) as file:
-        return _load_pyav(file, sr, mono)
+        pieces = [piece for part in _parts(file) for piece in decode(part, mono, length)]
+    if not pieces:
+        raise _invalid("It holds no samples.")
+    samples, rate = _joined(pieces), pieces[0][1]
+    return _finish(samples[0] if mono else np.ascontiguousarray(samples), rate, sr)
+
+
+def _decode(file: BinaryIO, mono: bool, length: _Length) -> list[_Piece]:
+    """Decode one file by the fastest right decoder of its codec."""
+    head = file.read(64)
+    file.seek(0)
+    is_opus = (opus_rate(head) or 0) > _OPUS_BELOW and envs.MMMEDIA_COMPAT != "0.20"
+    if is_opus and _has_libopus():
+        return _decode_pyav(file, mono, length, "libopus")
+    if head.startswith(b"RIFF") and head[12:22] == _IMA_ADPCM:
+        with suppress(InvalidMediaError):
+            return _decode_pyav(file, mono, length)
+    try:
+        return _decode_soundfile(file, mono, length)
+    except _UnknownFormatError:
+        return _decode_pyav(file, mono, length)
 
 
 @contextmanager
 def _opened(path: AudioSource) -> Iterator[BinaryIO]:
-    """A file to read whose declared payload is all there."""
+    """A file to read, at its start."""
     if isinstance(path, io.BytesIO):
         file: BinaryIO = io.BytesIO(path.getvalue())  # shares the memory; the caller's position stays
     elif isinstance(path, str | os.PathLike):
@@ -182,10 +252,72 @@ def _opened(path: AudioSource) -> Iterator[BinaryIO]:
             path.seek(0)
         file = io.BytesIO(path.read())
     with file:
-        missing = missing_bytes(file)
+        yield file
+
+
+def _parts(file: BinaryIO) -> Iterator[BinaryIO]:
+    """The files of which a file consists, each with all that its header declares."""
+    for part in _links(file):
+        missing = missing_bytes(part)
         if missing:
             raise _invalid(f"Truncated: {missing} bytes are missing at its end.")
-        yield file
+        yield with_true_length(part)
+
+
+def _links(file: BinaryIO) -> list[BinaryIO]:
+    """The files that a file is chained of, or it alone; MPEG audio from where its frames begin."""
+    head = file.read(_PROBE)
+    file.seek(0)
+    if head.startswith(_NEVER_CHAINED) or envs.MMMEDIA_COMPAT == "0.20":
+        return [file]
+    data = file.read()
+    file.seek(0)
+    links = [data]
+    name = _container(data)
+    if name == "ogg":
+        links = ogg_links(data)
+    elif name is None and data.startswith(b"ID3"):
+        links = mp3_links(data)  # behind several tags
+    elif name in ("mp3", "aac", None) and not data.startswith(b"ID3"):
+        links = [data[frames_begin(data) :]]
+        name = _container(links[0])
+    if name == "mp3":
+        links = mp3_links(links[0])
+    if links == [data]:
+        return [file]
+    return [io.BytesIO(link) for link in links]
+
+
+def _container(data: bytes) -> str | None:
+    """FFmpeg's name of what a file is by its first bytes; `None`: unknown."""
+    try:
+        return identify(data)
+    except InvalidMediaError:
+        return None
+
+
+@functools.cache
+def _has_libopus() -> bool:
+    """Whether FFmpeg was built with the decoder that libsndfile has as well.
+
+    FFmpeg's own is twice as fast, but only of stereo and of speech at few bits it makes other samples, up to
+    half of full scale apart.
+    """
+    import av
+
+    return "libopus" in av.codecs_available
+
+
+def _joined(pieces: list[_Piece]) -> Waveform:
+    """Pieces as one, at the rate of the first; of one channel as if it were in all."""
+    if len(pieces) == 1:
+        return pieces[0][0]
+    same_rate = _at_one_rate(pieces)
+    channels = max(len(piece) for piece in same_rate)
+    if any(len(piece) not in (1, channels) for piece in same_rate):
+        raise _invalid("Its number of channels changes midway.")
+    rows = [np.broadcast_to(piece, (channels, piece.shape[1])) for piece in same_rate]
+    return np.concatenate(rows, axis=1)
 
 
 def _invalid(reason: str) -> InvalidMediaError:
@@ -201,16 +333,19 @@ def _finish(samples: Waveform, rate: float, sr: float | None) -> tuple[Waveform,
     if sr is None or sr == rate:
         return samples, rate
     if sr > 0 and math.isfinite(sr):
-        _check_limits(samples.shape[-1] / rate, math.ceil(samples.nbytes * (sr / rate)))
+        _check_limits(0, math.ceil(samples.nbytes * (sr / rate)))
     return cast("Waveform", resample_audio_librosa(samples, orig_sr=rate, target_sr=sr)), sr
 
 
-def _check_limits(seconds: float, size: int) -> None:
-    """Refuse sound that is longer, in seconds or in bytes as float32, than the operator admits."""
+def _check_limits(seconds: float, size: int, padding: float = 0) -> None:
+    """Refuse sound that is longer, in seconds or in bytes as float32, than the operator admits.
+
+    What is as long as the limit passes, and so do its `padding` seconds.
+    """
     longest = envs.VLLM_MAX_AUDIO_DECODE_DURATION_S
-    if 0 < longest < seconds:
+    if 0 < longest < seconds - padding:
         raise LimitExceededError(
-            f"The audio lasts {seconds:.1f} s or more, over the limit of {longest:g} s "
+            f"The audio lasts {round(seconds, 6)} s or more, over the limit of {longest:g} s "
             "(VLLM_MAX_AUDIO_DECODE_DURATION_S)."
         )
     largest = envs.VLLM_MAX_AUDIO_DECODE_BYTES
@@ -239,7 +374,8 @@ def _average(channels: Waveform) -> Waveform:
 # -------------------------------------------------------------------------------------------- libsndfile
 
 
-def _load_soundfile(file: BinaryIO, sr: float | None, mono: bool) -> tuple[Waveform, float]:
+def _decode_soundfile(file: BinaryIO, mono: bool, length: _Length) -> list[_Piece]:
+    """Decode one file by libsndfile."""
     import soundfile
 
     head = file.read(20)
@@ -253,16 +389,20 @@ def _load_soundfile(file: BinaryIO, sr: float | None, mono: bool) -> tuple[Wavef
         raise _UnknownFormatError(f"Invalid or unsupported audio file. {_words(error)}") from error
     with sound:
         frames, channels, rate = sound.frames, sound.channels, int(sound.samplerate)
+        if not frames and head.startswith(_COUNTED):  # FFmpeg would take the chunks behind them for samples
+            raise _invalid("It holds no samples.")
         if frames in (0, _UNKNOWN_FRAMES):  # as some writers to a pipe leave it; libsndfile needs the number
             raise _UnknownFormatError("Invalid or unsupported audio file. It holds no samples.")
-        _check_limits(frames / rate, 4 * frames * channels)
+        is_mpeg = sound.subtype.startswith("MPEG")
+        length.check(frames, rate, channels, _MPEG_PADDING / rate if is_mpeg else 0)
         try:
             samples: Waveform = sound.read(out=np.empty((frames, channels), dtype=np.float32))
         except (soundfile.SoundFileError, MemoryError) as error:
             raise _invalid(f"Broken or truncated: {_words(error)}") from error
-        if len(samples) < frames - (_MP3_FRAME if sound.format == "MP3" else 0):
+        if len(samples) < frames - (_MPEG_TOLERANCE if is_mpeg else 0):
             raise _invalid(f"Truncated: it declares {frames} samples and holds {len(samples)}.")
-    return _finish(_average(samples.T) if mono else np.ascontiguousarray(samples.T), rate, sr)
+    length.add(len(samples), rate, channels)
+    return [(_average(samples.T)[None] if mono else samples.T, rate)]
 
 
 class _Seekable:
@@ -302,7 +442,8 @@ def _words(error: Exception) -> str:
 # ------------------------------------------------------------------------------------------------ FFmpeg
 
 
-def _load_pyav(file: BinaryIO, sr: float | None, mono: bool) -> tuple[Waveform, float]:
+def _decode_pyav(file: BinaryIO, mono: bool, length: _Length, decoder: str = "") -> list[_Piece]:
+    """Decode one file by FFmpeg, by that decoder or the one it takes by itself."""
     import av
 
     file.seek(0)
@@ -310,7 +451,7 @@ def _load_pyav(file: BinaryIO, sr: float | None, mono: bool) -> tuple[Waveform, 
         with open_av(file.read()) as container:
             if not container.streams.audio:
                 raise _NoAudioError("No audio stream found in the file.")
-            pieces = list(_decoded(container, mono))
+            return list(_decoded(container, mono, length, decoder))
     except (_NoAudioError, LimitExceededError):
         raise
     except InvalidMediaError as error:
@@ -318,23 +459,15 @@ def _load_pyav(file: BinaryIO, sr: float | None, mono: bool) -> tuple[Waveform, 
     # IndexError: PyAV meets a packet of a stream that the header did not announce.
     except (av.FFmpegError, ValueError, IndexError, MemoryError, NotImplementedError, OSError) as error:
         raise _invalid(f"Broken or truncated: {_words(error)}") from error
-    if not pieces:
-        raise _invalid("It holds no samples.")
-    rate = pieces[0][1]
-    same_rate = _at_one_rate(pieces)
-    channels = max(len(piece) for piece in same_rate)
-    if any(len(piece) not in (1, channels) for piece in same_rate):
-        raise _invalid("Its number of channels changes midway.")
-    rows = [np.broadcast_to(piece, (channels, piece.shape[1])) for piece in same_rate]
-    samples = rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
-    return _finish(samples[0] if mono else np.ascontiguousarray(samples), rate, sr)
 
 
 class _NoAudioError(InvalidMediaError):
     """A container without an audio track."""
 
 
-def _decoded(container: "av.container.InputContainer", mono: bool) -> Iterator[tuple[Waveform, int]]:
+def _decoded(
+    container: "av.container.InputContainer", mono: bool, length: _Length, decoder: str
+) -> Iterator[_Piece]:
     """Decode the first audio track: ``(channels, samples)`` float32 pieces with their rates, in order.
 
     Limits are checked before a frame is kept. A piece ends where the format of the frames changes.
@@ -345,11 +478,15 @@ def _decoded(container: "av.container.InputContainer", mono: bool) -> Iterator[t
     for stream in container.streams:
         if stream is not track:
             stream.discard = Discard.all
-    seconds, size = 0.0, 0
+    context: Any = _context(track, decoder) if decoder else track.codec_context
+    if context is None:
+        raise InvalidMediaError("The audio track is of an unknown codec.")
+    is_exact = context.name.startswith("pcm") or context.name in _EXACT_CODECS
+    padding = 0.0
     batch: list[av.AudioFrame] = []
     samples_in_batch = 0
     for packet in container.demux(track):
-        for frame in packet.decode():
+        for frame in context.decode(packet if packet.size else None):
             if frame.is_corrupt:
                 raise InvalidMediaError("Broken or truncated: FFmpeg found a corrupt frame.")
             if not frame.samples:
@@ -361,13 +498,23 @@ def _decoded(container: "av.container.InputContainer", mono: bool) -> Iterator[t
                 batch, samples_in_batch = [], 0
             batch.append(frame)
             samples_in_batch += frame.samples
-            seconds += frame.samples / frame.sample_rate
-            size += 4 * frame.samples * frame.layout.nb_channels
+            length.add(frame.samples, frame.sample_rate, frame.layout.nb_channels)
+            padding = 0.0 if is_exact else max(padding, _PADDING_FRAMES * frame.samples / frame.sample_rate)
             if samples_in_batch >= _BATCH_SAMPLES:
-                _check_limits(seconds, size)
-    _check_limits(seconds, size)
+                length.check(padding=padding)
+    length.check(padding=padding)
     if batch:
         yield _as_float(batch, mono), batch[0].sample_rate
+
+
+def _context(track: "av.AudioStream", decoder: str) -> "av.AudioCodecContext":
+    """A decoder by its name, for the packets of a track; its samples are floats."""
+    import av
+
+    context = cast("av.AudioCodecContext", av.CodecContext.create(decoder, "r"))
+    context.extradata = track.codec_context.extradata
+    context.options = {"request_sample_fmt": "flt"}
+    return context
 
 
 def _kind(frame: "av.AudioFrame") -> tuple[str, int, int]:

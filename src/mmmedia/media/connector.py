@@ -207,7 +207,8 @@ class MediaConnector(SharedDownloads):
                 found, media = self._load_cached(url, remote, media_io)
                 if found:
                     return media
-            return self._load_remote(Goal(url, remote, fetch_timeout, envs.fetch_settings()), media_io)
+            settings = envs.fetch_settings().held_to(media_io.get_max_bytes())
+            return self._load_remote(Goal(url, remote, fetch_timeout, settings), media_io)
         except MediaError as error:
             metrics.count_refusal(error)
             raise
@@ -228,7 +229,8 @@ class MediaConnector(SharedDownloads):
                 found, media = await calls_of_loop(pool).call(load, url, remote, media_io)
                 if found:
                     return media
-            goal = Goal(url, remote, fetch_timeout, envs.fetch_settings())
+            settings = envs.fetch_settings().held_to(media_io.get_max_bytes())
+            goal = Goal(url, remote, fetch_timeout, settings)
             return await self._load_remote_async(goal, media_io, pool)
         except MediaError as error:
             metrics.count_refusal(error)

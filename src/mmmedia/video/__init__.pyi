@@ -1,5 +1,6 @@
 from . import (
     decoders as decoders,
+    excerpts as excerpts,
     frames as frames,
     loader_registry as loader_registry,
     loaders as loaders,
@@ -7,6 +8,7 @@ from . import (
     samplers as samplers,
 )
 from .decoders import DecodeStats as DecodeStats, decode_stats as decode_stats
+from .excerpts import Excerpt as Excerpt, excerpt as excerpt
 from .frames import (
     rescale_video_size as rescale_video_size,
     resize_video as resize_video,

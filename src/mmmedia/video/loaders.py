@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmmedia import envs
 from mmmedia.video import samplers
 from mmmedia.video.decoders import opencv
+from mmmedia.video.decoders.part import Part, part_of
 from mmmedia.video.decoders.read import Decoded, read_video
 from mmmedia.video.loader_registry import VideoLoaderRegistry
 from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
@@ -154,6 +156,8 @@ class OpenCVVideoBackend(VideoLoader):
         *,
         backend: str | None = None,
         decode: str | None = None,
+        start: float | None = None,
+        end: float | None = None,
         **kwargs: Any,
     ) -> tuple[Frames, dict[str, Any]]:
         """Load a video file.
@@ -166,6 +170,9 @@ class OpenCVVideoBackend(VideoLoader):
             frame_recovery: put the next readable frame in the place of one that can't be read.
             backend: "opencv" (None), or "pyav": frames by exact index, for files OpenCV can't open as well.
             decode: how "opencv" gets frames: "auto", "sequential", or "seek"; None: the setting.
+            start: seconds from the first frame at which the part begins that is sampled; None: there.
+            end: seconds at which that part ends, itself left out; None: with the video. Indices, count, rate
+                and duration remain those of the whole.
             **kwargs: ignored.
 
         Returns:
@@ -178,7 +185,7 @@ class OpenCVVideoBackend(VideoLoader):
             InvalidArgumentError: (a `ValueError`) an option that does not exist or excludes another.
         """
         target = _target(num_frames, fps, max_duration, default_fps=-1)
-        decoded = _decode(cls, data, target, kwargs, frame_recovery, backend, decode)
+        decoded = _decode(cls, data, target, kwargs, frame_recovery, backend, decode, part_of(start, end))
         whole = len(decoded.indices) == decoded.source.total_frames_num
         return decoded.frames, _metadata(decoded, backend or "opencv", do_sample_frames=whole)
 
@@ -213,6 +220,8 @@ class OpenCVDynamicVideoBackend(OpenCVVideoBackend):
         *,
         backend: str | None = None,
         decode: str | None = None,
+        start: float | None = None,
+        end: float | None = None,
         **kwargs: Any,
     ) -> tuple[Frames, dict[str, Any]]:
         """Load a video file; as `OpenCVVideoBackend.load_bytes`, but for the sampler.
@@ -225,10 +234,13 @@ class OpenCVDynamicVideoBackend(OpenCVVideoBackend):
             frame_recovery: put the next readable frame in the place of one that can't be read.
             backend: "opencv" (None) or "pyav".
             decode: "auto", "sequential" or "seek"; None: the setting.
+            start: seconds from the first frame at which the part begins that is sampled; None: there.
+            end: seconds at which that part ends, itself left out; None: with the video. Indices, count, rate
+                and duration remain those of the whole.
             **kwargs: ignored.
         """
         target = _target(num_frames, fps, max_duration, default_fps=2)
-        decoded = _decode(cls, data, target, kwargs, frame_recovery, backend, decode)
+        decoded = _decode(cls, data, target, kwargs, frame_recovery, backend, decode, part_of(start, end))
         return decoded.frames, _metadata(decoded, f"{backend or 'opencv'}_dynamic", do_sample_frames=False)
 
 
@@ -335,6 +347,8 @@ class Molmo2VideoBackend(VideoLoader):
         frame_recovery: bool = False,
         backend: str | None = None,
         decode: str | None = None,
+        start: float | None = None,
+        end: float | None = None,
         **kwargs: Any,  # noqa: ARG003 - engines pass one dict to all
     ) -> tuple[Frames, dict[str, Any]]:
         """Load a video file; as `OpenCVVideoBackend.load_bytes`, but for the sampler.
@@ -348,6 +362,9 @@ class Molmo2VideoBackend(VideoLoader):
             frame_recovery: put the next readable frame in the place of one that can't be read.
             backend: "opencv" (None) or "pyav".
             decode: "auto", "sequential" or "seek"; None: the setting.
+            start: seconds from the first frame at which the part begins that is sampled; None: there.
+            end: seconds at which that part ends, itself left out; None: with the video. Indices, count, rate
+                and duration remain those of the whole.
             **kwargs: ignored.
 
         Raises:
@@ -368,6 +385,7 @@ class Molmo2VideoBackend(VideoLoader):
             backend=backend,
             decode=decode,
             may_seek=_reads_as_built_in(cls),
+            part=part_of(start, end),
         )
         whole = frame_sample_mode is None and len(decoded.indices) == decoded.source.total_frames_num
         return decoded.frames, _metadata(decoded, backend or "opencv", do_sample_frames=whole)
@@ -397,17 +415,30 @@ def _decode(
     recovery: bool,
     backend: str | None,
     decode: str | None,
+    part: Part,
 ) -> Decoded:
     """The join: the loader's sampler on a decoder."""
+
+    def choose(source: VideoSourceMetadata) -> list[int]:
+        prepared = loader._prepare_source(source)
+        chosen = _plain(loader.compute_frames_index_to_sample(prepared, target, **options))
+        return chosen or first_of_a_short_clip(source, target)
+
     decoded = read_video(
         data,
-        lambda source: _plain(
-            loader.compute_frames_index_to_sample(loader._prepare_source(source), target, **options)
-        ),
+        choose,
         loader,
         recovery=recovery,
         backend=backend,
         decode=decode,
         may_seek=_reads_as_built_in(loader),
+        part=part,
     )
     return replace(decoded, source=loader._prepare_source(decoded.source))
+
+
+def first_of_a_short_clip(source: VideoSourceMetadata, target: VideoTargetMetadata) -> list[int]:
+    """Return the first frame of a clip shorter than from one sample to the next, else nothing."""
+    total, fps, _ = source
+    is_short = total > 0 and fps > 0 and target.fps > 0 and total * target.fps < fps
+    return [0] if is_short and envs.MMMEDIA_COMPAT != "0.20" else []

@@ -7,6 +7,7 @@ socket for the whole process says here how to begin afresh.
 
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from types import MethodType
 from weakref import ref
@@ -15,6 +16,7 @@ Begin = Callable[[], object]
 
 _beginnings: dict[int, Callable[[], Begin | None]] = {}
 _numbers = itertools.count()
+_held_over_forks: list[threading.Lock] = []
 
 
 def afresh_in_child(begin: Begin) -> None:
@@ -42,11 +44,33 @@ def afresh_in_child(begin: Begin) -> None:
     _beginnings[number] = lambda: None if (alive := owner()) is None else MethodType(function, alive)
 
 
+def none_while_held(lock: threading.Lock) -> None:
+    """Have every fork wait until nobody holds `lock`; the child has it free.
+
+    For what can't begin afresh: locks inside of libraries, which are held only by who holds this one.
+
+    Args:
+        lock: held for a short time only, and never by a thread that forks.
+    """
+    _held_over_forks.append(lock)
+
+
+def _hold() -> None:
+    for lock in _held_over_forks:
+        lock.acquire()
+
+
+def _let_go() -> None:
+    for lock in _held_over_forks:
+        lock.release()
+
+
 def _begin_afresh() -> None:
+    _let_go()
     for each in tuple(_beginnings.values()):
         if (begin := each()) is not None:
             begin()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_afresh)
+    os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_begin_afresh)

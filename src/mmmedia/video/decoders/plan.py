@@ -40,14 +40,6 @@ class Span:
 
 # Pixels that one pass decodes in less time than it takes to find out whether to do otherwise.
 _SHORT = 20_000_000
-# Damage outside the spans can cost these codecs frames without a trace in the headers that are read, and
-# shift all later indices; up to so many pixels a stream is decoded whole to rule that out.
-_SHORT_BY_CODEC = {"hevc": 50_000_000, "vp9": 50_000_000, "libdav1d": 100_000_000}
-
-
-def is_short(codec: str, frames: int, pixels: int) -> bool:
-    """Whether a stream of so many frames of so many pixels is short enough to be decoded whole."""
-    return frames * pixels <= _SHORT_BY_CODEC.get(codec, _SHORT)
 
 
 def may_pay(wanted: Sequence[int], last: int, pixels: int) -> bool:

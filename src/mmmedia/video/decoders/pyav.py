@@ -1,5 +1,6 @@
 """The backend "pyav": frames by exact index in display order, of whatever FFmpeg opens."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders.convert import Converter
 from mmmedia.video.decoders.limits import Deadline, check_size
 from mmmedia.video.decoders.packets import index
+from mmmedia.video.decoders.packets.shown import Shown
+from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
 from mmmedia.work.watch import may_use_threads, watched
 
@@ -21,49 +24,86 @@ Frames = npt.NDArray[np.uint8]
 _KIND = "PyAV"
 
 
-def source_metadata(packets: index.PacketIndex) -> VideoSourceMetadata:
-    """Return frames (counted, not declared), frames a second, and seconds."""
-    total = int(np.count_nonzero(~packets.discard))
-    fps = float(packets.rate)
-    return VideoSourceMetadata(total, fps, total / fps if fps > 0 else 0.0)
+def claimed_metadata(packets: index.PacketIndex, total: int) -> VideoSourceMetadata | None:
+    """Return what a constant rate would make of so many frames; None where the container has no rate."""
+    if not packets.average_rate:
+        return None
+    fps = float(packets.average_rate)
+    return VideoSourceMetadata(total, fps, total / fps)
 
 
-def read_frames(data: bytes | containers.Admitted[bytes], wanted: Sequence[int]) -> tuple[Frames, list[int]]:
+def read_frames(
+    data: bytes | containers.Admitted[bytes], packets: index.PacketIndex, shown: Shown, wanted: Sequence[int]
+) -> tuple[Frames, list[int], bool]:
     """Decode from the first frame to the last wanted one, single pass, and return those wanted.
 
+    Args:
+        data: the encoded file.
+        packets: its packets.
+        shown: the frames that count.
+        wanted: numbers of such frames.
+
     Returns:
-        The frames, uint8 RGB (valid, height, width, 3), and the source index of each.
+        The frames, uint8 RGB (valid, height, width, 3), upright; the number of each; and whether any of them
+        is interlaced.
 
     Raises:
         InvalidMediaError: (a `ValueError`) the bytes can't be decoded, or the frames change their size.
         LimitExceededError: (a `ValueError`) the frames are larger than the settings admit.
     """
-    return watched(_KIND, lambda: _read_frames(data, wanted))
+    numbers: dict[int, int] | None = None
+    if shown.positions is not None:
+        numbers = {position: number for number, position in enumerate(shown.positions.tolist())}
+    try:
+        return watched(_KIND, lambda: _read_frames(data, packets, shown.total, numbers, wanted))
+    except _OtherOrderError:
+        return watched(_KIND, lambda: _read_frames(data, packets, shown.total, None, wanted))
 
 
-def _read_frames(data: bytes | containers.Admitted[bytes], wanted: Sequence[int]) -> tuple[Frames, list[int]]:
-    targets = sorted({number for number in wanted if number >= 0})
+class _OtherOrderError(Exception):
+    """Frames come in another order than their times tell."""
+
+
+def _read_frames(
+    data: bytes | containers.Admitted[bytes],
+    packets: index.PacketIndex,
+    total: int,
+    numbers: dict[int, int] | None,
+    wanted: Sequence[int],
+) -> tuple[Frames, list[int], bool]:
+    """Tell frames by `numbers`, from decode position to number, or by counting."""
+    targets = sorted({number for number in wanted if 0 <= number < total})
+    rows = {number: row for row, number in enumerate(targets)}
     frames = np.empty((0, 0, 0, 3), np.uint8)
     valid: list[int] = []
+    interlaced = False
     convert = Converter()
     if not targets:
-        return frames, valid
-    for number, frame in enumerate(_decode(data)):
-        if number != targets[len(valid)]:
-            continue
-        if not valid:
-            check_size(frame.height, frame.width, len(targets))
-            frames = np.empty((len(targets), frame.height, frame.width, 3), np.uint8)
-        elif (frame.height, frame.width) != frames.shape[1:3]:
-            raise InvalidMediaError(
-                f"The video changes its resolution midway, from {frames.shape[2]} x {frames.shape[1]} to "
-                f"{frame.width} x {frame.height} pixels; such a video can't be loaded as one array."
-            )
-        convert(frame, frames[len(valid)])
-        valid.append(number)
-        if len(valid) == len(targets):
+        return frames, valid, interlaced
+    turn, last = None, -1
+    for count, frame in enumerate(_decode(data)):
+        number = count if numbers is None else numbers.get(-1 if frame.pts is None else frame.pts)
+        if number is not None:
+            if number <= last:
+                raise _OtherOrderError
+            last = number
+        if number is not None and number in rows:
+            turn = turn or upright(packets.matrix or index.frame_matrix(frame))
+            size = turn.size(frame.height, frame.width)
+            if not valid:
+                check_size(*size, len(targets))
+                frames = np.empty((len(targets), *size, 3), np.uint8)
+            elif size != frames.shape[1:3]:
+                raise InvalidMediaError(
+                    f"The video changes its resolution midway, from {frames.shape[2]} x {frames.shape[1]} to "
+                    f"{size[1]} x {size[0]} pixels; such a video can't be loaded as one array."
+                )
+            convert(frame, frames[len(valid)], turn)
+            interlaced = interlaced or frame.interlaced_frame
+            valid.append(number)
+        if number is not None and number >= targets[-1]:
             break
-    return frames[: len(valid)], valid
+    return frames[: len(valid)], valid, interlaced
 
 
 def starts_interlaced(data: bytes | containers.Admitted[bytes]) -> bool:
@@ -76,7 +116,14 @@ def starts_interlaced(data: bytes | containers.Admitted[bytes]) -> bool:
 
 
 def _decode(data: bytes | containers.Admitted[bytes], threads: int = 0) -> "Iterator[VideoFrame]":
-    """Frames in display order; a packet that can't be decoded is passed over. 0 threads: as FFmpeg likes."""
+    """Frames in display order, the decode position of each in the place of its time.
+
+    A packet that can't be decoded is passed over.
+
+    Args:
+        data: the encoded file.
+        threads: 0: as FFmpeg likes.
+    """
     import av
 
     deadline = Deadline()
@@ -85,9 +132,12 @@ def _decode(data: bytes | containers.Admitted[bytes], threads: int = 0) -> "Iter
         check_size(stream.codec_context.height, stream.codec_context.width, 1)
         stream.thread_count = threads if may_use_threads(_KIND) else 1
         stream.thread_type = "AUTO"
-        for packet in index.demux(container.demux(stream), flush=True):
+        for position, packet in enumerate(index.demux(container.demux(stream))):
             deadline.check()
+            packet.pts = packet.dts = position
             try:
                 yield from packet.decode()
             except av.FFmpegError:
                 continue
+        with contextlib.suppress(av.FFmpegError):
+            yield from stream.codec_context.decode(None)

@@ -1,7 +1,8 @@
 """One way into all decoders: encoded bytes and a choice of frames in, frames out."""
 
+import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -11,19 +12,26 @@ import numpy.typing as npt
 
 from mmmedia import containers, envs
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSeekableError
-from mmmedia.video.decoders import eligible, opencv, plan, pyav, seek, stats
-from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, Structure
+from mmmedia.video.decoders import clips, eligible, opencv, plan, pyav, sparse, stats
+from mmmedia.video.decoders.animation import Animation, animation
+from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
 from mmmedia.video.decoders.limits import check_size
+from mmmedia.video.decoders.opencv.numbered import ClockError, Numbered, Places, Times, times
 from mmmedia.video.decoders.packets import index
+from mmmedia.video.decoders.packets.shown import Shown, shown_frames
+from mmmedia.video.decoders.part import WHOLE, Part
+from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
 from mmmedia.work.watch import watched
 
 logger = logging.getLogger(__name__)
 
 Frames = npt.NDArray[np.uint8]
-File = bytes | containers.Admitted[bytes]
 BACKENDS = ("opencv", "pyav")
 MODES = ("auto", "sequential", "seek")
+# Codecs that may become interlaced in the midst of a stream.
+_MIXED = frozenset(["h264", "hevc", "mpeg2video", "vc1"])
 
 
 @dataclass(frozen=True)
@@ -47,17 +55,48 @@ class Reader(Protocol):
     ) -> tuple[Frames, list[int], dict[int, int]]: ...
 
 
+Choose = Callable[[VideoSourceMetadata], list[int]]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a request is to be answered.
+
+    Attributes:
+        reader: reads sequentially through a capture.
+        recovery: put the next readable frame in the place of one that fails.
+        mode: "auto", "sequential" or "seek".
+        built_in: whether frames may be got otherwise than through the reader, and through OpenCV itself.
+        part: what of the video samplers are to see.
+    """
+
+    reader: Reader
+    recovery: bool
+    mode: str
+    built_in: bool
+    part: Part = WHOLE
+
+    def read(self, capture: Any, wanted: list[int], total: int) -> tuple[Frames, list[int]]:
+        """One pass through a capture: the frames that could be read, and their numbers."""
+        if self.recovery:
+            frames, valid, _ = self.reader._read_frames_with_recovery(capture, wanted, total)
+            return frames, valid
+        frames, count, valid = self.reader._read_frames(capture, set(wanted), len(wanted), max(wanted))
+        return frames[:count], valid
+
+
 def read_video(
     data: bytes,
-    choose: Callable[[VideoSourceMetadata], list[int]],
+    choose: Choose,
     reader: Reader,
     *,
     recovery: bool = False,
     backend: str | None = None,
     decode: str | None = None,
     may_seek: bool = True,
+    part: Part = WHOLE,
 ) -> Decoded:
-    """Decode the frames that `choose` picks from what the source says of itself.
+    """Decode the frames that `choose` picks from what the source is.
 
     Args:
         data: an encoded video file.
@@ -67,6 +106,7 @@ def read_video(
         backend: "opencv" (None), or "pyav".
         decode: "auto", "sequential" or "seek"; None: the setting `VLLM_VIDEO_DECODE`.
         may_seek: False where the reader's own way of reading must be honoured.
+        part: what of the video `choose` is told of, as if it were the whole.
 
     Raises:
         InvalidMediaError: (a `ValueError`) the bytes hold no video that can be decoded.
@@ -81,138 +121,296 @@ def read_video(
     if backend == "pyav":
         if recovery:
             raise InvalidArgumentError('frame_recovery needs backend="opencv".')
-        return _read_pyav(containers.admit(data), choose, mode)
+        if (pictures := animation(data)) is not None:
+            return _animated(pictures, choose, mode, part)
+        return _read_pyav(data, choose, mode, part)
     built_in = may_seek and not opencv.is_replaced()
     if not built_in:
         if mode == "seek":
             raise InvalidArgumentError('decode="seek": this loader reads in a way of its own.')
         mode = "sequential"
-    file = data if opencv.is_replaced() else containers.admit(data)
-    capture = opencv.open_capture(file)
-    source = opencv.source_metadata(capture, len(data))
-    wanted = _chosen(choose, source)
-    opencv.check_request(capture, len(wanted))
-    reason = "by request"
-    if mode != "sequential":
+    way = Way(reader, recovery, mode, built_in, part)
+    if not opencv.is_replaced() and (pictures := animation(data)) is not None:
+        return _animated(pictures, choose, mode, part)
+    if opencv.is_replaced() or envs.MMMEDIA_COMPAT == "0.20":
+        return _as_claimed(data, choose, way)
+    return _Request(data, choose, way).answer()
+
+
+class _Request:
+    """One request for frames of a video, by its packets."""
+
+    def __init__(self, data: bytes, choose: Choose, way: Way) -> None:
+        self._way = way
+        self._admitted = containers.admit(data)
+        capture = self._open_any()
         try:
-            return _seek(file, capture, source, wanted, forced=mode == "seek")
-        except CannotSeekError as refusal:
-            reason = str(refusal)
-            if mode == "seek":
-                raise NotSeekableError(f'decode="seek": not provably exact here: {reason}.') from None
-    stats.count("sequential", reason)
-    logger.debug("Decoding sequentially (%s): %d of %d frames.", reason, len(wanted), source.total_frames_num)
-    if built_in and opencv.may_be_interlaced(capture, data) and pyav.starts_interlaced(file):
-        return _by_pyav(file, wanted, source, "OpenCV can't convert its interlaced frames")
-    read = partial(_sequentially, reader, capture, wanted, source.total_frames_num, recovery)
-    frames, valid = watched(opencv.kind(capture), read) if built_in else read()
+            self._packets = index.build(self._admitted)
+        except InvalidMediaError:
+            raise _unreadable(self._admitted) from None
+        self._shown = shown_frames(self._packets)
+        self._upright = upright(self._packets.matrix)
+        # OpenCV takes the first stream of pictures, be it a cover; and it can turn pictures, not mirror them.
+        if self._packets.is_first:
+            self._capture = self._open() if self._upright.mirrored else capture
+        else:
+            self._capture = None
+        claim = None if self._capture is None else opencv.claimed_metadata(self._capture)
+        self._source = self._shown.metadata(claim, self._packets.rate)
+        self._warn_of_a_cut(claim)
+        self._wanted = _chosen(choose, self._source, way.part, self._shown.times)
+        height, width = self._upright.size(self._packets.height, self._packets.width)
+        check_size(height, width, len(set(self._wanted)))
+
+    def _open_any(self) -> Any:
+        try:
+            return opencv.open_capture(self._admitted)
+        except InvalidMediaError:
+            return None
+
+    def _open(self) -> Any:
+        return opencv.open_capture(self._admitted, turned=not self._upright.mirrored)
+
+    def _warn_of_a_cut(self, claim: VideoSourceMetadata | None) -> None:
+        if claim == self._source:
+            return
+        missing = containers.missing_bytes(io.BytesIO(self._admitted.data))
+        if missing:
+            logger.warning(
+                "A video is cut short: %d bytes are missing; it has %d frames.", missing, self._shown.total
+            )
+
+    def answer(self) -> Decoded:
+        """Return the frames: by an excerpt where that is exact and pays, else by reading all up to them."""
+        reason = "by request"
+        if self._way.mode != "sequential":
+            try:
+                return self._sparsely()
+            except CannotSeekError as refusal:
+                reason = str(refusal)
+                if self._way.mode == "seek":
+                    raise NotSeekableError(f'decode="seek": not provably exact here: {reason}.') from None
+        stats.count("sequential", reason)
+        total = self._source.total_frames_num
+        logger.debug("Decoding sequentially (%s): %d of %d frames.", reason, len(self._wanted), total)
+        return self._sequentially()
+
+    def _sparsely(self) -> Decoded:
+        """The fast path; raises CannotSeekError where it does not pay or can't be proven."""
+        return _by_excerpt(
+            self._admitted,
+            self._packets,
+            self._shown,
+            self._source,
+            self._wanted,
+            must_pay=self._way.mode != "seek",
+        )
+
+    def _sequentially(self) -> Decoded:
+        """The reference: one pass by OpenCV, over the file or, where that won't do, over its stream alone."""
+        if self._way.built_in and self._may_be_interlaced():
+            answer = self._by_pyav("OpenCV can't convert its interlaced frames", only_if_interlaced=True)
+            if answer is not None:
+                return answer
+        best: tuple[Frames, list[int]] | None = None
+        for read in (self._read_file, self._read_stream):
+            found = read()
+            if found is None:
+                continue
+            frames, valid, ended = found
+            if best is None or len(valid) > len(best[1]):
+                best = frames, valid
+            if valid and not ended:
+                break
+        if best is not None and best[1]:
+            return Decoded(*best, self._source)
+        answer = self._by_pyav("OpenCV reads no frame of it")
+        if answer is None:
+            raise _nothing_read(len(self._packets))
+        return answer
+
+    def _may_be_interlaced(self) -> bool:
+        if not may_hold_fields(self._packets):
+            return False
+        # Of other codecs than these it shows at the start, if at all.
+        return self._packets.codec in _MIXED or pyav.starts_interlaced(self._admitted)
+
+    def _read_file(self) -> tuple[Frames, list[int], bool] | None:
+        """Read the file by its frames' times, or by their number alone where these are not the packets'."""
+        capture, self._capture = self._capture, None
+        if capture is None:
+            return None
+        clock = times(self._packets, self._shown)
+        try:
+            return self._through(capture, clock)
+        except ClockError:
+            return self._through(self._open(), None)
+
+    def _read_stream(self) -> tuple[Frames, list[int], bool] | None:
+        """Read a clip of nothing but the stream's packets, which begins and ends where they do."""
+        ranks = ranks_by_time(self._packets)
+        positions = self._shown.positions
+        if ranks is None or positions is None:
+            return None
+        clip = clips.whole(self._packets, ranks)
+        try:
+            template = clips.template_of(self._admitted, self._packets)
+            encoded = clips.write(self._packets, None, clip, template)
+            capture = opencv.open_capture(encoded, turned=not self._upright.mirrored)
+        except (CannotSeekError, InvalidMediaError):
+            return None
+        return self._through(capture, Places(ranks[positions].tolist(), clips.STEP_MS))
+
+    def _through(self, capture: Any, clock: Times | Places | None) -> tuple[Frames, list[int], bool]:
+        """One pass, and whether it came to an end too early."""
+        turn = self._upright if self._upright.mirrored else None
+        numbered = Numbered(capture, self._shown.total, clock, turn)
+        read = partial(self._way.read, numbered, self._wanted, self._shown.total)
+        frames, valid = watched(opencv.kind(capture), read) if self._way.built_in else read()
+        return frames, valid, numbered.ended
+
+    def _by_pyav(self, why: str, *, only_if_interlaced: bool = False) -> Decoded | None:
+        """PyAV's answer for a stream that OpenCV can't deliver; None where there is none."""
+        try:
+            frames, valid, interlaced = pyav.read_frames(
+                self._admitted, self._packets, self._shown, self._wanted
+            )
+        except InvalidMediaError as error:
+            if only_if_interlaced:
+                return None
+            raise _nothing_read(len(self._packets)) from error
+        if not valid or (only_if_interlaced and not interlaced):
+            return None
+        logger.warning("A video was decoded with PyAV: %s.", why)
+        return Decoded(frames, valid, self._source)
+
+
+def _by_excerpt(
+    admitted: "containers.Admitted[bytes]",
+    packets: index.PacketIndex,
+    shown: Shown,
+    source: VideoSourceMetadata,
+    wanted: list[int],
+    *,
+    must_pay: bool,
+) -> Decoded:
+    """Decode clips of what the wanted frames need; raises CannotSeekError as `sparse.execute` does."""
+    turn = upright(packets.matrix)
+    size = turn.size(packets.height, packets.width)
+    present = sorted({number for number in wanted if 0 <= number < shown.total})
+    if not present:
+        raise CannotSeekError("no such frames")
+    if must_pay and not plan.may_pay(present, present[-1], size[0] * size[1]):
+        raise CannotSeekError("does not pay")
+    packets, structure, positions = eligible.judge(packets, shown)
+    sparse_plan = sparse.make_plan(packets, structure, positions[present])
+    if must_pay and not sparse_plan.pays(last=present[-1]):
+        raise CannotSeekError("does not pay")
+    frames, decoded = sparse.execute(sparse_plan, admitted, size, turn)
+    stats.count("seek", wanted=len(present), decoded=decoded)
+    logger.debug("Decoded by excerpts: %d frames for %d of %d.", decoded, len(present), shown.total)
+    opencv.log_missing(wanted, present)
+    return Decoded(frames, present, source)
+
+
+def _animated(pictures: Animation, choose: Choose, mode: str, part: Part) -> Decoded:
+    """The frames of an animated picture, each of which may need all before it."""
+    if mode == "seek":
+        raise NotSeekableError('decode="seek": not provably exact here: animation.')
+    source = pictures.metadata
+    wanted = _chosen(choose, source, part, pictures.times)
+    stats.count("sequential", "animation")
+    frames, valid = pictures.read_frames(wanted)
+    if not valid:
+        raise _nothing_read(source.total_frames_num)
+    opencv.log_missing(wanted, valid)
+    return Decoded(frames, valid, source)
+
+
+def _unreadable(admitted: "containers.Admitted[bytes]") -> InvalidMediaError:
+    """Say why a file can't be opened."""
+    if admitted.name == "mov" and not any(
+        name in (b"moov", b"moof") for name, _ in containers.boxes(admitted.data, 0, len(admitted.data))
+    ):
+        return InvalidMediaError(
+            "Could not open video stream: the file is cut short before its index (the box 'moov')."
+        )
+    return InvalidMediaError("Could not open video stream: there is none that a decoder recognises.")
+
+
+def _as_claimed(data: bytes, choose: Choose, way: Way) -> Decoded:
+    """As release 0.20 of vLLM reads: what the header claims counts, and every grab is a frame."""
+    capture = opencv.open_capture(data)
+    source = opencv.source_metadata(capture, len(data))
+    wanted = _chosen(choose, source, way.part, None)
+    opencv.check_request(capture, len(wanted))
+    stats.count("sequential", "headers count")
+    if way.built_in and opencv.may_be_interlaced(capture, data) and pyav.starts_interlaced(data):
+        return _claimed_by_pyav(data, wanted, source, "OpenCV can't convert its interlaced frames")
+    read = partial(way.read, capture, wanted, source.total_frames_num)
+    frames, valid = watched(opencv.kind(capture), read) if way.built_in else read()
     if valid:
         return Decoded(frames, valid, source)
     del capture, read
     if opencv.is_replaced():
-        raise _nothing_read(source)
-    return _by_pyav(file, wanted, source, "OpenCV reads no frame of it")
+        raise _nothing_read(source.total_frames_num)
+    return _claimed_by_pyav(data, wanted, source, "OpenCV reads no frame of it")
 
 
-def _sequentially(
-    reader: Reader, capture: Any, wanted: list[int], total: int, recovery: bool
-) -> tuple[Frames, list[int]]:
-    """The reference: one pass by OpenCV. The frames that could be read, and their source indices."""
-    if recovery:
-        frames, valid, _ = reader._read_frames_with_recovery(capture, wanted, total)
-        return frames, valid
-    frames, count, valid = reader._read_frames(capture, set(wanted), len(wanted), max(wanted))
-    return frames[:count], valid
-
-
-def _seek(
-    file: File, capture: opencv.Capture, source: VideoSourceMetadata, wanted: list[int], *, forced: bool
-) -> Decoded:
-    """The fast path; raises CannotSeekError where it does not pay or can't be proven."""
-    reference = opencv.reference(capture, source)
-    last = max(wanted)
-    if not forced and not plan.may_pay(wanted, last, reference.width * reference.height):
-        raise CannotSeekError("does not pay")
+def _claimed_by_pyav(data: bytes, wanted: list[int], source: VideoSourceMetadata, why: str) -> Decoded:
     try:
-        packets = index.build(file)
-    except InvalidMediaError:
-        raise CannotSeekError("can't be indexed") from None
-    structure = eligible.judge(packets, reference)
-    if plan.is_short(packets.codec, len(packets), reference.width * reference.height):
-        if not forced:
-            raise CannotSeekError("does not pay")
-        seek.prove_whole(packets)
-    decoded = _by_spans(packets, structure, source, wanted, must_pay=not forced)
-    opencv.log_missing(wanted, decoded.indices)
-    return decoded
-
-
-def _by_spans(
-    packets: index.PacketIndex,
-    structure: Structure,
-    source: VideoSourceMetadata,
-    wanted: list[int],
-    *,
-    must_pay: bool = False,
-) -> Decoded:
-    """Decode the spans that hold the wanted frames; raises CannotSeekError as `seek.execute` does."""
-    # An index past the end fails in the reference too, and is left out.
-    present = sorted({number for number in wanted if 0 <= number < len(packets)})
-    if not present:
-        raise CannotSeekError("no such frames")
-    seek_plan = seek.make_plan(packets, structure, present)
-    if must_pay and not seek_plan.pays(last=present[-1]):
-        raise CannotSeekError("does not pay")
-    check_size(packets.height, packets.width, len(present))
-    frames = np.empty((len(present), packets.height, packets.width, 3), np.uint8)
-    decoded = seek.execute(seek_plan, frames)
-    stats.count("seek", wanted=len(present), decoded=decoded)
-    logger.debug(
-        "Decoded by seeking: %d frames for %d of %d.", decoded, len(present), source.total_frames_num
-    )
-    return Decoded(frames, present, source)
-
-
-def _by_pyav(file: File, wanted: list[int], source: VideoSourceMetadata, why: str) -> Decoded:
-    """PyAV's answer for a stream that OpenCV opens and then can't deliver."""
-    try:
-        frames, valid = pyav.read_frames(file, wanted)
+        packets = index.build(data)
+        frames, valid, _ = pyav.read_frames(data, packets, shown_frames(packets), wanted)
     except InvalidMediaError as error:
-        raise _nothing_read(source) from error
+        raise _nothing_read(source.total_frames_num) from error
     if not valid:
-        raise _nothing_read(source)
+        raise _nothing_read(source.total_frames_num)
     logger.warning("A video was decoded with PyAV: %s.", why)
     return Decoded(frames, valid, source)
 
 
-def _nothing_read(source: VideoSourceMetadata) -> InvalidMediaError:
-    return InvalidMediaError(
-        f"No frame could be read from the video, which claims {source.total_frames_num} frames."
-    )
+def _nothing_read(claimed: int) -> InvalidMediaError:
+    return InvalidMediaError(f"No frame could be read from the video, which claims {claimed} frames.")
 
 
-def _read_pyav(file: File, choose: Callable[[VideoSourceMetadata], list[int]], mode: str) -> Decoded:
-    packets = index.build(file)
-    source = pyav.source_metadata(packets)
-    wanted = _chosen(choose, source)
+def _read_pyav(data: bytes, choose: Choose, mode: str, part: Part) -> Decoded:
+    admitted = containers.admit(data)
+    packets = index.build(admitted)
+    shown = shown_frames(packets)
+    source = shown.metadata(pyav.claimed_metadata(packets, shown.total), packets.rate)
+    wanted = _chosen(choose, source, part, shown.times)
+    height, width = upright(packets.matrix).size(packets.height, packets.width)
+    check_size(height, width, len(set(wanted)))
+    reason = "by request"
     if mode != "sequential":
         try:
-            return _by_spans(packets, eligible.judge(packets, None), source, wanted)
+            return _by_excerpt(admitted, packets, shown, source, wanted, must_pay=mode != "seek")
         except CannotSeekError as refusal:
+            reason = str(refusal)
             if mode == "seek":
-                raise NotSeekableError(f'decode="seek": {refusal}.') from None
-            stats.count("sequential", str(refusal))
-    frames, valid = pyav.read_frames(file, wanted)
+                raise NotSeekableError(f'decode="seek": {reason}.') from None
+    stats.count("sequential", reason)
+    frames, valid, _ = pyav.read_frames(admitted, packets, shown, wanted)
     if not valid:
         raise InvalidMediaError("No frame could be decoded from the video.")
+    opencv.log_missing(wanted, valid)
     return Decoded(frames, valid, source)
 
 
-def _chosen(choose: Callable[[VideoSourceMetadata], list[int]], source: VideoSourceMetadata) -> list[int]:
-    wanted = choose(source)
+def _chosen(
+    choose: Choose, source: VideoSourceMetadata, part: Part, times: Sequence[float] | None
+) -> list[int]:
+    """What the sampler picks of a part, by the numbers of the whole."""
+    if part == WHOLE:
+        seen, wanted = source, choose(source)
+    else:
+        numbers = part.numbers(source, times)
+        fps = source.original_fps
+        seen = VideoSourceMetadata(len(numbers), fps, len(numbers) / fps if fps > 0 else 0.0)
+        wanted = [numbers[number] for number in choose(seen) if 0 <= number < len(numbers)]
     if not wanted:
         raise InvalidMediaError(
-            f"Nothing to sample from a video of {source.total_frames_num} frames at {source.original_fps} a "
-            f"second for {source.duration} s."
+            f"Nothing to sample from a video of {seen.total_frames_num} frames at {seen.original_fps} a "
+            f"second for {seen.duration} s."
         )
     return wanted

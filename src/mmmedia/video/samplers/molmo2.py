@@ -7,6 +7,7 @@ import numpy as np
 
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, UnsupportedMediaError
 from mmmedia.video.samplers.numbers import (
+    MOST_FRAMES,
     check_count,
     check_finite,
     check_total,
@@ -49,6 +50,7 @@ def sample_molmo2(
     [0, 15, 30, 45]
     """
     check_total(total)
+    num_frames = max(-MOST_FRAMES, min(num_frames, MOST_FRAMES))
     if frame_sample_mode is None:
         return every_frame(total)
     if frame_sample_mode == "uniform_last_frame":

@@ -73,7 +73,13 @@ class Sampler:
             LimitExceededError: (a `ValueError`) too many indices.
         """
         known = self.options
-        given = {**({} if target is None else target._asdict()), **options}
+        asked = {} if target is None else target._asdict()
+        given = {**asked, **options}
+        for name in VideoTargetMetadata._fields:
+            if name in given and given[name] is None:  # as some engines pass for not given
+                given[name] = asked.get(name)
+                if given[name] is None:
+                    del given[name]
         unknown = sorted(given.keys() - known.keys() - set(VideoTargetMetadata._fields))
         if unknown:
             raise InvalidArgumentError(

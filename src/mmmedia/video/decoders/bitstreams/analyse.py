@@ -11,8 +11,11 @@ from mmmedia.video.decoders.bitstreams.av1 import read_av1
 from mmmedia.video.decoders.bitstreams.bits import HeaderEndError
 from mmmedia.video.decoders.bitstreams.h264 import read_h264
 from mmmedia.video.decoders.bitstreams.hevc import read_hevc
+from mmmedia.video.decoders.bitstreams.intra import INTRA, read_intra
+from mmmedia.video.decoders.bitstreams.mpeg2 import read_mpeg2
 from mmmedia.video.decoders.bitstreams.mpeg4 import read_mpeg4
 from mmmedia.video.decoders.bitstreams.structure import DAMAGED, CannotSeekError, Structure
+from mmmedia.video.decoders.bitstreams.vp8 import read_vp8
 from mmmedia.video.decoders.bitstreams.vp9 import read_vp9
 
 if TYPE_CHECKING:
@@ -26,6 +29,11 @@ _READERS: "dict[str, Callable[[PacketIndex], Structure]]" = {
     "vp9": read_vp9,
     "libdav1d": read_av1,
     "mpeg4": read_mpeg4,
+    "vp8": read_vp8,
+    "mpeg1video": read_mpeg2,
+    "mpeg2video": read_mpeg2,
+    "ffv1": read_intra,
+    **dict.fromkeys(INTRA, read_intra),
 }
 
 

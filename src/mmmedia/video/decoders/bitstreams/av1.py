@@ -13,7 +13,7 @@ from mmmedia.video.decoders.bitstreams.structure import (
     UNSUPPORTED,
     CannotSeekError,
     Structure,
-    check_decode_order,
+    ranks_in_decode_order,
 )
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def read_av1(index: "PacketIndex") -> Structure:
         raise CannotSeekError(PARAMETERS_CHANGE)
     if BitReader(next(iter(sequences))).u(5) & 1:  # reduced still picture header
         raise CannotSeekError(UNSUPPORTED)
-    check_decode_order(index)
-    return Structure(access, np.zeros(len(index), np.bool_))
+    return Structure(access, np.zeros(len(index), np.bool_), ranks_in_decode_order(index))
 
 
 def _obus(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:

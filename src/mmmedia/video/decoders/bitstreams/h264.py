@@ -1,5 +1,6 @@
 """The structure of an H.264 stream (ITU-T H.264, 7.4.3, 8.2.1, D.1.8)."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ from mmmedia.video.decoders.bitstreams.h264_sets import (
     PPS,
     SEI,
     SPS,
+    Sequence,
     read_avcc,
     read_picture,
     read_sequence,
@@ -17,9 +19,11 @@ from mmmedia.video.decoders.bitstreams.h264_sets import (
 )
 from mmmedia.video.decoders.bitstreams.h264_slices import read_slices
 from mmmedia.video.decoders.bitstreams.nal_units import (
-    check_order,
+    Bytes,
+    Units,
     first_of_each_packet,
     order_counts,
+    ranks_by_order,
     read_headers,
     same_parameter_sets,
     walk_units,
@@ -30,13 +34,20 @@ from mmmedia.video.decoders.bitstreams.stand_ins import (
     StandIns,
     picture_parameter_set,
 )
-from mmmedia.video.decoders.bitstreams.structure import DAMAGED, UNSUPPORTED, CannotSeekError, Structure
+from mmmedia.video.decoders.bitstreams.structure import (
+    DAMAGED,
+    INTERLACED,
+    UNSUPPORTED,
+    CannotSeekError,
+    Structure,
+)
 
 if TYPE_CHECKING:
     from mmmedia.video.decoders.packets.index import PacketIndex
 
 _UNITS = frozenset([1, IDR, SEI, SPS, PPS, 9, 12])
 _PICTURE_SETS = 256
+_PICTURE_TIMING, _RECOVERY_POINT = 1, 6
 
 
 def read_h264(index: "PacketIndex") -> Structure:
@@ -91,7 +102,7 @@ def read_h264(index: "PacketIndex") -> Structure:
         order = order_counts(fields.order[first], sequence.order_bits, kept, idr)
     else:
         order = np.arange(len(index))
-    check_order(index, order, idr)
+    ranks = ranks_by_order(index, order, idr)
 
     marking = fields.marking
     has_p, has_b, marked, for_long = (
@@ -100,6 +111,8 @@ def read_h264(index: "PacketIndex") -> Structure:
     )
     intra_only = ~(has_p | has_b)
     access = idr & index.key
+    # An IDR picture may order that what has not been shown yet never is.
+    alone = fields.drops[first]
     messages = units.of(kind == SEI)
     for packet in np.flatnonzero(index.key & ~idr & intra_only):
         own = messages.of(messages.packet == packet)
@@ -107,9 +120,12 @@ def read_h264(index: "PacketIndex") -> Structure:
             _recovers_at_once(data[start : start + length].tobytes())
             for start, length in zip(own.start.tolist(), own.length.tolist(), strict=True)
         )
+    alone = alone | ~idr
+    if sequence.says_fields:
+        _check_structures(data, messages, sequence)
     free = next((number for number in reversed(range(_PICTURE_SETS)) if number not in pictures), None)
     if sequence.order_type != 0 or free is None:
-        return Structure(access, ~kept)
+        return Structure(access, ~kept, ranks, alone)
     references = H264References(
         stored_pictures=max(1, sequence.stored_pictures),
         frame_numbers=1 << sequence.frame_num_bits,
@@ -133,7 +149,14 @@ def read_h264(index: "PacketIndex") -> Structure:
         ),
     )
     extra = picture_parameter_set(free, sequence.number)
-    return Structure(access, ~kept, references, with_picture_set(index.extradata, extra))
+    return Structure(
+        access,
+        ~kept,
+        ranks,
+        alone,
+        references=references,
+        extradata=with_picture_set(index.extradata, extra),
+    )
 
 
 def _check_frame_numbers(frame_num: Ints, idr: Bools, kept: Bools, bits: int) -> None:
@@ -145,9 +168,31 @@ def _check_frame_numbers(frame_num: Ints, idr: Bools, kept: Bools, bits: int) ->
         raise CannotSeekError(DAMAGED)
 
 
+def _check_structures(data: Bytes, messages: Units, sequence: Sequence) -> None:
+    """Refuse pictures that messages call fields, or as good as (D.1.3)."""
+    for start, length in zip(messages.start.tolist(), messages.length.tolist(), strict=True):
+        for kind, body in _messages(data[start : start + length].tobytes()):
+            if kind != _PICTURE_TIMING:
+                continue
+            reader = BitReader(body)
+            reader.u(sequence.delay_bits)
+            # A frame, shown once, twice or three times; and no clock, which would call it interlaced or not.
+            if reader.u(4) not in (0, 7, 8) or reader.u(1):
+                raise CannotSeekError(INTERLACED)
+
+
 def _recovers_at_once(message: bytes) -> bool:
     """Whether an SEI holds a recovery point that is exact from its own picture on (D.1.8)."""
-    body = unescape(message[1:])
+    for kind, body in _messages(message):
+        if kind == _RECOVERY_POINT:
+            reader = BitReader(body)
+            return reader.ue() == 0 and reader.u(1) == 1 and reader.u(1) == 0
+    return False
+
+
+def _messages(unit: bytes) -> Iterator[tuple[int, bytes]]:
+    """The kinds and contents of the messages in an SEI (7.3.2.3.1)."""
+    body = unescape(unit[1:])
     at = 0
     while at + 2 < len(body):
         kind = size = 0
@@ -157,8 +202,5 @@ def _recovers_at_once(message: bytes) -> bool:
         while at < len(body) and body[at] == 255:
             size, at = size + 255, at + 1
         size, at = size + body[at], at + 1
-        if kind == 6:
-            reader = BitReader(body[at : at + size])
-            return reader.ue() == 0 and reader.u(1) == 1 and reader.u(1) == 0
+        yield kind, body[at : at + size]
         at += size
-    return False

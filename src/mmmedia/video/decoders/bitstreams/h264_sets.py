@@ -22,6 +22,7 @@ class Sequence:
     bit_depth: int
     macroblocks: int
     says_fields: bool  # messages may call a picture interlaced
+    delay_bits: int  # what stands in front of that in such a message
     stored_pictures: int
     number: int
 
@@ -88,7 +89,7 @@ def read_sequence(payload: bytes) -> Sequence:
         raise CannotSeekError(INTERLACED)
     if order_type == 1 or separate or gaps or max(frame_num_bits, order_bits) > 16:
         raise CannotSeekError(UNSUPPORTED)
-    fields = _says_fields(reader)
+    fields, delay_bits = _says_fields(reader)
     return Sequence(
         frame_num_bits,
         order_type,
@@ -97,19 +98,20 @@ def read_sequence(payload: bytes) -> Sequence:
         bit_depth,
         width * height,
         fields,
+        delay_bits,
         stored_pictures,
         number,
     )
 
 
-def _says_fields(reader: BitReader) -> bool:
-    """Whether picture structures are told in messages: a flag of the usability information (E.1.1)."""
+def _says_fields(reader: BitReader) -> tuple[bool, int]:
+    """Whether messages tell of picture structures (E.1.1), and how many bits stand in front of that."""
     reader.u(1)
     if reader.u(1):  # cropping
         for _ in range(4):
             reader.ue()
     if not reader.u(1):
-        return False
+        return False, 0
     if reader.u(1) and reader.u(8) == 255:  # aspect ratio
         reader.u(32)
     if reader.u(1):  # overscan
@@ -123,6 +125,7 @@ def _says_fields(reader: BitReader) -> bool:
         reader.ue()
     if reader.u(1):  # timing
         reader.u(65)
+    delay_bits = 0
     buffered = False
     for _ in range(2):
         if reader.u(1):
@@ -133,10 +136,12 @@ def _says_fields(reader: BitReader) -> bool:
                 reader.ue()
                 reader.ue()
                 reader.u(1)
-            reader.u(20)
+            reader.u(5)
+            delay_bits = reader.u(5) + 1 + reader.u(5) + 1
+            reader.u(5)
     if buffered:
         reader.u(1)
-    return reader.u(1) == 1
+    return reader.u(1) == 1, delay_bits
 
 
 # Where an H.264 configuration begins: in MP4, and in Matroska (a codec's private data, with its length).

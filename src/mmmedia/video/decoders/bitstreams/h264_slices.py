@@ -17,6 +17,7 @@ class Marking:
     marked: Bools
     for_long: Bools
     forgets: list[Ints]
+    drops: Bools
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class SliceHeaders:
     """The fields of all slice headers of a stream, in columns."""
 
     first_macroblock: Ints
+    drops: Bools  # what has not been shown yet
     frame_num: Ints
     order: Ints
     predicted: Bools
@@ -83,7 +85,7 @@ def read_slices(
     table.require(mode <= 2)
     for _ in range(2):
         table.require(abs(table.se(deblocking & (mode != 1))) <= 6)
-    return SliceHeaders(first_macroblock, frame_num, order, predicted, bi, lists, marking)
+    return SliceHeaders(first_macroblock, marking.drops, frame_num, order, predicted, bi, lists, marking)
 
 
 def read_list_changes(table: BitTable, used: Bools, frame_numbers: int) -> tuple[list[Ints], list[Ints]]:
@@ -122,7 +124,9 @@ def _read_weights(table: BitTable, weighted: Bools, counts: list[Ints], chroma: 
 
 def _read_marking(table: BitTable, idr: Bools, kept: Bools) -> Marking:
     """Reference picture marking (7.3.3.3)."""
-    for_long: Bools = table.u(2, idr) & 1 == 1
+    orders = table.u(2, idr)
+    drops: Bools = orders & 2 == 2
+    for_long: Bools = orders & 1 == 1
     active = table.flag(kept & ~idr)
     marked = active
     forgets = []
@@ -138,4 +142,4 @@ def _read_marking(table: BitTable, idr: Bools, kept: Bools) -> Marking:
         forgets.append(np.where(active & (operation == 1), value, -1))
         for_long = for_long | (active & (operation > 1))
     table.require(~active)
-    return Marking(marked, for_long, forgets)
+    return Marking(marked, for_long, forgets, drops)

@@ -7,10 +7,10 @@ import numpy as np
 
 from mmmedia.video.decoders.bitstreams.bits import BitReader, BitTable, Ints, unescape
 from mmmedia.video.decoders.bitstreams.nal_units import (
-    check_order,
     first_of_each_packet,
     order_counts,
     parameter_set,
+    ranks_by_order,
     read_headers,
     same_parameter_sets,
     walk_units,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mmmedia.video.decoders.packets.index import PacketIndex
 
 _PARAMETERS = (32, 33, 34)
+_BROKEN, _CLEAN = 16, 21  # kinds of pictures with which decoding may begin
 _UNITS = frozenset([*range(10), 19, 20, 21, *_PARAMETERS, 35, 38, 39, 40])
 
 
@@ -61,7 +62,7 @@ def read_hevc(index: "PacketIndex") -> Structure:
         random_access = kind >= 16
         table.require(table.flag() == leading)
         table.require((kind == kind[own_first]) & (level == level[own_first]))
-        table.flag(random_access)
+        table.require(~table.flag(random_access))  # to drop what has not been shown yet
         table.require(np.isin(table.ue(), list(pictures)))
         if layout.extra_bits:
             table.u(layout.extra_bits, leading)
@@ -80,9 +81,27 @@ def read_hevc(index: "PacketIndex") -> Structure:
     # Not anchored on: sub-layer non-reference pictures, leading pictures, higher sub-layers.
     unreferenced = (kind < 16) & (kind % 2 == 0)
     anchor = (level == 1) & ~unreferenced & ~((kind >= 6) & (kind <= 9))
-    check_order(index, order_counts(order, order_bits, anchor, reset), reset)
+    ranks = ranks_by_order(index, order_counts(order, order_bits, anchor, reset), reset)
     # What its own sub-layer does not refer to, a higher one still may.
-    return Structure((kind >= 16) & index.key, unreferenced & (level == level.max()))
+    return Structure(
+        (kind >= 16) & index.key,
+        unreferenced & (level == level.max()),
+        ranks,
+        undecodable=(kind == 8) | (kind == 9),
+    )
+
+
+def as_splice(payload: bytes, length_size: int) -> bytes:
+    """Return a packet of a clean random access picture as that of a broken link, behind which it may stand.
+
+    A decoder that meets the former in the midst of a stream takes its order count for one that goes on.
+    """
+    made, at = bytearray(payload), 0
+    while at + length_size < len(made):
+        if made[at + length_size] >> 1 == _CLEAN:
+            made[at + length_size] = made[at + length_size] & 0x81 | _BROKEN << 1
+        at += length_size + int.from_bytes(made[at : at + length_size], "big")
+    return bytes(made)
 
 
 def _read_hvcc(extradata: bytes) -> tuple[int, list[bytes]]:

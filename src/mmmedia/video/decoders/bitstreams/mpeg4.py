@@ -9,10 +9,10 @@ from mmmedia.video.decoders.bitstreams.bits import BitReader
 from mmmedia.video.decoders.bitstreams.structure import (
     DAMAGED,
     HIDDEN,
-    ORDER,
     UNSUPPORTED,
     CannotSeekError,
     Structure,
+    ranks_of_b_frames,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def read_mpeg4(index: "PacketIndex") -> Structure:
         CannotSeekError: its headers don't fit.
         HeaderEndError, IndexError: one ends too early.
     """
-    bits = _time_bits(index.extradata)
+    bits = time_bits(configuration(index))
     kinds = np.empty(len(index), np.int64)
     for position in range(len(index)):
         start = int(index.offset[position])
@@ -53,23 +53,19 @@ def read_mpeg4(index: "PacketIndex") -> Structure:
         raise CannotSeekError(UNSUPPORTED)  # sprites
     if (intra & ~bi != index.key).any():
         raise CannotSeekError(DAMAGED)
-    # A B-frame is shown between the two references decoded last.
-    references = np.flatnonzero(~bi)
-    if (np.diff(index.pts[references]) <= 0).any():
-        raise CannotSeekError(ORDER)
-    behind = np.searchsorted(references, np.flatnonzero(bi))
-    if len(behind):
-        if (behind < 2).any():
-            raise CannotSeekError(ORDER)
-        low, high = index.pts[references[behind - 2]], index.pts[references[behind - 1]]
-        shown = index.pts[bi]
-        if ((shown <= low) | (shown >= high)).any():
-            raise CannotSeekError(ORDER)
-    return Structure(intra, bi)
+    return Structure(intra, bi, ranks_of_b_frames(index, bi))
 
 
-def _time_bits(extradata: bytes) -> int:
-    """Bits of a time increment, from the video object layer (6.2.3)."""
+def configuration(index: "PacketIndex") -> bytes:
+    """Return the headers in front of the pictures: the container's, or else the stream's own."""
+    if index.extradata or not len(index):
+        return index.extradata
+    first = index.payload(0)
+    return first[: max(first.find(_VOP_START), 0)]
+
+
+def time_bits(extradata: bytes) -> int:
+    """Return how many bits a time increment has, by the video object layer (6.2.3)."""
     found = _VOL_START.search(extradata)
     if found is None:
         raise CannotSeekError(UNSUPPORTED)

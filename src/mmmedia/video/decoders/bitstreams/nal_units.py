@@ -9,7 +9,14 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mmmedia.video.decoders.bitstreams.bits import BitTable, Bools, Ints
-from mmmedia.video.decoders.bitstreams.structure import DAMAGED, ORDER, PARAMETERS_CHANGE, CannotSeekError
+from mmmedia.video.decoders.bitstreams.structure import (
+    DAMAGED,
+    ORDER,
+    PARAMETERS_CHANGE,
+    CannotSeekError,
+    places,
+    ranks_by_time,
+)
 
 if TYPE_CHECKING:
     from mmmedia.video.decoders.packets.index import PacketIndex
@@ -132,10 +139,16 @@ def order_counts(lsb: Ints, bits: int, anchor: Bools, reset: Bools) -> Ints:
     return counts
 
 
-def check_order(index: "PacketIndex", order: Ints, reset: Bools) -> None:
-    """Timestamps must rise as the order counts do, from reset to reset."""
+def ranks_by_order(index: "PacketIndex", order: Ints, reset: Bools) -> Ints:
+    """Return the places of pictures by their order counts, from reset to reset.
+
+    Raises:
+        CannotSeekError: two have the same, or their times say otherwise.
+    """
     ranked = np.lexsort((order, np.cumsum(reset)))
     segment, counts = np.cumsum(reset)[ranked], order[ranked]
     unique = (np.diff(segment) > 0) | (np.diff(counts) > 0)
-    if not unique.all() or (np.diff(index.pts[ranked]) <= 0).any():
+    ranks, by_time = places(ranked), ranks_by_time(index)
+    if not unique.all() or (by_time is not None and (ranks != by_time).any()):
         raise CannotSeekError(ORDER)
+    return ranks

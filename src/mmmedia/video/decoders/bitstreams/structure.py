@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from mmmedia.video.decoders.bitstreams.bits import Bools
+from mmmedia.video.decoders.bitstreams.bits import Bools, Ints
 from mmmedia.video.decoders.bitstreams.stand_ins import H264References
 
 if TYPE_CHECKING:
@@ -20,23 +21,76 @@ UNSUPPORTED = "unusual coding tools"
 
 
 class CannotSeekError(Exception):
-    """The stream may not be decoded by seeking; the argument is the reason."""
+    """The stream may not be decoded by parts; the argument is the reason."""
 
 
 @dataclass(frozen=True)
 class Structure:
-    """By decode position: may decoding start here, and can this be left out unless it is wanted.
+    """What the packets of a stream are to each other, by decode position.
 
-    For H.264 also what refers to what, by which more can be spared, and the parameter sets that takes.
+    Attributes:
+        access_points: decoding may begin here, and all that is shown from here on comes out right.
+        disposable: no other packet needs this one.
+        ranks: the place of each packet in display order.
+        alone: of the access points, those that must be the first that a decoder gets; None: none.
+        hidden: never shown, but referred to; None: nothing.
+        undecodable: what can't be decoded when decoding began at the access point before it; None: nothing.
+        references: for H.264, what refers to what, by which more can be spared.
+        extradata: the codec's configuration with what that takes; None: the container's.
     """
 
     access_points: Bools
     disposable: Bools
+    ranks: Ints
+    alone: Bools | None = None
+    hidden: Bools | None = None
+    undecodable: Bools | None = None
     references: H264References | None = None
     extradata: bytes | None = None
 
 
-def check_decode_order(index: "PacketIndex") -> None:
-    """These codecs show packets in the order in which they come."""
-    if (np.diff(index.pts) <= 0).any():
+def ranks_by_time(index: "PacketIndex") -> Ints | None:
+    """Return the place of each packet by its time; None where the times are missing, or guesses as in AVI."""
+    from mmmedia.video.decoders.packets.index import is_timed, segments
+
+    if not is_timed(index):
+        return None
+    return places(np.lexsort((index.pts, segments(index))))
+
+
+def places(order: npt.NDArray[np.intp]) -> Ints:
+    """Return the place of each in an order that lists them all."""
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks
+
+
+def ranks_in_decode_order(index: "PacketIndex", shown: Bools | None = None) -> Ints:
+    """Return the places of packets that are shown as they come, as those of most codecs are.
+
+    Raises:
+        CannotSeekError: their times say otherwise.
+    """
+    by_time = ranks_by_time(index)
+    if by_time is not None and (np.diff(by_time if shown is None else by_time[shown]) <= 0).any():
         raise CannotSeekError(ORDER)
+    return np.arange(len(index))
+
+
+def ranks_of_b_frames(index: "PacketIndex", bi: Bools) -> Ints:
+    """Return the places where B-frames are shown at once, and any other when the next such has come (MPEG).
+
+    Raises:
+        CannotSeekError: their times say otherwise.
+    """
+    numbers = np.arange(len(bi))
+    references = numbers[~bi]
+    # A reference is shown just before the next one, behind the B-frames in between.
+    following = np.append(references[1:], len(bi))
+    keys = 2.0 * numbers
+    keys[references] = 2.0 * following - 1
+    ranks = places(np.argsort(keys, kind="stable"))
+    by_time = ranks_by_time(index)
+    if by_time is not None and (by_time != ranks).any():
+        raise CannotSeekError(ORDER)
+    return ranks

@@ -10,7 +10,7 @@ from mmmedia.video.decoders.bitstreams.structure import (
     HIDDEN,
     CannotSeekError,
     Structure,
-    check_decode_order,
+    ranks_in_decode_order,
 )
 
 if TYPE_CHECKING:
@@ -24,23 +24,25 @@ def read_vp9(index: "PacketIndex") -> Structure:
         CannotSeekError: its headers don't fit.
         HeaderEndError, IndexError: one ends too early.
     """
-    access = np.zeros(len(index), np.bool_)
+    access, shown = np.zeros(len(index), np.bool_), np.zeros(len(index), np.bool_)
     for position in range(len(index)):
         start, size = int(index.offset[position]), int(index.size[position])
-        frames = _superframe(index.data, start, size)
-        kinds = [_read_frame(index.data[at : at + min(length, 8)]) for at, length in frames]
-        if [shown for shown, _ in kinds].count(True) != 1 or not kinds[-1][0]:
+        frames = superframe(index.data, start, size)
+        kinds = [read_frame(index.data[at : at + min(length, 8)]) for at, length in frames]
+        if [visible for visible, _ in kinds].count(True) > 1:
             raise CannotSeekError(HIDDEN)
         is_key = kinds[0][1]
         if is_key != bool(index.key[position]):
             raise CannotSeekError(DAMAGED)
-        access[position] = is_key and len(kinds) == 1
-    check_decode_order(index)
-    return Structure(access, np.zeros(len(index), np.bool_))
+        shown[position] = kinds[-1][0]
+        access[position] = is_key and len(kinds) == 1 and shown[position]
+    return Structure(
+        access, np.zeros(len(index), np.bool_), ranks_in_decode_order(index, shown), hidden=~shown
+    )
 
 
-def _superframe(data: bytes, start: int, size: int) -> list[tuple[int, int]]:
-    """Where the frames of a packet stand (annex B)."""
+def superframe(data: bytes, start: int, size: int) -> list[tuple[int, int]]:
+    """Return where the frames of a packet stand, and how long they are (annex B)."""
     marker = data[start + size - 1]
     if marker & 0xE0 == 0xC0:
         count, width = (marker & 7) + 1, (marker >> 3 & 3) + 1
@@ -58,8 +60,8 @@ def _superframe(data: bytes, start: int, size: int) -> list[tuple[int, int]]:
     return [(start, size)]
 
 
-def _read_frame(head: bytes) -> tuple[bool, bool]:
-    """Whether a frame is shown, and whether it is a key frame (6.2)."""
+def read_frame(head: bytes) -> tuple[bool, bool]:
+    """Return whether a frame is shown, and whether it is a key frame (6.2)."""
     reader = BitReader(head)
     if reader.u(2) != 2:
         raise CannotSeekError(DAMAGED)

@@ -2,11 +2,11 @@ from . import capture as capture, reading as reading, stream as stream
 from .capture import (
     Capture as Capture,
     check_request as check_request,
+    claimed_metadata as claimed_metadata,
     get_cv2_video_api as get_cv2_video_api,
     kind as kind,
     may_be_interlaced as may_be_interlaced,
     open_capture as open_capture,
-    reference as reference,
     source_metadata as source_metadata,
 )
 from .reading import (

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mmmedia import containers
 from mmmedia.errors import InvalidMediaError, LimitExceededError, MediaError
 from mmmedia.video.decoders.bitstreams.h264_sets import is_progressive_h264
-from mmmedia.video.decoders.eligible import Reference
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.opencv.stream import Stream, is_replaced
 from mmmedia.video.samplers import VideoSourceMetadata
-from mmmedia.work.fork import afresh_in_child
+from mmmedia.work.fork import none_while_held
 from mmmedia.work.watch import may_use_threads
 
 if TYPE_CHECKING:
@@ -31,19 +30,9 @@ _OPTIONS_VARIABLE = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _OPENCV_DEFAULT_OPTIONS = "rtsp_flags;prefer_tcp"
 
 
-class _Environment:
-    """The lock under which the environment is changed."""
-
-    def __init__(self) -> None:
-        self.begin()
-        # A child forked while another thread opens a file would wait for that thread for ever.
-        afresh_in_child(self.begin)
-
-    def begin(self) -> None:
-        self.lock = threading.Lock()
-
-
-_environment = _Environment()
+_environment_lock = threading.Lock()
+# OpenCV has locks of its own while it opens a file, for which a child would wait for ever.
+none_while_held(_environment_lock)
 
 
 class Capture(Protocol):
@@ -86,11 +75,18 @@ def get_cv2_video_api() -> int:
     )
 
 
-def open_capture(data: containers.Buffer | containers.Admitted[Any]) -> "cv2.VideoCapture":
+def open_capture(
+    data: containers.Buffer | containers.Admitted[Any], *, threads: int = 0, turned: bool = True
+) -> "cv2.VideoCapture":
     """Open encoded bytes with OpenCV, in memory, allow-listed demuxers only.
 
     The capture is closed by dropping the last reference to it: `release()` frees the stream without
     holding the interpreter's lock and crashes (seen with OpenCV 4.14).
+
+    Args:
+        data: an encoded file.
+        threads: how many decode; 0: as many as OpenCV likes.
+        turned: whether OpenCV turns pictures as the file says.
 
     Raises:
         InvalidMediaError: (a `ValueError`) the container is refused, or OpenCV can't open it.
@@ -101,10 +97,13 @@ def open_capture(data: containers.Buffer | containers.Admitted[Any]) -> "cv2.Vid
         data = containers.admit(data)
     encoded = data.data if isinstance(data, containers.Admitted) else data
     api = get_cv2_video_api()
+    parameters = [cv2.CAP_PROP_N_THREADS, threads] if threads else []
     with _capture_options():
-        capture = _open(encoded, api, [])
-        if not is_replaced() and capture.isOpened() and not may_use_threads(kind(capture)):
+        capture = _open(encoded, api, parameters)
+        if not (is_replaced() or threads) and capture.isOpened() and not may_use_threads(kind(capture)):
             capture = _open(encoded, api, [cv2.CAP_PROP_N_THREADS, 1])
+    if not turned:
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     if not capture.isOpened():
         raise InvalidMediaError("Could not open video stream: OpenCV does not recognise it.")
     return capture
@@ -138,7 +137,7 @@ def _capture_options() -> Iterator[None]:
     set in the C environment, not in `os.environ`, under a lock and for the time of opening; options that
     the operator set stay in force beside it.
     """
-    with _environment.lock:
+    with _environment_lock:
         before = os.environ.get(_OPTIONS_VARIABLE)
         held = [f"{key};{value}" for key, value in containers.AV_OPTIONS.items()]
         os.putenv(_OPTIONS_VARIABLE, "|".join([before or _OPENCV_DEFAULT_OPTIONS, *held]))
@@ -178,16 +177,14 @@ def source_metadata(capture: Capture, encoded_bytes: int = 0) -> VideoSourceMeta
     return VideoSourceMetadata(total, fps, total / fps if fps > 0 else 0.0)
 
 
-def reference(capture: Capture, source: VideoSourceMetadata) -> Reference:
-    """Return what the fast path has to agree with."""
+def claimed_metadata(capture: Capture) -> VideoSourceMetadata:
+    """Return what OpenCV reports, however wrong: -1 frames where it reports rubbish."""
     import cv2
 
-    return Reference(
-        total=source.total_frames_num,
-        width=int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
-        height=int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
-        rotation=int(capture.get(cv2.CAP_PROP_ORIENTATION_META)),
-    )
+    count, fps = capture.get(cv2.CAP_PROP_FRAME_COUNT), float(capture.get(cv2.CAP_PROP_FPS))
+    total = int(count) if abs(count) < 2.0**53 else -1
+    fps = fps if math.isfinite(fps) else 0.0
+    return VideoSourceMetadata(total, fps, total / fps if fps > 0 else 0.0)
 
 
 # Codecs that know no fields.

@@ -1,7 +1,7 @@
 """The packet index: what a container says of its video stream, read without decoding."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
 NO_PTS = np.iinfo(np.int64).min
 NOT_FOUND = -1
 
@@ -31,14 +34,43 @@ NOT_FOUND = -1
 _BLOCK_HEADER = 64
 _ENDS = 32
 
+# Containers that store a packet in one piece; of others all payloads are copied.
+_IN_ONE_PIECE = frozenset(["mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv"])
+
 
 @dataclass(frozen=True)
 class PacketIndex:
     """The packets of one video stream, in decode order, and what the container says of the stream.
 
-    `pts` and `dts` are in units of `time_base`, `NO_PTS` where missing; `offset` is where in the encoded
-    bytes a packet's payload stands, `NOT_FOUND` where it is not stored as it is; `key`, `discard` and
-    `corrupt` are the demuxer's flags.
+    Attributes:
+        data: what `offset` points into: the encoded file, or the payloads of all packets one behind the other
+            where the file does not store each in one piece.
+        container: FFmpeg's name of the container's format.
+        codec: FFmpeg's name of the decoder.
+        width: of a coded picture in pixels, before it is turned upright.
+        height: likewise.
+        pix_fmt: FFmpeg's name of the pixel format.
+        time_base: seconds of one tick of the stream's clock.
+        rate: frames a second, as FFmpeg guesses it.
+        average_rate: frames a second, as the container has it on the average; None where it is silent.
+        declared_frames: how many the container claims; 0 where it does not.
+        stream: the stream's number in the container.
+        is_first: whether no other video stream comes before it, as a cover may.
+        start_time: the clock where the stream begins, in ticks; None where that is not known.
+        extradata: the codec's configuration.
+        codec_tag: the four characters that name the codec in this container.
+        colour: FFmpeg's numbers of range, matrix, primaries and transfer.
+        aspect: width over height of one pixel; None where the container does not say.
+        matrix: how pictures are to be turned and mirrored, as MP4 writes it (a, b, c, d); None: as they are.
+        side_data: whether the configuration changes midway.
+        pts: when each packet's frame is shown, in ticks; `NO_PTS` where missing.
+        dts: when it is decoded, likewise.
+        duration: how long it is shown, in ticks; 0 where not known.
+        offset: where in `data` the payload stands.
+        size: how long it is, in bytes.
+        key: the demuxer's flag that decoding may begin here.
+        discard: its flag that the frame is not shown.
+        corrupt: its flag that the packet is damaged.
     """
 
     data: bytes
@@ -49,19 +81,25 @@ class PacketIndex:
     pix_fmt: str
     time_base: Fraction
     rate: Fraction
+    average_rate: Fraction | None
     declared_frames: int
-    attached_picture: bool
+    stream: int
+    is_first: bool
+    start_time: int | None
     extradata: bytes
     codec_tag: str
     colour: tuple[int, int, int, int]
+    aspect: Fraction | None
+    matrix: tuple[float, float, float, float] | None
     side_data: bool
-    pts: npt.NDArray[np.int64]
-    dts: npt.NDArray[np.int64]
-    offset: npt.NDArray[np.int64]
-    size: npt.NDArray[np.int64]
-    key: npt.NDArray[np.bool_]
-    discard: npt.NDArray[np.bool_]
-    corrupt: npt.NDArray[np.bool_]
+    pts: Ints
+    dts: Ints
+    duration: Ints
+    offset: Ints
+    size: Ints
+    key: Bools
+    discard: Bools
+    corrupt: Bools
 
     @cached_property
     def display_order(self) -> npt.NDArray[np.intp]:
@@ -71,16 +109,21 @@ class PacketIndex:
     def __len__(self) -> int:
         return len(self.pts)
 
+    def payload(self, position: int) -> bytes:
+        """Return the bytes of a packet."""
+        start = int(self.offset[position])
+        return self.data[start : start + int(self.size[position])]
+
     def packet(self, position: int, payload: bytes | None = None) -> "Packet[Stream]":
         """Return a packet to decode, or one with another payload in its place."""
         import av
 
-        start, size = int(self.offset[position]), int(self.size[position])
         # Filled after it is made: a packet made of bytes lacks the zeros that decoders read past the end.
-        payload = self.data[start : start + size] if payload is None else payload
+        payload = self.payload(position) if payload is None else payload
         packet = av.Packet(len(payload))
         packet.update(payload)
-        packet.pts = int(self.pts[position])
+        pts = int(self.pts[position])
+        packet.pts = None if pts == NO_PTS else pts
         packet.time_base = self.time_base
         packet.is_keyframe = bool(self.key[position])
         return packet
@@ -98,28 +141,36 @@ class PacketIndex:
         context.extradata = extradata or self.extradata
         context.codec_tag = self.codec_tag
         context.color_range, context.colorspace, context.color_primaries, context.color_trc = self.colour
+        context.width, context.height = self.width, self.height
         context.thread_count = 1
-        if self.codec == "hevc":
-            # Damage must be an error: this decoder does not mark the frames that it conceals.
-            context.options = {"err_detect": "explode"}
         return context
 
+    def upto(self, count: int) -> "PacketIndex":
+        """Return the index of the first `count` packets."""
+        return replace(self, **{name: getattr(self, name)[:count] for name in _COLUMNS})
 
-def build(data: bytes | containers.Admitted[bytes]) -> PacketIndex:
-    """Index the first video stream of encoded bytes: by the tables of the file, or by demuxing.
+
+_COLUMNS = ("pts", "dts", "duration", "offset", "size", "key", "discard", "corrupt")
+
+
+def build(data: "containers.Buffer | containers.Admitted[Any]") -> PacketIndex:
+    """Index a video's stream: by the tables of the file, or by demuxing it once.
+
+    It is the first video stream that is no attached picture.
+
+    Args:
+        data: an encoded file.
 
     Raises:
         InvalidMediaError: (a `ValueError`) the bytes are refused, can't be demuxed, or hold no video.
     """
     admitted = containers.admit(data)
-    data = admitted.data
     with containers.open_av(admitted, options=_options(admitted)) as container:
         stream = containers.video_stream(container)
         context = stream.codec_context
-        found = _by_tables(data, container, stream)
-        packets = _by_demuxing(data, container, stream) if found is None else found
-        return PacketIndex(
-            data=data,
+        whole = bytes(admitted.data)
+        columns = _by_tables(whole, container, stream) or _by_demuxing(whole, container, stream)
+        index = PacketIndex(
             container=container.format.name,
             codec=context.codec.name,
             width=context.width,
@@ -127,13 +178,23 @@ def build(data: bytes | containers.Admitted[bytes]) -> PacketIndex:
             pix_fmt=context.pix_fmt or "",
             time_base=stream.time_base or Fraction(1),
             rate=_rate(stream),
+            average_rate=stream.average_rate or None,
             declared_frames=stream.frames,
-            attached_picture=bool(stream.disposition & stream.disposition.attached_pic),
+            stream=stream.index,
+            is_first=stream is container.streams.video[0],
+            start_time=stream.start_time,
             extradata=bytes(context.extradata or b""),
             codec_tag=context.codec_tag,
             colour=(context.color_range, context.colorspace, context.color_primaries, context.color_trc),
-            **packets,
+            aspect=stream.sample_aspect_ratio or None,
+            matrix=_matrix(whole, admitted.name, stream),
+            **columns,
         )
+    if index.data is whole and (index.offset == NOT_FOUND).any():
+        with containers.open_av(admitted, options=_options(admitted)) as container:
+            columns = _by_demuxing(whole, container, container.streams.video[stream.index], gather=True)
+            index = replace(index, **columns)
+    return index
 
 
 def _by_tables(data: bytes, container: "InputContainer", stream: "VideoStream") -> dict[str, Any] | None:
@@ -142,33 +203,43 @@ def _by_tables(data: bytes, container: "InputContainer", stream: "VideoStream") 
     found = tables.samples(data, container, stream) if is_mp4 else None
     if found is None:
         return None
-    no = np.zeros(len(found.pts), np.bool_)
-    return {**found._asdict(), "discard": no, "corrupt": no, "side_data": False}
+    return {
+        "data": data,
+        **found._asdict(),
+        "corrupt": np.zeros(len(found.pts), np.bool_),
+        "side_data": False,
+    }
 
 
-def _by_demuxing(data: bytes, container: "InputContainer", stream: "VideoStream") -> dict[str, Any]:
+def _by_demuxing(
+    data: bytes, container: "InputContainer", stream: "VideoStream", *, gather: bool | None = None
+) -> dict[str, Any]:
     rows = []
     side_data = False
+    gather = container.format.name not in _IN_ONE_PIECE if gather is None else gather
+    payloads: list[bytes] = []
+    stored = 0
     for packet in demux(container.demux(stream)):
         shown = NO_PTS if packet.pts is None else packet.pts
         decoded = NO_PTS if packet.dts is None else packet.dts
         flags = packet.is_keyframe, packet.is_discard, packet.is_corrupt
-        rows.append((shown, decoded, _locate(data, packet), packet.size, *flags))
+        if gather:
+            payloads.append(bytes(packet))
+            offset, stored = stored, stored + packet.size
+        else:
+            offset = _locate(data, packet)
+        rows.append((shown, decoded, packet.duration or 0, offset, packet.size, *flags))
         side_data = side_data or packet.has_sidedata("new_extradata")
-    pts, dts, offset, size, key, discard, corrupt = zip(*rows, strict=True) if rows else [()] * 7
+    columns = zip(*rows, strict=True) if rows else ([()] * len(_COLUMNS))
+    kinds = [np.int64] * 5 + [np.bool_] * 3
     return {
+        "data": b"".join(payloads) if gather else data,
         "side_data": side_data,
-        "pts": np.array(pts, np.int64),
-        "dts": np.array(dts, np.int64),
-        "offset": np.array(offset, np.int64),
-        "size": np.array(size, np.int64),
-        "key": np.array(key, np.bool_),
-        "discard": np.array(discard, np.bool_),
-        "corrupt": np.array(corrupt, np.bool_),
+        **{name: np.array(column, kind) for name, column, kind in zip(_COLUMNS, columns, kinds, strict=True)},
     }
 
 
-def _options(admitted: containers.Admitted[bytes]) -> dict[str, str]:
+def _options(admitted: "containers.Admitted[Any]") -> dict[str, str]:
     """MP4 says all of a packet in its tables, so that FFmpeg need not look into each as well."""
     return {"fflags": "noparse"} if admitted.name == "mov" else {}
 
@@ -193,20 +264,77 @@ def _rate(stream: "VideoStream") -> Fraction:
     return stream.guessed_rate or stream.average_rate or 1 / (stream.time_base or Fraction(1))
 
 
-def demux(packets: "Iterator[Packet[Any]]", *, flush: bool = False) -> "Iterator[Packet[Any]]":
-    """Packets with a payload; a demuxer that fails midway ends the stream, as it does for OpenCV.
+# Matroska's identifiers of a projection's yaw and roll, in degrees.
+_POSES = (b"\x76\x73\x84", b"\x76\x75\x84", b"\x76\x73\x88", b"\x76\x75\x88")
+_HEADERS = 1 << 20
 
-    Args:
-        packets: what the container gives.
-        flush: hand on the empty packet at the end as well, which makes a decoder give what it still holds.
-    """
+
+def _matrix(data: bytes, container: str, stream: "VideoStream") -> tuple[float, float, float, float] | None:
+    if container == "mov":
+        return tables.matrix(data, stream.id)
+    if container == "matroska" and any(data.find(pose, 0, _HEADERS) >= 0 for pose in _POSES):
+        return _matrix_of_a_frame(data)
+    return None
+
+
+def _matrix_of_a_frame(data: bytes) -> tuple[float, float, float, float] | None:
+    """FFmpeg hands the matrix on with every frame, and PyAV with nothing else."""
+    import av
+
+    try:
+        with containers.open_av(data) as container:
+            for frame in container.decode(containers.video_stream(container)):
+                return frame_matrix(frame)
+    except av.FFmpegError:
+        pass
+    return None
+
+
+def frame_matrix(frame: Any) -> tuple[float, float, float, float] | None:
+    """Return the display matrix that a decoded frame carries: (a, b, c, d), or None."""
+    for each in frame.side_data:
+        if each.type.name == "DISPLAYMATRIX":
+            entries = np.frombuffer(bytes(each), np.int32, 9)
+            a, b, c, d = (float(entries[at]) / (1 << 16) for at in (0, 1, 3, 4))
+            return a, b, c, d
+    return None
+
+
+def demux(packets: "Iterator[Packet[Any]]") -> "Iterator[Packet[Any]]":
+    """Packets with a payload; a demuxer that fails midway ends the stream, as it does for OpenCV."""
     import av
 
     try:
         for packet in packets:
-            if packet.size or flush:
+            if packet.size:
                 yield packet
     except av.FFmpegError as error:
         logger.debug("The demuxer stopped early: %s", error)
     except IndexError:  # PyAV knows only the streams that the header announces
         raise InvalidMediaError("The video has a stream that begins midway.") from None
+
+
+# A clock that jumps ahead by more, and by so many times the usual step, has been set anew.
+_JUMP_SECONDS = 60
+_JUMP_STEPS = 100
+
+
+def is_timed(index: PacketIndex) -> bool:
+    """Return whether every packet says when its frame is shown; in AVI that is FFmpeg's guess."""
+    return index.container != "avi" and not (index.pts == NO_PTS).any()
+
+
+def segments(index: PacketIndex) -> Ints:
+    """Number the stretches between which the clock is set anew, as where recordings are joined."""
+    known = np.flatnonzero(index.dts != NO_PTS)
+    clock, back = index.dts, 0
+    if 2 * len(known) < len(index):  # presentation times go back a little between B-frames
+        known, clock, back = np.flatnonzero(index.pts != NO_PTS), index.pts, _JUMP_STEPS
+    numbers = np.zeros(len(index), np.int64)
+    if len(known) > 1:
+        steps = np.diff(clock[known])
+        usual = max(int(np.median(steps)), 1)
+        ahead = max(_JUMP_SECONDS / index.time_base, _JUMP_STEPS * usual)
+        numbers[known[1:]] = (steps < -back * usual) | (steps > ahead)
+        numbers = np.cumsum(numbers)
+    return numbers

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
-# The flags of an entry. Any other says that the sample is not to be shown.
-_SHOWN, _KEY = 0, 1
+# The flags of an entry.
+_KEY, _DISCARD = 1, 2
 _MAX_BOXES = 1000
 _MAX_SAMPLES = 1 << 24
 
@@ -30,16 +30,18 @@ class Samples(NamedTuple):
 
     pts: Ints
     dts: Ints
+    duration: Ints
     offset: Ints
     size: Ints
     key: npt.NDArray[np.bool_]
+    discard: npt.NDArray[np.bool_]
 
 
 def samples(data: bytes, container: "InputContainer", stream: "VideoStream") -> Samples | None:
     """Return the samples of a track of which the file's tables say all; None if there may be more to it.
 
-    That is where samples are in fragments, an edit list leaves some out, descriptions change midway, times
-    go back, or the file is cut short.
+    That is where samples are in fragments, an edit list drops some, descriptions change midway, times go
+    back, or the file is cut short.
 
     Args:
         data: the whole file.
@@ -47,12 +49,13 @@ def samples(data: bytes, container: "InputContainer", stream: "VideoStream") -> 
         stream: the track.
     """
     try:
-        shifts = _shifts(data, stream.id)
+        boxes = _sample_tables(data, stream.id)
+        shifts, lasts = (None, None) if boxes is None else _times(data, boxes)
     except (struct.error, ValueError, IndexError):
         return None
     # Older PyAV does not hand them out.
     entries = getattr(stream, "index_entries", None)
-    if shifts is None or entries is None or not 0 < len(entries) == len(shifts):
+    if shifts is None or lasts is None or entries is None or not 0 < len(entries) == len(shifts):
         return None
     # A sample of any track that can't be read ends the file, for OpenCV as well.
     for other in container.streams:
@@ -62,14 +65,43 @@ def samples(data: bytes, container: "InputContainer", stream: "VideoStream") -> 
             return None
     rows = [(each.pos, each.timestamp, each.size, each.flags) for each in entries]
     offset, dts, size, flags = np.array(rows, np.int64).T
-    is_plain = (size > 0) & (offset >= 0) & (offset + size <= len(data)) & np.isin(flags, (_SHOWN, _KEY))
+    is_plain = (size > 0) & (offset >= 0) & (offset + size <= len(data)) & (flags <= _KEY | _DISCARD)
     if not is_plain.all() or (np.diff(dts) <= 0).any():
         return None
-    return Samples(dts + shifts, dts, offset, size, flags == _KEY)
+    duration = np.append(np.diff(dts), lasts[-1])
+    return Samples(dts + shifts, dts, duration, offset, size, flags & _KEY != 0, flags & _DISCARD != 0)
 
 
-def _shifts(data: bytes, track: int) -> Ints | None:
-    """By how much each sample of a track is shown later than it is decoded."""
+def matrix(data: bytes, track: int) -> tuple[float, float, float, float] | None:
+    """Return how a track's pictures are to be turned and mirrored: a, b, c, d of its matrix and the movie's.
+
+    None where they are shown as they are, or where it can't be read.
+    """
+    try:
+        movie = list(_boxes(data, *dict(_boxes(data, 0, len(data)))[b"moov"]))
+        ours = [
+            header
+            for name, within in movie
+            if name == b"trak" and (header := dict(_boxes(data, *within)).get(b"tkhd"))
+        ]
+        header = next(each for each in ours if _number(data, each[0]) == track)
+        own = _entries(data, header[0] + (52 if data[header[0]] else 40))
+        movies = dict(movie).get(b"mvhd")
+        whole = _entries(data, movies[0] + (48 if data[movies[0]] else 36)) if movies else np.eye(2)
+    except (struct.error, ValueError, IndexError, KeyError, StopIteration):
+        return None
+    a, b, c, d = (own @ whole).ravel().tolist()
+    return None if (a, b, c, d) == (1, 0, 0, 1) else (a, b, c, d)
+
+
+def _entries(data: bytes, at: int) -> npt.NDArray[np.float64]:
+    """The upper left part of a matrix, of fixed-point numbers with 16 bits behind the point."""
+    a, b, _, c, d = struct.unpack_from(">5i", data, at)
+    return np.array([[a, b], [c, d]], np.float64) / (1 << 16)
+
+
+def _sample_tables(data: bytes, track: int) -> dict[bytes, tuple[int, int]] | None:
+    """Where the tables of a track stand; None where they don't say all of it."""
     top = dict(_boxes(data, 0, len(data)))
     if b"moov" not in top or b"moof" in top:
         return None
@@ -85,13 +117,19 @@ def _shifts(data: bytes, track: int) -> Ints | None:
         if name not in boxes:
             return None
         boxes = dict(_boxes(data, *boxes[name]))
-    if b"stsd" not in boxes or b"stsz" not in boxes:
+    if not {b"stsd", b"stsz", b"stts"} <= boxes.keys():
         return None
     (descriptions,) = struct.unpack_from(">I", data, boxes[b"stsd"][0] + 4)
+    return boxes if descriptions == 1 else None
+
+
+def _times(data: bytes, boxes: dict[bytes, tuple[int, int]]) -> tuple[Ints | None, Ints | None]:
+    """By how much each sample is shown later than it is decoded, and for how long."""
     (count,) = struct.unpack_from(">I", data, boxes[b"stsz"][0] + 8)
-    if descriptions != 1 or count > _MAX_SAMPLES:
-        return None
-    return _runs(data, *boxes[b"ctts"], count) if b"ctts" in boxes else np.zeros(count, np.int64)
+    if count > _MAX_SAMPLES:
+        return None, None
+    shifts = _runs(data, *boxes[b"ctts"], count) if b"ctts" in boxes else np.zeros(count, np.int64)
+    return shifts, _runs(data, *boxes[b"stts"], count)
 
 
 def _number(data: bytes, header: int) -> int:

@@ -1,0 +1,160 @@
+"""A capture that numbers its frames as a player shows them."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmmedia.video.decoders.limits import Deadline
+from mmmedia.video.decoders.opencv.capture import Capture
+from mmmedia.video.decoders.packets.index import PacketIndex
+from mmmedia.video.decoders.packets.shown import Shown
+from mmmedia.video.decoders.upright import Upright
+
+# After so many failures in a row nothing more comes. A grab fails at the end, at packets that can't be
+# decoded, and after 4096 packets of other streams.
+_MAX_FAILED_GRABS = 10_000
+
+
+class ClockError(Exception):
+    """The decoder's times are not those of the packets."""
+
+
+class Numbered:
+    """A capture whose n-th grab is for the n-th frame that is shown; it fails where that one is lost.
+
+    OpenCV's own grab also fails where no frame is lost, and succeeds for the one behind a lost frame.
+
+    Args:
+        capture: positioned before its first frame.
+        total: how many frames are shown.
+        clock: tells the number of a frame by its time; None: the n-th that comes is the n-th.
+        upright: what to do to pictures.
+
+    Attributes:
+        ended: nothing more comes, though there are more packets.
+    """
+
+    def __init__(
+        self,
+        capture: Capture,
+        total: int,
+        clock: "Times | Places | None",
+        upright: Upright | None = None,
+    ) -> None:
+        self._capture = capture
+        self._total = total
+        self._upright = upright
+        self._next = 0  # the number that the next grab is for
+        self._behind = 0  # one behind that of the newest frame
+        self._waiting: int | None = None  # the number of a frame that is grabbed and has not been asked for
+        self.ended = False
+        self._deadline: Deadline | None = None  # made by the thread that reads
+        self._clock = clock
+
+    def grab(self) -> bool:
+        """Advance to the next frame; say whether it is there."""
+        number, self._next = self._next, self._next + 1
+        if self._waiting is None:
+            self._waiting = self._advance(number)
+        if self._waiting != number:
+            return False
+        self._waiting = None
+        return True
+
+    def retrieve(self, *args: Any) -> tuple[bool, Any]:
+        """Return the frame grabbed last, as BGR, upright."""
+        ok, picture = self._capture.retrieve(*args)
+        if ok and picture is not None and self._upright is not None:
+            picture = np.ascontiguousarray(self._upright(picture))
+        return ok, picture
+
+    def get(self, propId: int, /) -> float:  # noqa: N803 - OpenCV's name
+        """Return a property of the stream."""
+        import cv2
+
+        sides = {
+            cv2.CAP_PROP_FRAME_WIDTH: cv2.CAP_PROP_FRAME_HEIGHT,
+            cv2.CAP_PROP_FRAME_HEIGHT: cv2.CAP_PROP_FRAME_WIDTH,
+        }
+        if self._upright is not None and self._upright.swaps_sides:
+            propId = sides.get(propId, propId)  # noqa: N806
+        return self._capture.get(propId)
+
+    def _advance(self, least: int) -> int | None:
+        """Grab until there is a frame of at least that number; None where there is none."""
+        import cv2
+
+        failures = 0
+        self._deadline = self._deadline or Deadline()
+        while not self.ended and self._behind < self._total:
+            self._deadline.check()
+            if not self._capture.grab():
+                failures += 1
+                self.ended = failures >= _MAX_FAILED_GRABS
+                continue
+            failures = 0
+            number: int | None = self._behind
+            if self._clock is not None:
+                time = self._capture.get(cv2.CAP_PROP_POS_MSEC)
+                number = self._clock.number(time, self._behind)
+            if number is None or number < self._behind:  # one that is not shown
+                continue
+            self._behind = number + 1
+            if number >= least:
+                return number
+        return None
+
+
+class Times:
+    """Tells the number of a frame of the file itself, by the stream's clock."""
+
+    def __init__(self, index: PacketIndex, shown: Shown) -> None:
+        assert shown.pts is not None
+        assert index.start_time is not None
+        self._pts: list[int] = shown.pts.tolist()
+        self._numbers: dict[int, list[int]] = defaultdict(list)
+        for number, time in enumerate(self._pts):
+            self._numbers[time].append(number)
+        self._all = set(index.pts.tolist())
+        self._start = index.start_time
+        self._ticks_a_millisecond = float(1 / index.time_base) / 1000
+
+    def number(self, milliseconds: float, behind: int) -> int | None:
+        """Return the number of the frame of that time, at least `behind`; None where it is not shown.
+
+        Raises:
+            ClockError: no packet has that time, or one that should have come before.
+        """
+        time = self._start + round(milliseconds * self._ticks_a_millisecond)
+        if behind < len(self._pts) and self._pts[behind] == time:
+            return behind
+        numbers = self._numbers.get(time, ())
+        following = next((number for number in numbers if number >= behind), None)
+        # Of no packet; or of one that should have come before, so that times tell another order.
+        if time not in self._all or (numbers and following is None):
+            raise ClockError
+        return following
+
+
+class Places:
+    """Tells the number of a frame of a clip that holds all packets, by its place.
+
+    Args:
+        places: the place of each frame that is shown, in order.
+        step: milliseconds from one place to the next.
+    """
+
+    def __init__(self, places: Sequence[int], step: int) -> None:
+        self._numbers = {place: number for number, place in enumerate(places)}
+        self._step = step
+
+    def number(self, milliseconds: float, behind: int) -> int | None:  # noqa: ARG002 - places are unique
+        """Return the number of the frame of that time; None where it is not shown."""
+        return self._numbers.get(round(milliseconds / self._step))
+
+
+def times(index: PacketIndex, shown: Shown) -> Times | None:
+    """Return what tells frames of the file by their times; None where these can't."""
+    return None if shown.pts is None or index.start_time is None else Times(index, shown)

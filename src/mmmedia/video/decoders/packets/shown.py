@@ -1,0 +1,205 @@
+"""Which frames a player shows, in which order and for how long: by the packets, hardly ever by decoding.
+
+The n-th frame is the n-th that is shown: in order of presentation, without those that an edit list leaves
+out, from the first picture that can be decoded. What a header claims of count, rate and length counts where
+it agrees with that.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from mmmedia.video.decoders.bitstreams.shown import pictures_shown
+from mmmedia.video.decoders.limits import Deadline
+from mmmedia.video.decoders.packets.index import NO_PTS, PacketIndex, is_timed, segments
+from mmmedia.video.samplers import VideoSourceMetadata
+
+Ints = npt.NDArray[np.int64]
+
+# Codecs all of whose pictures can be decoded by themselves, or whose first packet says all by its flag.
+_OPEN_STARTS = frozenset(["h264", "hevc", "mpeg2video", "mpeg1video", "mpeg4", "vc1", "wmv3"])
+_H264_IDR = 5
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The frames that a player shows.
+
+    Attributes:
+        total: how many there are.
+        packets: the decode positions of packets that show one, in decode order.
+        positions: the decode position of each in order of presentation; None where only the total is known.
+        pts: when each is shown, by the stream's clock; None likewise.
+        seconds: from the first to the end of the last; None where there is no clock.
+        times: when each is shown, in seconds from the first; None likewise.
+    """
+
+    total: int
+    packets: npt.NDArray[np.intp]
+    positions: npt.NDArray[np.intp] | None
+    pts: Ints | None
+    seconds: Fraction | None
+    times: Sequence[float] | None = None
+
+    def metadata(self, claim: VideoSourceMetadata | None, rate: Fraction) -> VideoSourceMetadata:
+        """Return frames, frames a second, and seconds: as claimed where that is true.
+
+        Args:
+            claim: what the container's header says, as the decoder hands it on; None: nothing.
+            rate: frames a second, where nothing else is known.
+        """
+        if claim is not None and self._agrees(claim):
+            return claim
+        if not self.total:
+            return VideoSourceMetadata(0, 0.0, 0.0)
+        if self.seconds:
+            return VideoSourceMetadata(self.total, float(self.total / self.seconds), float(self.seconds))
+        return VideoSourceMetadata(self.total, float(rate), float(self.total / rate) if rate > 0 else 0.0)
+
+    def _agrees(self, claim: VideoSourceMetadata) -> bool:
+        if claim.total_frames_num != self.total or not claim.original_fps > 0:
+            return False
+        if not self.seconds:
+            return True
+        # A frame more or less is a matter of rounding, or of how long the last one stays.
+        tolerance = max(1.5 / claim.original_fps, 0.02 * claim.duration)
+        return abs(claim.duration - float(self.seconds)) <= tolerance
+
+
+def shown_frames(index: PacketIndex) -> Shown:
+    """Return which frames of a stream are shown."""
+    if not len(index):
+        return Shown(0, np.arange(0), None, None, None)
+    pictures = pictures_shown(index)
+    pictures[index.discard] = 0
+    timed = is_timed(index)
+    pictures[_never_decoded(index, timed=timed)] = 0
+    keep = np.flatnonzero(pictures)
+    total = int(pictures.sum())
+    stretches = segments(index)
+    clock = index.pts if timed else index.dts  # of AVI the former are guesses
+    if not len(keep) or (clock[keep] == NO_PTS).any():
+        return Shown(total, keep, None, None, None)
+    seconds = _seconds(index, clock[keep], stretches[keep], keep)
+    if not timed or (pictures[keep] != 1).any():
+        return Shown(total, keep, None, None, seconds)
+    order = keep[np.lexsort((keep, index.pts[keep], stretches[keep]))]
+    pts = index.pts[order]
+    times = None
+    if (np.diff(pts) >= 0).all():
+        times = ((pts - pts[0]) * float(index.time_base)).tolist()
+    return Shown(total, keep, order, pts, seconds, times)
+
+
+def _seconds(index: PacketIndex, clock: Ints, stretches: Ints, positions: Ints) -> Fraction | None:
+    """From the first frame to the end of the last, whose length is the usual one where nothing tells it."""
+    first = {number: int(clock[stretches == number].min()) for number in np.unique(stretches)}
+    last = {number: int(clock[stretches == number].max()) for number in first}
+    ticks, steps = sum(last[number] - first[number] for number in first), len(clock) - len(first)
+    end = int(index.duration[positions[np.argmax(clock)]])
+    if "mov" in index.container or not steps:  # an MP4 says it of every sample
+        tail = Fraction(end * len(first))
+    else:
+        tail = Fraction(ticks, steps) * len(first)
+    seconds = (ticks + tail) * index.time_base
+    return seconds if seconds > 0 else None
+
+
+def _never_decoded(index: PacketIndex, *, timed: bool) -> npt.NDArray[np.intp]:
+    """Packets of which no picture comes: before the first that can be decoded, and cut short at the end."""
+    lost = np.zeros(len(index), np.bool_)
+    if _starts_plainly(index):
+        first = 0
+    else:
+        lost |= _lost_at_the_start(index, timed=timed)
+        first = int(np.argmin(lost))
+    if index.corrupt[-1] and first < len(index):
+        lost[-1] |= not _last_is_decoded(index)
+    return np.flatnonzero(lost)
+
+
+def _starts_plainly(index: PacketIndex) -> bool:
+    """Whether decoding begins with the first packet, and nothing is shown before it."""
+    if not index.key[0]:
+        return False
+    if index.codec not in _OPEN_STARTS:
+        return True
+    if (index.pts[:_REORDERED] < index.pts[0]).any():
+        return False
+    return index.codec != "h264" or _begins_with_idr(index)
+
+
+_REORDERED = 64
+"""No picture is shown before one that stands so many packets in front of it (H.264 stores 16)."""
+
+
+def _begins_with_idr(index: PacketIndex) -> bool:
+    """Whether the first slice of an H.264 stream is of an IDR picture."""
+    payload = index.payload(0)
+    if index.extradata[:1] == b"\x01" and len(index.extradata) > 4:
+        length_size, at = (index.extradata[4] & 3) + 1, 0
+        while at + length_size < len(payload):
+            kind = payload[at + length_size] & 31
+            if kind in (1, _H264_IDR):
+                return kind == _H264_IDR
+            at += length_size + int.from_bytes(payload[at : at + length_size], "big")
+        return False
+    at = payload.find(b"\0\0\1")
+    while 0 <= at < len(payload) - 3:
+        kind = payload[at + 3] & 31
+        if kind in (1, _H264_IDR):
+            return kind == _H264_IDR
+        at = payload.find(b"\0\0\1", at + 3)
+    return False
+
+
+def _lost_at_the_start(index: PacketIndex, *, timed: bool) -> npt.NDArray[np.bool_]:
+    """Decode until pictures come, and see which of the first packets gave none."""
+    lost = np.zeros(len(index), np.bool_)
+    keys = np.flatnonzero(index.key)
+    key = int(keys[0]) if len(keys) else 0
+    came: list[int] = []
+    for position in _decoded(index, 0, len(index)):
+        came.append(position)
+        if position >= key and (not timed or index.pts[position] >= index.pts[key]):
+            break
+    if not came:
+        lost[:] = True
+        return lost
+    last = came[-1]
+    if timed:
+        lost[: last + _REORDERED] = index.pts[: last + _REORDERED] < index.pts[last]
+    else:
+        lost[: min(came)] = True
+    lost[came] = False
+    return lost
+
+
+def _last_is_decoded(index: PacketIndex) -> bool:
+    """Whether the last packet, of which a part is missing, gives a picture nevertheless."""
+    last = len(index) - 1
+    keys = np.flatnonzero(index.key)
+    start = int(keys[-1]) if len(keys) else 0
+    return any(position == last for position in _decoded(index, start, last + 1))
+
+
+def _decoded(index: PacketIndex, start: int, stop: int) -> Iterator[int]:
+    """Decode a stretch of packets, and yield the decode position of each picture that comes."""
+    import av
+
+    decoder, deadline = index.decoder(), Deadline()
+    for position in range(start, stop + 1):
+        deadline.check()
+        packet = None
+        if position < stop:
+            packet = index.packet(position)
+            packet.pts = packet.dts = position  # which its picture brings along
+        try:
+            for frame in decoder.decode(packet):
+                if frame.pts is not None:
+                    yield frame.pts
+        except av.FFmpegError:
+            continue

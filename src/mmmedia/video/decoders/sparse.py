@@ -1,0 +1,186 @@
+"""The fast path: cut what wanted frames need into small clips, let OpenCV decode these, and prove it.
+
+Whatever is not as expected raises `CannotSeekError`, and the sequential reference answers instead, for the
+whole request.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmmedia.errors import InvalidMediaError
+from mmmedia.video.decoders import clips, opencv, plan
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, Structure
+from mmmedia.video.decoders.limits import Deadline
+from mmmedia.video.decoders.packets.index import PacketIndex
+from mmmedia.video.decoders.plan import Span
+from mmmedia.video.decoders.upright import Upright
+from mmmedia.work.jobs import decode_pool, worker_count
+
+if TYPE_CHECKING:
+    from mmmedia import containers
+
+Frames = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SparsePlan:
+    """How to get wanted frames: the spans, and the row of the frames array for each decode position."""
+
+    index: PacketIndex
+    structure: Structure
+    spans: list[Span]
+    rows: dict[int, int]
+
+    def pays(self, last: int) -> bool:
+        """Whether this is cheaper than one pass by OpenCV up to the frame with the index `last`."""
+        return plan.seeking_pays(self.spans, self.structure.disposable, last, worker_count())
+
+    def groups(self, workers: int) -> list[list[Span]]:
+        """Spread the spans over at most so many clips of about the same work; some must be a clip's first."""
+        alone = self.structure.alone
+        groups: list[list[Span]] = [[] for _ in range(max(1, workers))]
+        loads = [0.0] * len(groups)
+        for span in sorted(self.spans, key=lambda each: each.start - each.stop):
+            if alone is not None and alone[span.start]:
+                groups.append([span])
+                continue
+            least = loads.index(min(loads))
+            groups[least].append(span)
+            loads[least] += span.cost(self.structure.disposable)
+        return [group for group in groups if group]
+
+
+def make_plan(
+    index: PacketIndex, structure: Structure, positions: npt.NDArray[np.intp], *, one_clip: bool = False
+) -> SparsePlan:
+    """Plan for wanted frames.
+
+    Args:
+        index: the packets.
+        structure: what they are to each other.
+        positions: the decode positions of the wanted frames, in the order of their rows.
+        one_clip: whether all must fit into a single clip.
+
+    Raises:
+        CannotSeekError: one of them stands before all access points.
+    """
+    access = structure.access_points
+    if one_clip and structure.alone is not None:
+        first = np.arange(len(access)) == np.argmax(access)
+        access = access & (first | ~structure.alone)
+    points = np.flatnonzero(access)
+    if (positions < points[0]).any() or (structure.ranks[positions] < structure.ranks[points[0]]).any():
+        raise CannotSeekError("no key frame at the start")
+    wanted = positions.tolist()
+    spans = plan.plan_spans(wanted, structure.ranks, points.tolist())
+    return SparsePlan(index, structure, spans, {position: row for row, position in enumerate(wanted)})
+
+
+def execute(
+    sparse: SparsePlan, data: "containers.Admitted[Any]", size: tuple[int, int], turn: Upright
+) -> tuple[Frames, int]:
+    """Decode the wanted frames, and return them with how many frames were decoded for it.
+
+    Args:
+        sparse: the plan.
+        data: the encoded file.
+        size: height and width of the frames, upright.
+        turn: how they are turned upright.
+
+    Raises:
+        CannotSeekError: something was not as expected.
+        LimitExceededError: (a `ValueError`) the wall-clock limit.
+    """
+    frames = np.empty((len(sparse.rows), *size, 3), np.uint8)
+    work = _Work(sparse, clips.template_of(data, sparse.index), frames, turn)
+    decode_pool.run([work.job(group) for group in sparse.groups(worker_count())])
+    return frames, work.decoded
+
+
+class _Work:
+    """One request's clips, being decoded on the pool's threads."""
+
+    def __init__(self, sparse: SparsePlan, template: Any, frames: Frames, turn: Upright) -> None:
+        self._sparse = sparse
+        self._template = template
+        self._frames = frames
+        self._turn = turn
+        self._deadline = Deadline()
+        self._lock = threading.Lock()
+        self._stopped = False
+        self.decoded = 0
+
+    def job(self, spans: Sequence[Span]) -> Callable[[], None]:
+        def run() -> None:
+            if self._stopped:
+                return
+            try:
+                self._decode(spans)
+            except BaseException:
+                # Clips under way on other threads stop at their next frame.
+                self._stopped = True
+                raise
+
+        return run
+
+    def _decode(self, spans: Sequence[Span]) -> None:
+        index, structure = self._sparse.index, self._sparse.structure
+        clip = clips.arrange(index, structure, spans)
+        with self._lock:  # which the template is under
+            encoded = clips.write(index, structure, clip, self._template)
+        try:
+            capture = opencv.open_capture(encoded, threads=1, turned=self._turn == Upright())
+        except InvalidMediaError:
+            raise CannotSeekError("decoder error") from None
+        expected = np.flatnonzero(clip.certain)
+        due = iter(expected[np.argsort(clip.places[expected])].tolist())
+        possible = set(clip.places[clip.possible].tolist())
+        buffer = None
+        for number in due:
+            place = int(clip.places[number])
+            if not self._advance(capture, place, possible):
+                return
+            row = self._sparse.rows.get(int(clip.positions[number]))
+            if row is not None:
+                buffer = self._fill(row, capture, buffer)
+        with self._lock:
+            self.decoded += clip.decoded
+
+    def _advance(self, capture: opencv.Capture, place: int, possible: set[int]) -> bool:
+        """Grab the frame that is due; False where nobody waits for it any more."""
+        import cv2
+
+        while True:
+            self._deadline.check()
+            if self._stopped:
+                return False
+            if not capture.grab():
+                raise CannotSeekError("frame missing")
+            came = round(capture.get(cv2.CAP_PROP_POS_MSEC) / clips.STEP_MS)
+            if came == place:
+                return True
+            if came not in possible:
+                raise CannotSeekError("decoded otherwise than expected")
+
+    def _fill(self, row: int, capture: opencv.Capture, buffer: Frames | None) -> Frames:
+        import cv2
+
+        ok, picture = capture.retrieve(buffer) if buffer is not None else capture.retrieve()
+        target = self._frames[row]
+        if not ok:
+            raise CannotSeekError("frame missing")
+        upright = self._turn(picture)
+        if upright.shape != target.shape:
+            raise CannotSeekError("frames change midway")
+        if upright is picture:
+            cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=target)
+        else:
+            target[...] = upright[..., ::-1]
+        kept: Frames = picture
+        return kept

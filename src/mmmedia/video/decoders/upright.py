@@ -1,0 +1,56 @@
+"""How stored pictures are turned and mirrored so that they stand as a player shows them."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Picture = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Upright:
+    """What is done to a stored picture: mirrored left to right if need be, then turned.
+
+    Attributes:
+        quarters: by so many quarter turns clockwise.
+        mirrored: before that, its left and right change places.
+    """
+
+    quarters: int = 0
+    mirrored: bool = False
+
+    @property
+    def swaps_sides(self) -> bool:
+        """Whether width becomes height."""
+        return self.quarters % 2 == 1
+
+    def __call__(self, picture: Picture) -> Picture:
+        """Return a view of a picture of shape (height, width, 3), upright."""
+        if self.mirrored:
+            picture = picture[:, ::-1]
+        return np.rot90(picture, -self.quarters) if self.quarters else picture
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width of what was stored with these, upright."""
+        return (width, height) if self.swaps_sides else (height, width)
+
+
+def upright(matrix: tuple[float, float, float, float] | None) -> Upright:
+    """Return what a display matrix asks for; angles are taken to the nearest quarter.
+
+    Args:
+        matrix: (a, b, c, d): a stored point (x, y) is shown at (ax + cy, bx + dy); None: as it is.
+
+    >>> upright((0, 1, -1, 0)), upright((1, 0, 0, -1))
+    (Upright(quarters=1, mirrored=False), Upright(quarters=2, mirrored=True))
+    """
+    if matrix is None:
+        return Upright()
+    a, b, c, d = matrix
+    mirrored = a * d - b * c < 0
+    if mirrored:  # first x becomes -x
+        a, b = -a, -b
+    quarters = round(math.atan2(b, a) / (math.pi / 2)) % 4 if (a, b) != (0, 0) else 0
+    return Upright(quarters, mirrored)
