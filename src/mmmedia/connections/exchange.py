@@ -88,8 +88,9 @@ def exchange(
         InvalidSettingError: (a `ValueError`) a setting can't be read.
     """
     policy = policy_under_way.get() or FetchPolicy()
-    parsed = parse_http_url(url)
-    policy.domains.check(parsed.host)
+    parsed = url if isinstance(url, HTTPURL) else parse_http_url(url)
+    if policy.domains.names or policy.domains.parents:
+        policy.domains.check(parsed.host)
     egress = policy.egress
     first = Hop.first(parsed, extra_headers)
     plan = RetryPlan(timeout, 1 if any_status else policy.settings.attempts)
