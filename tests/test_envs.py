@@ -108,7 +108,7 @@ def test_what_a_fetch_goes_by_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", "-1")
     monkeypatch.setenv("VLLM_MEDIA_CACHE_REVALIDATE", "1")
     monkeypatch.setenv("VLLM_MEDIA_EGRESS_BLOCK_PRIVATE", "1")
-    assert envs.fetch_settings() == (7, False, None, True, True)
+    assert envs.fetch_settings() == (7, False, float("inf"), True, True)
     assert before.attempts == 3
     monkeypatch.setenv("VLLM_MEDIA_FETCH_MAX_RETRIES", "some")
     with pytest.raises(InvalidSettingError, match="VLLM_MEDIA_FETCH_MAX_RETRIES='some'"):

@@ -24,10 +24,12 @@ from .media import (
     ImageEmbeddingMediaIO as ImageEmbeddingMediaIO,
     ImageMediaIO as ImageMediaIO,
     MediaConnector as MediaConnector,
+    MediaDecodedBudget as MediaDecodedBudget,
     MediaIO as MediaIO,
     MediaWithBytes as MediaWithBytes,
     VideoEmbeddingMediaIO as VideoEmbeddingMediaIO,
     VideoMediaIO as VideoMediaIO,
     merge_media_io_kwargs as merge_media_io_kwargs,
+    warm_up as warm_up,
 )
 from .video import VIDEO_LOADER_REGISTRY as VIDEO_LOADER_REGISTRY

@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     VLLM_MEDIA_CONNECTOR: str
     VLLM_MEDIA_ALLOWED_BUCKETS: str
     VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB: int
+    VLLM_MAX_MEDIA_REQUEST_DOWNLOAD_SIZE_MB: int
+    VLLM_MAX_MEDIA_REQUEST_DECODE_BYTES: int
+    VLLM_MAX_AUDIO_CLIP_FILESIZE_MB: int
+    VLLM_MAX_AUDIO_PREPROCESS_WORKERS: int
+    VLLM_HTTP_MAX_REQUEST_BODY_SIZE: int
     VLLM_MAX_IMAGE_PIXELS: int
     VLLM_MAX_AUDIO_DECODE_DURATION_S: float
     VLLM_MAX_AUDIO_DECODE_BYTES: int
@@ -153,11 +158,11 @@ class Setting:
     default: Value
     parse: Callable[[str], Value]
     meaning: str
-    variables: tuple[str, str] = field(init=False)
+    variables: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         own = "MMMEDIA_" + self.name.removeprefix("MMMEDIA_").removeprefix("VLLM_")
-        object.__setattr__(self, "variables", (own, self.name))
+        object.__setattr__(self, "variables", tuple(dict.fromkeys((own, self.name))))
 
     @property
     def expected(self) -> str:
@@ -216,6 +221,16 @@ SETTINGS: dict[str, Setting] = {
         Setting("VLLM_MEDIA_ALLOWED_BUCKETS", "", _text,
                 "what the connector 'fsspec' may read, separated by commas: s3://photos,gs://clips/public"),
         Setting("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", 256, _integer, "one download in MiB; 0 or less: no limit"),
+        Setting("VLLM_MAX_MEDIA_REQUEST_DOWNLOAD_SIZE_MB", 256, _integer,
+                "all downloads of a request in MiB, for `MediaRequestDownloadBudget`; 0 or less: no limit"),
+        Setting("VLLM_MAX_MEDIA_REQUEST_DECODE_BYTES", 715827880, _integer,
+                "all that a request decodes to, for `MediaDecodedBudget`; 0 or less: no limit"),
+        Setting("VLLM_MAX_AUDIO_CLIP_FILESIZE_MB", 25, _integer,
+                "an encoded sound in MiB, however it comes; 0 or less: no limit"),
+        Setting("VLLM_MAX_AUDIO_PREPROCESS_WORKERS", max(1, min(os.cpu_count() or 1, 2)), _count,
+                "for engines: workers that prepare sounds for transcription; nothing here reads it"),
+        Setting("VLLM_HTTP_MAX_REQUEST_BODY_SIZE", 33554432, _integer,
+                "for engines: bytes of the body of a request; nothing here reads it"),
         Setting("VLLM_MAX_IMAGE_PIXELS", 178956970, _integer,
                 "width x height of an image or a video frame; 0 or less: no limit"),
         Setting("VLLM_MAX_AUDIO_DECODE_DURATION_S", 600.0, _number,
@@ -273,21 +288,20 @@ class FetchSettings(NamedTuple):
     Attributes:
         attempts: how many to make in all.
         allow_redirects: follow redirects.
-        max_download_bytes: of one download; `None` for no limit.
+        max_download_bytes: of one download; infinity for no limit.
         revalidate: ask servers whether expired entries of the cache are still good.
         block_private: let only public addresses be reached.
     """
 
     attempts: int
     allow_redirects: bool
-    max_download_bytes: int | None
+    max_download_bytes: float
     revalidate: bool
     block_private: bool
 
     def held_to(self, max_download_bytes: int | None) -> "FetchSettings":
         """Return these, under another limit of a download if that is the lower one."""
-        own = self.max_download_bytes
-        if max_download_bytes is None or (own is not None and own <= max_download_bytes):
+        if max_download_bytes is None or self.max_download_bytes <= max_download_bytes:
             return self
         return self._replace(max_download_bytes=max_download_bytes)
 
@@ -341,7 +355,7 @@ def _cache_settings_of(*texts: str | None) -> CacheSettings:
 @functools.lru_cache(maxsize=16)
 def _fetch_settings_of(*texts: str | None) -> FetchSettings:
     attempts, allow_redirects, megabytes, revalidate, block_private = _values(_FETCH_SETTINGS, texts)
-    max_download_bytes = megabytes * 1024 * 1024 if megabytes > 0 else None
+    max_download_bytes = megabytes * 1024 * 1024 if megabytes > 0 else math.inf
     return FetchSettings(attempts, allow_redirects, max_download_bytes, revalidate, block_private)
 
 

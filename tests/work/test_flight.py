@@ -539,7 +539,7 @@ def test_an_interrupted_download_task_fails_over_too() -> None:
         raise KeyError("once")
 
     async def main() -> None:
-        boarded = [flights.board("key", fail, timeout=None) for _ in range(3)]
+        boarded = [flights.board("key", fail, int, timeout=None) for _ in range(3)]
         assert [leads for _, leads in boarded] == [True, False, False]
         (flight,) = {flight for flight, _ in boarded}
         landed = asyncio.Event()
@@ -558,12 +558,12 @@ def test_an_interrupted_download_task_fails_over_too() -> None:
 def test_a_download_that_can_not_even_be_called_is_an_error_and_no_flight() -> None:
     flights: SingleFlight[int] = SingleFlight()
 
-    async def takes_none() -> int:
-        raise AssertionError
+    def is_no_download() -> Any:
+        raise KeyError("no download")
 
     async def main() -> None:
-        with pytest.raises(TypeError, match="takes_none"):
-            flights.board("key", takes_none, "too many", timeout=None)
+        with pytest.raises(KeyError, match="no download"):
+            flights.board("key", is_no_download, int, timeout=None)
 
     asyncio.run(main())
     assert len(flights) == 0

@@ -6,6 +6,7 @@ are imported when they are first needed.
 """
 
 from mmmedia.connections.connection import HTTPConnection, global_http_connection
+from mmmedia.connections.environment import environment_proxy
 from mmmedia.connections.failures import async_error, http_status, is_transient, status_of, sync_error
 from mmmedia.connections.retries import MAX_RETRY_AFTER, TOTAL_SECONDS, RetryPlan, retry_after_seconds
 from mmmedia.connections.rules import (
@@ -16,7 +17,6 @@ from mmmedia.connections.rules import (
     Download,
     FetchPolicy,
     Hop,
-    environment_proxy,
     fetch_policy,
 )
 

@@ -6,14 +6,14 @@ handshake, headers and body together.
 """
 
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException, HTTPResponse, RemoteDisconnected, parse_headers
+from http.client import BadStatusLine, HTTPResponse, RemoteDisconnected, parse_headers
 from typing import IO, Any, ClassVar, cast
 
+from mmmedia.connections.environment import trust
 from mmmedia.egress.addresses import Address
 from mmmedia.egress.blocking import (
     JudgedAdapter,
@@ -23,8 +23,6 @@ from mmmedia.egress.blocking import (
     JudgedHTTPSPool,
     JudgedSSLSocket,
 )
-
-MAX_INTERIM_RESPONSES = 16
 
 _local = threading.local()
 
@@ -69,15 +67,11 @@ class _Timed(socket.socket):
         return super().sendall(*args, **kwargs)
 
 
-class _TimedSSL(_Timed, ssl.SSLSocket):
+class _TimedSSL(_Timed, JudgedSSLSocket):
     def do_handshake(self, block: bool = False) -> None:
         if (left := time_left()) is not None:
             self.settimeout(left)
         super().do_handshake(block)
-
-
-class _TimedJudgedSSL(_TimedSSL, JudgedSSLSocket):
-    pass
 
 
 def timed(sock: socket.socket) -> socket.socket:
@@ -92,18 +86,21 @@ class _HeadReader:
     """Reads lines, and an end in the middle of the head as what it is: http.client takes it for the end."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+        self._file, self._is_first = file, True
         self.close = file.close
 
     def readline(self, limit: int) -> bytes:
         line = self._file.readline(limit)
+        if self._is_first and not line.startswith(b"HTTP/"[: len(line)]):
+            raise BadStatusLine(repr(line[:64]))
+        self._is_first = False
         if not line.endswith(b"\n") and len(line) < limit:
             raise RemoteDisconnected("Remote end closed connection without a whole response head")
         return line
 
 
 class FinalResponse(HTTPResponse):
-    """Skips interim responses (1xx), up to a number, and refuses a head that is cut short."""
+    """Skips interim responses (1xx), for as long as there is time, and refuses a head that is cut short."""
 
     def begin(self) -> None:
         """Read the head."""
@@ -116,12 +113,11 @@ class FinalResponse(HTTPResponse):
                 self.fp = file
 
     def _read_status(self) -> tuple[str, int, str]:
-        for _ in range(MAX_INTERIM_RESPONSES):
+        while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]  # typeshed omits it
             if not 100 <= status < 200 or status == 101:
                 return version, status, reason
             parse_headers(self.fp)
-        raise HTTPException(f"more than {MAX_INTERIM_RESPONSES} interim responses")
 
 
 class _TimedConnection(JudgedHTTPConnection):
@@ -144,8 +140,7 @@ class _TimedConnection(JudgedHTTPConnection):
 
 
 class _TimedTLSConnection(_TimedConnection, JudgedHTTPSConnection):
-    ssl_socket = _TimedJudgedSSL
-    proxied_ssl_socket = _TimedSSL
+    ssl_socket = _TimedSSL
 
 
 class _TimedHTTPPool(JudgedHTTPPool):
@@ -157,6 +152,17 @@ class _TimedHTTPSPool(JudgedHTTPSPool):
 
 
 class TimedAdapter(JudgedAdapter):
-    """What requests sends through, on timed and judged connections."""
+    """What requests sends through, on timed and judged connections, to whom the environment has us trust."""
 
     pools: ClassVar = {"http": _TimedHTTPPool, "https": _TimedHTTPSPool}
+
+    # As the base class calls them, unless the caller has certificates of its own.
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:  # noqa: D102
+        host, how = super().build_connection_pool_key_attributes(request, verify, cert)
+        if host["scheme"] == "https" and verify is True and not cert:
+            how["ssl_context"] = trust(_TimedSSL)
+        return host, how
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: D102
+        if verify is not True or cert:
+            super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]

@@ -1,10 +1,11 @@
-"""One fetch as a series of steps: what is sent where, read, waited for and given up.
+"""One fetch as a series of steps: what is sent where, given up, waited for and tried again.
 
 `exchange` decides and performs nothing: it yields what is to be done next, and who drives it (`blocking` with
 requests, `on_loop` with aiohttp) sends back what came of it, or throws in the error. So redirects and retries
 are the same in both halves.
 """
 
+import itertools
 import logging
 import random
 import time
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 from mmmedia import metrics
 from mmmedia.connections.failures import headers_of, is_transient, own_error
 from mmmedia.connections.retries import RetryPlan, retry_after_seconds
-from mmmedia.connections.rules import Answer, Body, FetchPolicy, Hop, current_policy, refused_redirect
+from mmmedia.connections.rules import Answer, FetchPolicy, Hop, policy_under_way, refused_redirect
 from mmmedia.egress.policy import Journey
 from mmmedia.urls import HTTPURL, REDIRECT_STATUSES, parse_http_url, redact_url
 
@@ -23,37 +24,31 @@ logger = logging.getLogger(__name__)
 
 
 class Send(NamedTuple):
-    """Send a request, and give back the status and the headers of the response, of which no body is read.
+    """Send a request and, if the response has the whole, read its body: then all is done.
+
+    If not, read nothing and give back status, headers, and the `Location` as it was on the wire.
 
     Attributes:
         hop: the request.
-        seconds: how long that may take.
+        journey: what connections are judged by while it is sent.
+        seconds: how long that may take, body included.
+        max_bytes: the download limit; `None` to read no body, whatever comes.
     """
 
     hop: Hop
+    journey: Journey
     seconds: float
-
-
-class Receive(NamedTuple):
-    """Read the body of that response.
-
-    Attributes:
-        body: what decodes it.
-        seconds: how long that may take.
-    """
-
-    body: Body
-    seconds: float
+    max_bytes: float | None
 
 
 class Reject(NamedTuple):
     """Throw in the error that the library below has for the status of that response.
 
     Attributes:
-        reason: says why, where the status is no error by itself; else `None`.
+        reason: why, where the status does not say so by itself.
     """
 
-    reason: str | None
+    reason: str
 
 
 class Wait(NamedTuple):
@@ -62,9 +57,9 @@ class Wait(NamedTuple):
     seconds: float
 
 
-Step = Send | Receive | Reject | Wait | Answer
+Step = Send | Reject | Wait | Answer
 Exchange = Generator[Step, Any, None]
-"""Its last step is the `Answer`, after which it is closed."""
+"""Its last step is an `Answer`, where the driver has not made one of a body."""
 
 
 def exchange(
@@ -76,7 +71,7 @@ def exchange(
     is_conditional: bool = False,
     any_status: bool = False,
 ) -> Exchange:
-    """Return the steps that fetch the body behind a URL.
+    """Yield the steps that fetch the body behind a URL.
 
     Args:
         url: an HTTP URL.
@@ -92,46 +87,30 @@ def exchange(
         RefusedURLError: (a `ValueError`) the policy does not admit it.
         InvalidSettingError: (a `ValueError`) a setting can't be read.
     """
-    policy = current_policy()
+    policy = policy_under_way.get() or FetchPolicy()
     parsed = parse_http_url(url)
     policy.domains.check(parsed.host)
-    plan = RetryPlan(timeout, 1 if any_status else policy.attempts)
+    egress = policy.egress
     first = Hop.first(parsed, extra_headers)
-    return _attempts(first, policy, plan, allow_redirects, is_conditional, any_status)
-
-
-def _attempts(
-    first: Hop,
-    policy: FetchPolicy,
-    plan: RetryPlan,
-    allow_redirects: bool,
-    is_conditional: bool,
-    any_status: bool,
-) -> Exchange:
-    started = time.monotonic()
-    attempt = 0
-    while True:
-        begun = time.monotonic()
+    plan = RetryPlan(timeout, 1 if any_status else policy.settings.attempts)
+    max_bytes = None if any_status else policy.settings.max_download_bytes
+    started = begun = time.monotonic()
+    for attempt in itertools.count():
         seconds = plan.attempt_seconds(attempt, begun - started)
-        hop = first
+        hop, journey = first, Journey(egress)
         try:
-            with Journey(policy.egress) as journey:
-                while True:
-                    journey.begin_hop(hop.url.host, hop.url.port, by_proxy=hop.proxy is not None)
-                    status, headers = yield Send(hop, begun + seconds - time.monotonic())
-                    if status not in REDIRECT_STATUSES or (any_status and not allow_redirects):
-                        break
-                    if not allow_redirects:
-                        raise refused_redirect(hop.url, status)
-                    hop = hop.redirected(status, headers.get("Location"), policy.domains)
-                is_unchanged = is_conditional and status == 304 and not hop.number
-                if not (any_status or is_unchanged):
-                    if not 200 <= status < 300 or status == 206:
-                        yield Reject(_reason(status))
-                    yield Receive(
-                        Body(hop.url, headers, policy.max_bytes), begun + seconds - time.monotonic()
-                    )
-            break
+            while True:
+                journey.begin_hop(hop.url, by_proxy=hop.proxy is not None)
+                left = begun + seconds - time.monotonic()
+                status, headers, location = yield Send(hop, journey, left, max_bytes)
+                if status not in REDIRECT_STATUSES or (any_status and not allow_redirects):
+                    break
+                if not allow_redirects:
+                    raise refused_redirect(hop.url, status)
+                hop = hop.redirected(status, location, policy.domains)
+            if any_status or (is_conditional and status == 304 and not hop.number):
+                yield Answer(hop, status, headers)
+            yield Reject(_reason(status))
         except Exception as error:
             failure = _late(hop, seconds, error) if isinstance(error, TimeoutError) else error
             wait = _wait_after(failure, plan, attempt, started, first.url)
@@ -140,16 +119,16 @@ def _attempts(
                 if own is error:
                     raise
                 raise own from own.__cause__
-        yield Wait(wait)
-        attempt += 1
-    yield Answer(hop, status, headers)
+            pause = Wait(wait)
+        yield pause
+        begun = time.monotonic()
 
 
-def _reason(status: int) -> str | None:
-    """Say why a status that is no HTTP error still brings no whole body; `None` if it is an error."""
+def _reason(status: int) -> str:
+    """Say why a status that is no HTTP error still brings no whole body; nothing of one that is."""
     if status == 206:
         return "Partial Content for a request of the whole"
-    return None if status >= 400 else "Unexpected status"
+    return "" if status >= 400 else "Unexpected status"
 
 
 def _late(hop: Hop, seconds: float, error: BaseException) -> TimeoutError:

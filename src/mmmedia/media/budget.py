@@ -1,15 +1,12 @@
 """`MediaBudget`: what all media of one request may use up together."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
-from mmmedia import envs, metrics
+from mmmedia import envs
 from mmmedia.errors import LimitExceededError
-from mmmedia.media.base import MediaIO
-
-T = TypeVar("T")
 
 
 class Budget(Protocol):
@@ -43,6 +40,13 @@ request: 60 of 100 are used.
         self.used = 0
         self._lock = threading.Lock()
         self._decoding = threading.Lock()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to be copied or sent elsewhere: as much could be used up there once more."""
+        raise TypeError(
+            f"A share of a MediaBudget ({self.what} bytes) can't be copied or pickled: it is one request's, "
+            "and what used a copy of it would not count. Give the other process a budget of its own."
+        )
 
     @property
     def remaining(self) -> int | None:
@@ -98,7 +102,8 @@ class MediaBudget:
 
     Hand one to every connector of the request: ``MediaConnector(budget=MediaBudget(...))``. Encoded bytes
     count however they came, also in data URLs, files and out of the cache. Media under a ceiling of decoded
-    bytes are decoded one after the other, so that together they never exceed it.
+    bytes are decoded one after the other, so that together they never exceed it. It can't be copied or sent
+    to another process, nor can a connector that has one: what was used there would not count here.
 
     Args:
         max_download_bytes: the ceiling of encoded bytes; `None` or 0 for none.
@@ -118,52 +123,14 @@ class MediaBudget:
         return f"MediaBudget({', '.join(shares)})"
 
 
-class BudgetedLoads:
-    """Decodes, and charges for what comes in and what comes out.
-
-    Attributes:
-        decoded_budget: what decoded bytes are charged to, if anything.
-        download_budget: what encoded bytes are charged to, if anything.
-    """
-
-    decoded_budget: Budget | None
-    download_budget: Budget | None
-
-    def _charge_download(self, number_of_bytes: int) -> None:
-        if self.download_budget is not None:
-            self.download_budget.charge(number_of_bytes)
-
-    def _charge_copy(self, number_of_bytes: int, media: object) -> None:
-        """Charge for a copy of an object before it is made, as for decoding so many bytes to it."""
-        self._charge_download(number_of_bytes)
-        if self.decoded_budget is not None:
-            with getattr(self.decoded_budget, "one_at_a_time", nullcontext)():
-                self.decoded_budget.charge(size_of(media))
-
-    def _load_bytes(self, data: bytes, media_io: MediaIO[T]) -> T:
-        if self.download_budget is not None:
-            self.download_budget.charge(len(data))
-        return self._decode(media_io, media_io.load_bytes, data)
-
-    def _decode(self, media_io: MediaIO[T], load: Callable[..., T], *args: Any) -> T:
-        """Call what decodes, and charge for the result."""
-        if self.decoded_budget is None:
-            with metrics.decoding(media_io):
-                return load(*args)
-        one_at_a_time = getattr(self.decoded_budget, "one_at_a_time", nullcontext)  # others only charge
-        with one_at_a_time():
-            with metrics.decoding(media_io):
-                media = load(*args)
-            self.decoded_budget.charge(size_of(media))
-        return media
-
-
 def size_of(media: object) -> int:
     """Return how many bytes a decoded object occupies, as far as its kind is known.
 
     >>> size_of((memoryview(b"abcd"), {"duration": 2}))
     4
     """
+    if isinstance(wrapped := getattr(media, "media", None), tuple):  # a video with its bytes
+        media = wrapped
     if isinstance(media, tuple | list):
         return sum(size_of(item) for item in media)
     if isinstance(size := getattr(media, "nbytes", None), int):  # arrays and tensors

@@ -23,11 +23,13 @@ from mmmedia.media.downloads import SharedDownloads
 from mmmedia.media.local import allowed_directory, opened_below
 from mmmedia.registry import ExtensionManager
 from mmmedia.urls import HTTPURL, domain_list, file_url_path, parse_http_url, redact_url, url_scheme
-from mmmedia.work.calls import Calls, calls_of_loop, number_waiting
+from mmmedia.work.calls import calls_of_loop, number_waiting
 from mmmedia.work.executors import ProcessPool
 from mmmedia.work.fork import afresh_in_child
 
 if TYPE_CHECKING:
+    import asyncio
+
     import numpy as np
     import numpy.typing as npt
     import torch
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from mmmedia.media.image import ImageMediaIO
 
 T = TypeVar("T")
+
+_ANYWHERE = domain_list(None)
 
 MEDIA_CONNECTOR_REGISTRY: ExtensionManager["MediaConnector"] = ExtensionManager("media connector")
 """Connectors by name; `VLLM_MEDIA_CONNECTOR` names the one that an engine makes."""
@@ -69,12 +73,13 @@ def _queue_length() -> int:
 metrics.register_gauge("mmmedia_pool_queue_length", _queue_length, "loading")
 
 
-def _calls() -> Calls:
-    """Return what takes the running loop's calls to the thread pool.
+def _pool() -> ThreadPoolExecutor:
+    return globals().get("global_thread_pool") or __getattr__("global_thread_pool")
 
-    Once the future of a call is cancelled before a worker is free, it never runs.
-    """
-    return calls_of_loop(globals().get("global_thread_pool") or __getattr__("global_thread_pool"))
+
+def _call(function: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
+    """Call in the thread pool; once the future is cancelled before a worker is free, it never runs."""
+    return calls_of_loop(_pool()).call(function, *args)
 
 
 def merge_media_io_kwargs(
@@ -167,7 +172,7 @@ class MediaConnector(SharedDownloads):
         self.allowed_local_media_path = (
             allowed_directory(allowed_local_media_path) if allowed_local_media_path else None
         )
-        self._domains = domain_list(allowed_media_domains)
+        self._domains = _ANYWHERE if allowed_media_domains is None else domain_list(allowed_media_domains)
         self.allowed_media_domains = list(allowed_media_domains or [])
         self.decoded_budget = budget.decoded if decoded_budget is None and budget else decoded_budget
         self.download_budget = budget.download if download_budget is None and budget else download_budget
@@ -198,12 +203,12 @@ class MediaConnector(SharedDownloads):
         try:
             if (remote := self._remote(url)) is None:
                 return self._load_in_place(url, media_io)
-            goal = Goal(url, remote, fetch_timeout, envs.fetch_settings().held_to(media_io.get_max_bytes()))
             if self._media_cache_dir:
-                found, media = self._load_cached(goal, media_io)
+                found, media = self._load_cached(url, remote, media_io)
                 if found:
                     return media
-            return self._load_remote(goal, media_io)
+            settings = envs.fetch_settings().held_to(media_io.get_max_bytes())
+            return self._load_remote(Goal(url, remote, fetch_timeout, settings), media_io)
         except MediaError as error:
             metrics.count_refusal(error)
             raise
@@ -217,15 +222,16 @@ class MediaConnector(SharedDownloads):
         """
         try:
             if (remote := self._remote(url)) is None:
-                return await _calls().call(self._load_in_place, url, media_io)
-            goal = Goal(url, remote, fetch_timeout, envs.fetch_settings().held_to(media_io.get_max_bytes()))
-            calls = _calls()
+                return await _call(self._load_in_place, url, media_io)
+            pool = _pool()
             if self._media_cache_dir:
                 load: Callable[..., tuple[bool, T]] = self._load_cached
-                found, media = await calls.call(load, goal, media_io)
+                found, media = await calls_of_loop(pool).call(load, url, remote, media_io)
                 if found:
                     return media
-            return await self._load_remote_async(goal, media_io, calls)
+            settings = envs.fetch_settings().held_to(media_io.get_max_bytes())
+            goal = Goal(url, remote, fetch_timeout, settings)
+            return await self._load_remote_async(goal, media_io, pool)
         except MediaError as error:
             metrics.count_refusal(error)
             raise
@@ -256,7 +262,8 @@ class MediaConnector(SharedDownloads):
     def _assert_url_in_allowed_media_domains(self, url_spec: "str | Url | HTTPURL") -> None:
         """Raise `RefusedURLError` (a `ValueError`) if the host of an HTTP URL is not allowed."""
         url = url_spec if isinstance(url_spec, HTTPURL) else parse_http_url(str(url_spec))
-        self._domains.check(url.host)
+        if self._domains is not _ANYWHERE:
+            self._domains.check(url.host)
 
     def _load_data_url(self, url_spec: "str | Url", media_io: MediaIO[T]) -> T:
         """Load from `data:[<media type>][;<param>]*;base64,<data>`."""
@@ -352,7 +359,7 @@ class MediaConnector(SharedDownloads):
 
     async def fetch_image_embedding_async(self, data: str) -> "torch.Tensor":
         """Load an image embedding from base64 text."""
-        return await _calls().call(self.fetch_image_embedding, data)
+        return await _call(self.fetch_image_embedding, data)
 
     def fetch_audio_embedding(self, data: str) -> "torch.Tensor":
         """Load an audio embedding from base64 text."""
@@ -362,7 +369,7 @@ class MediaConnector(SharedDownloads):
 
     async def fetch_audio_embedding_async(self, data: str) -> "torch.Tensor":
         """Load an audio embedding from base64 text."""
-        return await _calls().call(self.fetch_audio_embedding, data)
+        return await _call(self.fetch_audio_embedding, data)
 
     def fetch_video_embedding(self, data: str) -> "torch.Tensor":
         """Load a video embedding from base64 text."""
@@ -372,7 +379,7 @@ class MediaConnector(SharedDownloads):
 
     async def fetch_video_embedding_async(self, data: str) -> "torch.Tensor":
         """Load a video embedding from base64 text."""
-        return await _calls().call(self.fetch_video_embedding, data)
+        return await _call(self.fetch_video_embedding, data)
 
     def _load_embedding(self, media_io: MediaIO[T], data: str) -> T:
         self._charge_download(len(data) * 3 // 4)

@@ -3,12 +3,20 @@
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Hashable
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mmmedia.connections import FetchPolicy, HTTPConnection, async_error, fetch_policy, sync_error
+from mmmedia.connections import (
+    FetchPolicy,
+    HTTPConnection,
+    async_error,
+    fetch_policy,
+    sync_error,
+)
+from mmmedia.connections.rules import policy_under_way
 from mmmedia.media.base import MediaIO
 from mmmedia.media.cached import CachedLoads, Downloaded, Goal
-from mmmedia.work.calls import Calls, holdable
+from mmmedia.work.calls import calls_of_loop, holdable
 from mmmedia.work.flight import Flight, SingleFlight, fly_again, late
 from mmmedia.work.fork import afresh_in_child
 
@@ -48,8 +56,8 @@ class SharedDownloads(CachedLoads):
 
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
-        with fetch_policy(FetchPolicy.of(self._domains, goal.settings)) as policy:
-            key: Hashable = (goal.url, id(self.connection), policy, goal.settings)
+        with fetch_policy(FetchPolicy(self._domains, goal.settings)) as policy:
+            key: Hashable = (goal.url, id(self.connection), policy)
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
             fetch = self.connection.get_bytes
             url = goal.remote if getattr(fetch, "__func__", None) is HTTPConnection.get_bytes else goal.url
@@ -74,34 +82,43 @@ class SharedDownloads(CachedLoads):
         finally:
             _flights.retire(key, flight)
 
-    async def _load_remote_async(self, goal: Goal, media_io: MediaIO[T], calls: Calls) -> T:
-        """Download, or wait for who is downloading the same, and decode in the threads of `calls`."""
-        policy = FetchPolicy.of(self._domains, goal.settings)
-        key: Hashable = (goal.url, id(self.connection), policy, goal.settings)
+    async def _load_remote_async(self, goal: Goal, media_io: MediaIO[T], pool: Executor) -> T:
+        """Download, or wait for who is downloading the same, and decode in the threads of `pool`."""
+        policy = FetchPolicy(self._domains, goal.settings)
+        key: Hashable = (goal.url, id(self.connection), policy)
         how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
         fetch = self.connection.async_get_bytes
         is_ours = getattr(fetch, "__func__", None) is HTTPConnection.async_get_bytes
         url = goal.remote if is_ours else goal.url  # others take a text
         download: Callable[[], Awaitable[bytes | Downloaded]] = functools.partial(fetch, url, **how)
         if goal.settings.revalidate and self._can_revalidate():
-            download = functools.partial(self._get_if_changed_async, goal, how, calls)
+            download = functools.partial(self._get_if_changed_async, goal, how, pool)
         while True:
-            with fetch_policy(policy):  # which the download inherits
+            wanted = _Wanted(self, goal, media_io, pool)
+            token = policy_under_way.set(policy)  # which the download inherits
+            try:
                 flight, leads = _flights.board(
                     key,
                     download,
+                    wanted.begin,
                     timeout=goal.timeout,
                     linger=bool(self._media_cache_dir),
                 )
+            finally:
+                policy_under_way.reset(token)
+            wanted.flight = flight
             try:
-                return await _Wanted(self, goal, flight, media_io, calls, may_be_late=not leads).wait()
+                if not leads:
+                    wanted.join()
+                return await wanted.future
             except Exception as error:
                 if not fly_again(flight, goal.timeout):
                     if error is not flight.error or (translated := async_error(error, goal.url)) is error:
                         raise
                     raise translated from error
             finally:
-                _flights.leave(key, flight)
+                if not flight.has_landed:
+                    _flights.leave(key, flight)
                 if flight.has_landed and flight.is_open:
                     _flights.retire(key, flight)
 
@@ -112,71 +129,62 @@ class SharedDownloads(CachedLoads):
             self.connection.get_if_changed(goal.remote, **{**how, **stale.validators}), stale
         )
 
-    async def _get_if_changed_async(self, goal: Goal, how: dict[str, Any], calls: Calls) -> Downloaded:
+    async def _get_if_changed_async(self, goal: Goal, how: dict[str, Any], pool: Executor) -> Downloaded:
         """Fetch, or let the server confirm what is in the cache."""
+        calls = calls_of_loop(pool)
         stale = await calls.call(self._get_stale, goal.url, goal.settings.max_download_bytes)
         answer = await self.connection.async_get_if_changed(goal.remote, **{**how, **stale.validators})
         return Downloaded.of(answer, stale)
 
-    def _load_downloaded(self, url: str, flight: Flight[bytes | Downloaded], media_io: MediaIO[T]) -> T:
-        """Decode what was downloaded, and store it if it decodes."""
-        result = flight.result
-        data = result.data if isinstance(result, Downloaded) else result
-        media = self._load_bytes(data, media_io)
-        if self._media_cache_dir and flight.claim():
-            self._store(url, result if isinstance(result, Downloaded) else Downloaded(data))
-        return media
-
 
 class _Wanted(Generic[T]):
-    """What one request on an event loop wants of a flight; thousands may be waiting."""
+    """What one request on an event loop wants of a flight; thousands may be waiting.
 
-    __slots__ = ("_calls", "_flight", "_goal", "_loads", "_may_be_late", "_media_io", "future", "has_budget")
+    Attributes:
+        flight: the download, once there is one.
+        future: what will be the object, or the error.
+        has_budget: whether its errors may be its own.
+    """
 
-    def __init__(
-        self,
-        loads: SharedDownloads,
-        goal: Goal,
-        flight: Flight[bytes | Downloaded],
-        media_io: MediaIO[T],
-        calls: Calls,
-        *,
-        may_be_late: bool,
-    ) -> None:
-        self._loads, self._goal, self._flight, self._media_io = loads, goal, flight, media_io
-        self._calls, self._may_be_late = calls, may_be_late
+    __slots__ = ("_goal", "_loads", "_media_io", "_pool", "flight", "future", "has_budget")
+
+    flight: Flight[bytes | Downloaded]
+
+    def __init__(self, loads: SharedDownloads, goal: Goal, media_io: MediaIO[T], pool: Executor) -> None:
+        self._loads, self._goal, self._media_io, self._pool = loads, goal, media_io, pool
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.has_budget = loads.decoded_budget is not None or loads.download_budget is not None
 
-    def wait(self) -> "asyncio.Future[T]":
-        """Return what will be the object, or the error."""
-        flight, loop = self._flight, self.future.get_loop()
-        if self._may_be_late and not flight.has_landed:
+    def join(self) -> None:
+        """Wait for a flight that others lead, no longer than one of its own would take."""
+        loop = self.future.get_loop()
+        if not self.flight.has_landed:
             timer = loop.call_later(self._goal.longest, self._give_up)
             self.future.add_done_callback(lambda _: timer.cancel())
-        if not (flight.is_shared and self._share()):
-            flight.call_when_landed(self._begin, loop)
-        return self.future
+        if not self._share():
+            self.flight.call_when_landed(self.begin, loop)
 
     def load(self) -> T:
         """Decode what was downloaded, for this request alone, and store it."""
-        return self._loads._load_downloaded(self._goal.url, self._flight, self._media_io)
+        return self._loads._load_downloaded(self._goal.url, self.flight, self._media_io)
 
     def charge(self, media: T) -> None:
         """Charge for a copy of what another request decoded."""
-        result = self._flight.result
+        result = self.flight.result
         data = result.data if isinstance(result, Downloaded) else result
         self._loads._charge_copy(len(data), media)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Have what was downloaded decoded, by now perhaps for others too; on the loop."""
         if self.future.done():
             return
         try:
-            if self._flight.error is not None:
-                self.future.set_exception(holdable(self._flight.error))
-            elif not (self._flight.is_shared and self._share()):
-                self._calls.resolve(self.future, self.load)
+            if self.flight.error is not None:
+                self.future.set_exception(holdable(self.flight.error))
+            elif not (self.flight.is_shared and self._share()):
+                calls_of_loop(self._pool).resolve(
+                    self.future, self._loads._load_downloaded, self._goal.url, self.flight, self._media_io
+                )
         except Exception as error:  # noqa: BLE001  # its own, and nobody else's who waits
             self.future.set_exception(error)
 
@@ -186,17 +194,17 @@ class _Wanted(Generic[T]):
             return False
         loop = self.future.get_loop()
         key = (loop, type(self._loads), decoding)
-        shared: SharedDecode | None = self._flight.decodes.get(key)
+        shared: SharedDecode | None = self.flight.decodes.get(key)
         if shared is None:
             _, shared_decode = _sharing()
-            made = shared_decode(self._calls)
-            shared = self._flight.decodes.setdefault(key, made)
+            made = shared_decode(calls_of_loop(self._pool))
+            shared = self.flight.decodes.setdefault(key, made)
             if shared is made:
-                self._flight.call_when_landed(functools.partial(made.open, self._flight), loop)
+                self.flight.call_when_landed(functools.partial(made.open, self.flight), loop)
         shared.join(self)
         return True
 
     def _give_up(self) -> None:
         """End the waiting for a flight that has not landed in time."""
-        if not (self._flight.has_landed or self.future.done()):
+        if not (self.flight.has_landed or self.future.done()):
             self.future.set_exception(late(self._goal.longest))

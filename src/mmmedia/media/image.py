@@ -7,11 +7,11 @@ none of it again. (`mmmedia.pipeline` also takes PIL images that a caller made, 
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from mmmedia import envs
 from mmmedia._quiet import quiet
@@ -88,11 +88,12 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
         super().__init__()
         self.image_mode = image_mode
         self.kwargs = kwargs
-        self.rgba_background_color = _color(kwargs.get("rgba_background_color"))
-        is_right = envs.MMMEDIA_COMPAT != "0.20"
-        self.exif_transpose = _switch("exif_transpose", kwargs.get("exif_transpose"), is_right)
-        self.flatten_alpha = _switch("flatten_alpha", kwargs.get("flatten_alpha"), is_right)
-        self.max_pixels = _count("max_pixels", kwargs.get("max_pixels"))
+        self.rgba_background_color: Sequence[int] = WHITE
+        self.max_pixels: int | None = None
+        self.scale_depth = self.exif_transpose = self.flatten_alpha = envs.MMMEDIA_COMPAT != "0.20"
+        for name, read in _KEYWORDS.items():
+            if (value := kwargs.get(name)) is not None:
+                setattr(self, name, read(name, value))
 
     def load_bytes(self, data: bytes) -> MediaWithBytes[Image.Image]:
         """Decode a picture.
@@ -103,7 +104,20 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
             LimitExceededError: (a `ValueError`) more pixels than `VLLM_MAX_IMAGE_PIXELS` by its header;
                 nothing is decoded then.
         """
-        return MediaWithBytes(self._load(data), data)
+        try:
+            with quiet():
+                try:
+                    image = self._decode(open_picture(data), data)
+                except ValueError:
+                    smaller = without_large_texts(data)
+                    if smaller is data:
+                        raise
+                    image = self._decode(open_picture(smaller), smaller)
+        except MediaError:
+            raise
+        except Exception as error:  # noqa: BLE001 what parsers raise on the bytes of a stranger is not listed
+            refuse(brief(error))
+        return MediaWithBytes(image, data)
 
     def load_base64(self, media_type: str, data: str) -> MediaWithBytes[Image.Image]:  # noqa: ARG002 the name is the interface
         """Decode a picture from base64 text; `media_type` is ignored, the bytes tell.
@@ -146,7 +160,8 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
         """Return the image in `image_mode`, itself if it is already."""
         if isinstance(image, MediaWithBytes):
             image = image.media
-        if self.image_mode is None:
+        is_plain = image.mode == "RGB" and "transparency" not in image.info
+        if self.image_mode is None or (is_plain and self.image_mode == "RGB"):
             return image
         if self.flatten_alpha and not has_alpha_channel(self.image_mode):
             image = flatten_alpha(image, self.rgba_background_color)
@@ -154,29 +169,15 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
             return rgba_to_rgb(image, self.rgba_background_color)
         return convert_image_mode(image, self.image_mode)
 
-    def _load(self, data: bytes) -> Image.Image:
-        try:
-            with quiet():
-                try:
-                    return self._decode(data)
-                except ValueError:
-                    smaller = without_large_texts(data)
-                    if smaller is data:
-                        raise
-                    return self._decode(smaller)
-        except MediaError:
-            raise
-        except Exception as error:  # noqa: BLE001 what parsers raise on the bytes of a stranger is not listed
-            refuse(brief(error))
-
-    def _decode(self, data: bytes) -> Image.Image:
-        picture = open_picture(data)
-        check_pixels(*picture.size)
+    def _decode(self, picture: ImageFile.ImageFile, data: bytes) -> Image.Image:
         if self.max_pixels is not None and picture.format in _SCALING_DECODERS:
             # The decoder of JPEG gives 1/2, 1/4 and 1/8 for less than the whole.
             picture.draft(None, size_within(picture.size, self.max_pixels))
         image: Image.Image = picture
-        if self.image_mode is None or is_deep(self.image_mode) or envs.MMMEDIA_COMPAT == "0.20":
+        if _is_plain(picture) and self.max_pixels is None:
+            picture.load()
+            return self._convert_image_mode(picture)
+        if self.image_mode is None or is_deep(self.image_mode) or not self.scale_depth:
             picture.load()
         else:
             file = stored(picture, data)
@@ -184,7 +185,7 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
             image = as_seen(picture, file, data)
         if not type(picture).__module__.startswith("PIL."):
             check_pixels(*picture.size)  # libheif learns the size from the pixels
-            image = _plain(image)
+            image = _without_reader(image)
         return self._finish(image)
 
     def _finish(self, image: Image.Image) -> Image.Image:
@@ -198,7 +199,13 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
             refuse(f"mode {image.mode} to {self.image_mode}: {brief(error)}")
 
 
-def _plain(image: Image.Image) -> Image.Image:
+def _is_plain(picture: Image.Image) -> bool:
+    """Say whether the pixels are as a person sees them once they are decoded: those of most JPEGs are."""
+    is_coloured = picture.format == "JPEG" and picture.mode == "RGB"
+    return is_coloured and _ORIENTATION_SOURCES.isdisjoint(picture.info)
+
+
+def _without_reader(image: Image.Image) -> Image.Image:
     """Return the picture without its reader, nor the thumbnails and depth maps that this hangs on it."""
     plain = image.copy()
     plain.info = {name: value for name in _KEPT_INFO if (value := image.info.get(name))}
@@ -223,9 +230,7 @@ def _turned(image: Image.Image) -> Image.Image:
         return turned
 
 
-def _color(value: object) -> Sequence[int]:
-    if value is None:
-        return WHITE
+def _color(name: str, value: object) -> Sequence[int]:
     if (
         not isinstance(value, list | tuple)
         or len(value) != 3
@@ -233,23 +238,25 @@ def _color(value: object) -> Sequence[int]:
             isinstance(part, int) and not isinstance(part, bool) and 0 <= part <= 255 for part in value
         )
     ):
-        raise InvalidArgumentError(
-            f"rgba_background_color must be a list or tuple of 3 integers 0..255, got {value!r:.64}."
-        )
+        raise InvalidArgumentError(f"{name} must be a list or tuple of 3 integers 0..255, got {value!r:.64}.")
     return value
 
 
-def _switch(name: str, value: object, default: bool) -> bool:
-    if value is None:
-        return default
+def _switch(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidArgumentError(f"{name} must be True or False, got {value!r:.64}.")
     return value
 
 
-def _count(name: str, value: object) -> int | None:
-    if value is None:
-        return None
+def _count(name: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InvalidArgumentError(f"{name} must be a positive integer, got {value!r:.64}.")
     return value
+
+
+_KEYWORDS: Final[Mapping[str, Callable[[str, object], Any]]] = {
+    "rgba_background_color": _color,
+    "exif_transpose": _switch,
+    "flatten_alpha": _switch,
+    "max_pixels": _count,
+}

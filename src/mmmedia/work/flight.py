@@ -199,15 +199,23 @@ class SingleFlight(Generic[T]):
     def board(
         self,
         key: Hashable,
-        download: Callable[..., Awaitable[T]],
-        *args: Any,
+        download: Callable[[], Awaitable[T]],
+        call: Callable[[], object],
+        *,
         timeout: float | None,
         linger: bool = False,
     ) -> tuple[Flight[T], bool]:
-        """Join the flight of a key, or begin one as a task of the running loop; arguments as of `fly`.
+        """Join the flight of a key, or begin one as a task of the running loop.
 
-        Who has called this calls `leave` in the end; the leader's leaving does not cancel the download while
-        others wait for it.
+        Who has called this calls `leave` in the end, unless it has landed; the leader's leaving does not
+        cancel the download while others wait for it.
+
+        Args:
+            key: what is asked for; as of `fly`, as the last two.
+            download: called if nobody is under way, once this has returned or before.
+            call: is called on the loop when it has landed, if the caller leads.
+            timeout: seconds of its first attempt.
+            linger: leave it open to join after landing.
 
         Returns:
             The flight, which may have landed, and whether the caller leads it.
@@ -220,10 +228,11 @@ class SingleFlight(Generic[T]):
                 return flight, False
             loop = asyncio.get_running_loop()
             flight = self._flights[key] = Flight(timeout, loop, self._lock)
+            flight._calls.append(call)
             flight.is_open = True
             flight.waiting = 1
         try:  # without the lock: an eager task begins at once
-            flight.task = asyncio.ensure_future(download(*args), loop=loop)
+            flight.task = asyncio.ensure_future(download(), loop=loop)
         except BaseException as error:
             self.retire(key, flight)
             flight.land(None, error)
