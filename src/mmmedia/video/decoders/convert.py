@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders import opencv
 from mmmedia.video.decoders.colours import is_mapped
@@ -94,7 +95,7 @@ class _Film:
     def develop(self) -> None:
         self._out.mux(self._stream.encode(None))
         self._out.close()
-        capture = opencv.open_capture(self._buffer.getvalue(), threads=1)
+        capture = opencv.open_capture(containers.Admitted(self._buffer.getvalue(), "clip"), threads=1)
         for row, turn in self._rows:
             ok, picture = capture.read()
             if not ok:

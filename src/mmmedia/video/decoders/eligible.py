@@ -7,12 +7,12 @@ they can be counted.
 import numpy as np
 import numpy.typing as npt
 
+from mmmedia.video.decoders.annex_b import with_lengths
 from mmmedia.video.decoders.bitstreams.analyse import analyse
 from mmmedia.video.decoders.bitstreams.structure import ORDER, CannotSeekError, Structure
 from mmmedia.video.decoders.clips import NO_COLOURS
-from mmmedia.video.decoders.packets.annex_b import with_lengths
 from mmmedia.video.decoders.packets.index import NOT_FOUND, PacketIndex
-from mmmedia.video.decoders.packets.shown import Shown
+from mmmedia.video.decoders.shown import Shown
 
 
 def judge(index: PacketIndex, shown: Shown) -> tuple[PacketIndex, Structure, npt.NDArray[np.intp]]:

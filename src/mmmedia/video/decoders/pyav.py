@@ -12,7 +12,7 @@ from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders.convert import Converter
 from mmmedia.video.decoders.limits import Deadline, check_size
 from mmmedia.video.decoders.packets import index
-from mmmedia.video.decoders.packets.shown import Shown
+from mmmedia.video.decoders.shown import Shown
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
 from mmmedia.work.watch import may_use_threads, watched
