@@ -21,7 +21,7 @@ _BY_MODALITY = {
         "mmmedia.video",
         "cv2",
         "av",
-        "av.subtitles",
+        "av.subtitles.stream",
         "numpy.ma",
     ),
 }
