@@ -248,7 +248,7 @@ class MediaConnector(SharedDownloads):
             parsed = parse_http_url(url)
             check = self._assert_url_in_allowed_media_domains
             is_own = getattr(check, "__func__", None) is not _ASSERT_DOMAIN
-            if is_own or self._domains is not _ANYWHERE:
+            if is_own or self._domains is not ANY_HOST:
                 check(parsed)
             return parsed
         if scheme in ("data", "file"):
