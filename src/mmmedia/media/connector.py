@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from mmmedia.media.base import MediaWithBytes
     from mmmedia.media.image import ImageMediaIO
+    from mmmedia.media.video import VideoMediaIO
 
 T = TypeVar("T")
 
@@ -320,7 +321,7 @@ class MediaConnector(SharedDownloads):
         *,
         image_mode: str | None = "RGB",
         video_processor: str | None = None,  # noqa: ARG002  # newer engines pass it
-    ) -> "tuple[npt.NDArray[np.uint8], dict[str, Any]]":
+    ) -> "MediaWithBytes[tuple[npt.NDArray[np.uint8], dict[str, Any]]]":
         """Load a video: the sampled frames, uint8 `(frames, height, width, 3)`, and their metadata.
 
         Args:
@@ -338,7 +339,7 @@ class MediaConnector(SharedDownloads):
         *,
         image_mode: str | None = "RGB",
         video_processor: str | None = None,  # noqa: ARG002  # newer engines pass it
-    ) -> "tuple[npt.NDArray[np.uint8], dict[str, Any]]":
+    ) -> "MediaWithBytes[tuple[npt.NDArray[np.uint8], dict[str, Any]]]":
         """Load a video; see `fetch_video`."""
         return await self.load_from_url_async(
             video_url, self._video_io(image_mode), fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT
@@ -388,7 +389,7 @@ class MediaConnector(SharedDownloads):
 
         return AudioMediaIO(**self.media_io_kwargs.get("audio", {}))
 
-    def _video_io(self, image_mode: str | None) -> "MediaIO[tuple[npt.NDArray[np.uint8], dict[str, Any]]]":
+    def _video_io(self, image_mode: str | None) -> "VideoMediaIO":
         from mmmedia.media.video import VideoMediaIO
 
         return VideoMediaIO(self._image_io(image_mode), **self.media_io_kwargs.get("video", {}))
