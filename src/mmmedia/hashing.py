@@ -35,8 +35,8 @@ def content_hash(obj: object, *, algorithm: str | None = None) -> str:
     """Return the hash of an object's content as hexadecimal digits.
 
     A picture with its original bytes (`MediaWithBytes`) is hashed by those alone, and so equals the hash of
-    the bytes, unless it has an `io_config`, which is then hashed with them. A video is hashed by its frames and
-    metadata.
+    the bytes, unless it has an `io_config`, which is then hashed with them. A video is hashed by its frames
+    and metadata.
 
     Args:
         obj: bytes, text, an image, a `MediaWithBytes`, an array or a dense tensor on any device, a number, a

@@ -3,20 +3,23 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from mmmedia import envs, metrics
 from mmmedia.errors import LimitExceededError
-from mmmedia.media.base import MediaIO
+from mmmedia.media.base import Chargeable, MediaIO
+from mmmedia.media.embedding import EmbeddingMediaIO
 
 T = TypeVar("T")
 
 
-class Budget(Protocol):
-    """What a request may still use up: a `Share`, or what an engine has for it."""
+Budget = Chargeable
+"""What a request may still use up: a `Share`, or what an engine has for it."""
 
-    def charge(self, number_of_bytes: int) -> object:
-        """Take so many bytes; raise if the request has used up its share."""
+
+def is_reservable(budget: Budget | None) -> bool:
+    """Whether a budget is charged as vLLM 0.33 does it, by the media IOs: it can settle what it reserved."""
+    return hasattr(budget, "settle")
 
 
 class Share:
@@ -138,7 +141,9 @@ class BudgetedLoads:
         self._charge_download(number_of_bytes)
         if self.decoded_budget is not None:
             with getattr(self.decoded_budget, "one_at_a_time", nullcontext)():
-                self.decoded_budget.charge(size_of(media))
+                self.decoded_budget.charge(
+                    _pixel_bytes(media) if is_reservable(self.decoded_budget) else size_of(media)
+                )
 
     def _load_bytes(self, data: bytes, media_io: MediaIO[T]) -> T:
         if self.download_budget is not None:
@@ -147,7 +152,7 @@ class BudgetedLoads:
 
     def _decode(self, media_io: MediaIO[T], load: Callable[..., T], *args: Any) -> T:
         """Call what decodes, and charge for the result."""
-        if self.decoded_budget is None:
+        if self.decoded_budget is None or self._charges_itself(media_io):
             with metrics.decoding(media_io):
                 return load(*args)
         one_at_a_time = getattr(self.decoded_budget, "one_at_a_time", nullcontext)  # others only charge
@@ -156,6 +161,18 @@ class BudgetedLoads:
                 media = load(*args)
             self.decoded_budget.charge(size_of(media))
         return media
+
+    def _charges_itself(self, media_io: MediaIO[Any]) -> bool:
+        """Whether a media IO charges the budget, or what it loads is not charged, as vLLM does not."""
+        budget = self.decoded_budget
+        own = getattr(media_io, "decoded_budget", None)
+        return is_reservable(budget) and (own is budget or isinstance(media_io, EmbeddingMediaIO))
+
+
+def _pixel_bytes(media: Any) -> int:
+    """What a copy of a picture costs where pictures are charged by `ImageMediaIO`."""
+    width, height = media.size
+    return int(width * height * 4)
 
 
 def size_of(media: object) -> int:

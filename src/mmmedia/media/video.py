@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, UnsupportedMediaError
-from mmmedia.media.base import MediaIO, MediaWithBytes, decode_base64
+from mmmedia.media.base import Chargeable, MediaIO, MediaWithBytes, decode_base64
 from mmmedia.media.embedding import EmbeddingMediaIO
 from mmmedia.media.image import ImageMediaIO
 from mmmedia.video.codecs.options import STARTUP_OPTIONS, incompatible_backend_options
@@ -88,9 +88,17 @@ class VideoMediaIO(MediaIO[MediaWithBytes[Video]]):
         self.kwargs = kwargs
         self.video_loader = VIDEO_LOADER_REGISTRY.load(video_backend or envs.VLLM_VIDEO_LOADER_BACKEND)
 
+    @property
+    def decoded_budget(self) -> Chargeable | None:
+        """What decoded bytes are charged to: that of `image_io`."""
+        return self.image_io.decoded_budget
+
     def load_bytes(self, data: bytes) -> MediaWithBytes[Video]:
-        """Load a video file; results and errors are those of the loader."""
-        return _with(self.video_loader.load_bytes(data, num_frames=self.num_frames, **self.kwargs), data)
+        """Load a video file; results and errors are those of the loader, and of the budget."""
+        video = self.video_loader.load_bytes(data, num_frames=self.num_frames, **self.kwargs)
+        if self.decoded_budget is not None and getattr(video[0], "ndim", 0) >= 3:
+            self.decoded_budget.charge(video[0].nbytes)
+        return _with(video, data)
 
     def load_base64(self, media_type: str, data: str) -> MediaWithBytes[Video]:
         """Load comma-separated base64 JPEGs for the media type "video/jpeg", else a video file in base64.
