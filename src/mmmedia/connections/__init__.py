@@ -5,6 +5,7 @@ which are pure; `blocking` and `on_loop` do it, with requests under `deadlines` 
 are imported when they are first needed.
 """
 
+from mmmedia.connections.budget import MediaRequestDownloadBudget
 from mmmedia.connections.connection import HTTPConnection, global_http_connection
 from mmmedia.connections.failures import async_error, http_status, is_transient, status_of, sync_error
 from mmmedia.connections.retries import MAX_RETRY_AFTER, TOTAL_SECONDS, RetryPlan, retry_after_seconds
@@ -19,6 +20,11 @@ from mmmedia.connections.rules import (
     environment_proxy,
     fetch_policy,
 )
+from mmmedia.exceptions import (
+    HTTPResponseSizeExceededError,
+    MediaDownloadSizeExceededError,
+    MediaRequestDownloadSizeExceededError,
+)
 
 __all__ = [
     "MAX_CONNECTIONS",
@@ -30,7 +36,11 @@ __all__ = [
     "Download",
     "FetchPolicy",
     "HTTPConnection",
+    "HTTPResponseSizeExceededError",
     "Hop",
+    "MediaDownloadSizeExceededError",
+    "MediaRequestDownloadBudget",
+    "MediaRequestDownloadSizeExceededError",
     "RetryPlan",
     "async_error",
     "environment_proxy",

@@ -15,7 +15,16 @@ from typing import IO, TYPE_CHECKING, Any
 from mmmedia import metrics
 from mmmedia.connections.exchange import Exchange, exchange
 from mmmedia.connections.files import partial_file
-from mmmedia.connections.rules import Answer, Body, Download, conditions, current_policy, json_of, text_of
+from mmmedia.connections.rules import (
+    Answer,
+    Body,
+    Download,
+    RequestBudget,
+    conditions,
+    current_policy,
+    json_of,
+    text_of,
+)
 from mmmedia.urls import HTTPURL
 from mmmedia.work.fork import afresh_in_child
 
@@ -131,6 +140,8 @@ class HTTPConnection:
         timeout: float | None = None,
         allow_redirects: bool = True,
         extra_headers: Mapping[str, str] | None = None,
+        max_bytes: int | None = None,
+        request_budget: RequestBudget | None = None,
     ) -> bytes:
         """Return the body behind a URL.
 
@@ -139,18 +150,27 @@ class HTTPConnection:
             timeout: seconds of the first attempt; `None` for no bound but the ten minutes of all attempts.
             allow_redirects: follow redirects; if not, one is refused.
             extra_headers: sent too; they win over the headers of this library.
+            max_bytes: what the body may have beside the download limit; `None` for no such limit.
+            request_budget: its `charge` is told of all that comes, also in attempts that fail, and raises
+                when the request has used up its share.
 
         Raises:
             requests.HTTPError: the server answered with an error.
             requests.RequestException: connecting, reading or the time failed.
             InvalidURLError: (a `ValueError`) no HTTP URL.
             RefusedURLError: (a `ValueError`) the policy does not admit the URL or a redirect.
-            LimitExceededError: (a `ValueError`) the body is longer than the download limit.
+            MediaDownloadSizeExceededError: (a `ValueError`) the body is longer than the download limit.
+            HTTPResponseSizeExceededError: (a `ValueError`) it is longer than `max_bytes`.
         """
         sink = io.BytesIO()
         with metrics.downloading(sink):
             steps = exchange(
-                url, timeout=timeout, extra_headers=extra_headers, allow_redirects=allow_redirects
+                url,
+                timeout=timeout,
+                extra_headers=extra_headers,
+                allow_redirects=allow_redirects,
+                max_bytes=max_bytes,
+                request_budget=request_budget,
             )
             self._perform(steps, sink)
         return sink.getvalue()
@@ -285,6 +305,8 @@ class HTTPConnection:
         timeout: float | None = None,  # noqa: ASYNC109  # of one attempt
         allow_redirects: bool = True,
         extra_headers: Mapping[str, str] | None = None,
+        max_bytes: int | None = None,
+        request_budget: RequestBudget | None = None,
     ) -> bytes:
         """Return the body behind a URL; see `get_bytes`.
 
@@ -302,7 +324,12 @@ class HTTPConnection:
         with metrics.downloading(sink):
             client = await self._loop_client()
             steps = exchange(
-                url, timeout=timeout, extra_headers=extra_headers, allow_redirects=allow_redirects
+                url,
+                timeout=timeout,
+                extra_headers=extra_headers,
+                allow_redirects=allow_redirects,
+                max_bytes=max_bytes,
+                request_budget=request_budget,
             )
             await client.fetch(steps, sink)
         return sink.getvalue()

@@ -9,13 +9,22 @@ import logging
 import random
 import time
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from mmmedia import metrics
 from mmmedia.connections.failures import headers_of, is_transient, own_error
 from mmmedia.connections.retries import RetryPlan, retry_after_seconds
-from mmmedia.connections.rules import Answer, Body, FetchPolicy, Hop, current_policy, refused_redirect
+from mmmedia.connections.rules import (
+    Answer,
+    Body,
+    FetchPolicy,
+    Hop,
+    RequestBudget,
+    current_policy,
+    refused_redirect,
+)
 from mmmedia.egress.policy import Journey
 from mmmedia.urls import HTTPURL, REDIRECT_STATUSES, parse_http_url, redact_url
 
@@ -75,6 +84,8 @@ def exchange(
     allow_redirects: bool = True,
     is_conditional: bool = False,
     any_status: bool = False,
+    max_bytes: int | None = None,
+    request_budget: RequestBudget | None = None,
 ) -> Exchange:
     """Return the steps that fetch the body behind a URL.
 
@@ -86,6 +97,8 @@ def exchange(
         is_conditional: take "304 Not Modified" for an answer, without a body.
         any_status: take any response for the answer, also a redirect that is not to be followed, and leave
             its body unread; nothing is tried again.
+        max_bytes: what the body may have beside the download limit; `None`: as the policy has it.
+        request_budget: charged with all that comes, also in attempts that fail.
 
     Raises:
         InvalidURLError: (a `ValueError`) no HTTP URL.
@@ -97,7 +110,9 @@ def exchange(
     policy.domains.check(parsed.host)
     plan = RetryPlan(timeout, 1 if any_status else policy.attempts)
     first = Hop.first(parsed, extra_headers)
-    return _attempts(first, policy, plan, allow_redirects, is_conditional, any_status)
+    if max_bytes is not None:
+        policy = replace(policy, kind_max_bytes=max_bytes)
+    return _attempts(first, policy, plan, allow_redirects, is_conditional, any_status, request_budget)
 
 
 def _attempts(
@@ -107,6 +122,7 @@ def _attempts(
     allow_redirects: bool,
     is_conditional: bool,
     any_status: bool,
+    budget: RequestBudget | None,
 ) -> Exchange:
     started = time.monotonic()
     attempt = 0
@@ -128,9 +144,8 @@ def _attempts(
                 if not (any_status or is_unchanged):
                     if not 200 <= status < 300 or status == 206:
                         yield Reject(_reason(status))
-                    yield Receive(
-                        Body(hop.url, headers, policy.max_bytes), begun + seconds - time.monotonic()
-                    )
+                    body = Body(hop.url, headers, policy.max_bytes, policy.kind_max_bytes, budget)
+                    yield Receive(body, begun + seconds - time.monotonic())
             break
         except Exception as error:
             failure = _late(hop, seconds, error) if isinstance(error, TimeoutError) else error

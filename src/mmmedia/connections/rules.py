@@ -7,12 +7,13 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from mmmedia import envs
 from mmmedia._version import __version__
 from mmmedia.egress.policy import EgressPolicy
 from mmmedia.errors import InvalidMediaError, LimitExceededError, RefusedURLError
+from mmmedia.exceptions import HTTPResponseSizeExceededError, MediaDownloadSizeExceededError
 from mmmedia.urls import HTTPURL, MAX_REDIRECTS, DomainList, domain_list, next_hop, redact_url
 
 USER_AGENT = f"mmmedia/{__version__}"
@@ -48,6 +49,7 @@ class FetchPolicy:
         egress: the addresses that may be dialled.
         attempts: how many at most, in all, to fetch one URL.
         max_bytes: the download limit, infinity for none.
+        kind_max_bytes: what a file of the kind that is fetched may have, infinity for any size.
     """
 
     domains: DomainList = field(default_factory=lambda: domain_list(None))
@@ -56,9 +58,15 @@ class FetchPolicy:
     max_bytes: float = field(
         default_factory=lambda: _limit_bytes(envs.VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB), compare=False
     )
+    kind_max_bytes: float = float("inf")
 
     @classmethod
-    def of(cls, domains: DomainList, settings: envs.FetchSettings | None = None) -> "FetchPolicy":
+    def of(
+        cls,
+        domains: DomainList,
+        settings: envs.FetchSettings | None = None,
+        kind_max_bytes: int | None = None,
+    ) -> "FetchPolicy":
         """Return the policy for `allowed_media_domains` under settings, or those of now.
 
         Raises:
@@ -71,6 +79,7 @@ class FetchPolicy:
             EgressPolicy(settings.block_private, domains.names),
             settings.attempts,
             float("inf") if max_bytes is None else max_bytes,
+            float("inf") if kind_max_bytes is None else kind_max_bytes,
         )
 
 
@@ -220,6 +229,13 @@ class Answer(NamedTuple):
         return Download(None if self.status == 304 else sink.getvalue(), etag, last_modified)
 
 
+class RequestBudget(Protocol):
+    """What a request may still download; as `MediaRequestDownloadBudget`."""
+
+    def charge(self, num_bytes: int, /) -> object:
+        """Take so many bytes; raise if the request has used up its share."""
+
+
 class CutShortError(Exception):
     """A coded body that ends before its end; each half raises its library's own error for it."""
 
@@ -232,20 +248,33 @@ class Body:
     Args:
         url: where it comes from, for messages.
         headers: those of the response.
-        max_bytes: the limit, infinity for none.
+        max_bytes: the download limit, infinity for none.
+        kind_max_bytes: what a file of this kind may have, likewise.
+        budget: charged with what comes out, piece by piece; `None` for none.
 
     Raises:
-        LimitExceededError: (a `ValueError`) at once for a `Content-Length` above the limit, else where the
-            limit is passed.
+        MediaDownloadSizeExceededError: (a `ValueError`) at once for a `Content-Length` above the download
+            limit, else where it is passed.
+        HTTPResponseSizeExceededError: (a `ValueError`) likewise where the other limit is the lower one.
+        Exception: what the budget raises.
         InvalidMediaError: (a `ValueError`) an encoding that was not asked for, or broken data in it.
     """
 
-    def __init__(self, url: HTTPURL, headers: Mapping[str, str], max_bytes: float) -> None:
-        self._max_bytes, self._source = max_bytes, url
+    def __init__(
+        self,
+        url: HTTPURL,
+        headers: Mapping[str, str],
+        max_bytes: float,
+        kind_max_bytes: float = float("inf"),
+        budget: RequestBudget | None = None,
+    ) -> None:
+        self._max_bytes, self._source = min(max_bytes, kind_max_bytes), url
+        self._is_of_kind = kind_max_bytes < max_bytes
+        self._budget = budget
         self._received = self._decoded = 0
         declared = headers.get("Content-Length", "")
-        if declared.isdecimal() and int(declared[:20]) > max_bytes:
-            raise self._too_long()
+        if declared.isdecimal() and int(declared[:20]) > self._max_bytes:
+            raise self._too_long(int(declared[:20]))
         self.encoding = headers.get("Content-Encoding", "").strip().lower()
         if self.encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
             raise InvalidMediaError(
@@ -258,18 +287,22 @@ class Body:
     def _url(self) -> str:
         return redact_url(str(self._source))
 
-    def _too_long(self) -> LimitExceededError:
-        return LimitExceededError(
-            f"{self._url!r} has more than {self._max_bytes:.0f} bytes; "
-            "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
-        )
+    def _too_long(self, received: int) -> LimitExceededError:
+        source = repr(self._url)
+        if self._is_of_kind:
+            return HTTPResponseSizeExceededError.of(received, self._max_bytes, source)
+        return MediaDownloadSizeExceededError(self._max_bytes, received, source)
 
     def pieces(self, chunk: bytes) -> Iterable[bytes]:
         """Return what a chunk from the wire holds, decoded, in pieces of bounded size."""
         self._received += len(chunk)
         if self._received > self._max_bytes:
-            raise self._too_long()
-        return self._decode(chunk) if self.is_coded else (chunk,)
+            raise self._too_long(self._received)
+        if self.is_coded:
+            return self._decode(chunk)
+        if self._budget is not None:
+            self._budget.charge(len(chunk))
+        return (chunk,)
 
     def _decode(self, chunk: bytes) -> Iterator[bytes]:
         try:
@@ -281,7 +314,9 @@ class Body:
                 chunk = self._inflate.unconsumed_tail
                 self._decoded += len(piece)
                 if self._decoded > self._max_bytes:
-                    raise self._too_long()
+                    raise self._too_long(self._decoded)
+                if self._budget is not None:
+                    self._budget.charge(len(piece))
                 yield piece
                 if self._inflate.eof:  # a gzip file may be several in a row; what follows them is ignored
                     chunk = self._inflate.unused_data

@@ -136,9 +136,8 @@ class BudgetedLoads:
         if self.download_budget is not None:
             self.download_budget.charge(number_of_bytes)
 
-    def _charge_copy(self, number_of_bytes: int, media: object) -> None:
-        """Charge for a copy of an object before it is made, as for decoding so many bytes to it."""
-        self._charge_download(number_of_bytes)
+    def _charge_copy(self, media: object) -> None:
+        """Charge for a copy of an object before it is made, as for decoding it."""
         if self.decoded_budget is not None:
             with getattr(self.decoded_budget, "one_at_a_time", nullcontext)():
                 self.decoded_budget.charge(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from mmmedia.connections import FetchPolicy, HTTPConnection, async_error, fetch_policy, sync_error
 from mmmedia.media.base import MediaIO
 from mmmedia.media.cached import CachedLoads, Downloaded, Goal
+from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.work.calls import Calls, holdable
 from mmmedia.work.flight import Flight, SingleFlight, fly_again, late
 from mmmedia.work.fork import afresh_in_child
@@ -48,7 +49,8 @@ class SharedDownloads(CachedLoads):
 
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
-        with fetch_policy(FetchPolicy.of(self._domains, goal.settings)) as policy:
+        allowed = FetchPolicy.of(self._domains, goal.settings, media_io.get_max_bytes())
+        with fetch_policy(allowed) as policy:
             key: Hashable = (goal.url, id(self.connection), policy, goal.settings.allow_redirects)
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
             fetch = self.connection.get_bytes
@@ -65,7 +67,7 @@ class SharedDownloads(CachedLoads):
                     linger=bool(self._media_cache_dir),
                 )
             except Exception as error:
-                translated = sync_error(error, goal.url)
+                translated = _wrap_media_fetch_error(goal.url, sync_error(error, goal.url))
                 if translated is error:
                     raise
                 raise translated from error
@@ -76,7 +78,7 @@ class SharedDownloads(CachedLoads):
 
     async def _load_remote_async(self, goal: Goal, media_io: MediaIO[T], calls: Calls) -> T:
         """Download, or wait for who is downloading the same, and decode in the threads of `calls`."""
-        policy = FetchPolicy.of(self._domains, goal.settings)
+        policy = FetchPolicy.of(self._domains, goal.settings, media_io.get_max_bytes())
         key: Hashable = (goal.url, id(self.connection), policy, goal.settings.allow_redirects)
         how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
         fetch = self.connection.async_get_bytes
@@ -97,7 +99,10 @@ class SharedDownloads(CachedLoads):
                 return await _Wanted(self, goal, flight, media_io, calls, may_be_late=not leads).wait()
             except Exception as error:
                 if not fly_again(flight, goal.timeout):
-                    if error is not flight.error or (translated := async_error(error, goal.url)) is error:
+                    if error is not flight.error:
+                        raise
+                    translated = _wrap_media_fetch_error(goal.url, async_error(error, goal.url))
+                    if translated is error:
                         raise
                     raise translated from error
             finally:
@@ -118,11 +123,21 @@ class SharedDownloads(CachedLoads):
         answer = await self.connection.async_get_if_changed(goal.remote, **{**how, **stale.validators})
         return Downloaded.of(answer, stale)
 
+    def _charge_for(self, url: str, number_of_bytes: int) -> None:
+        """Charge a request for what was downloaded."""
+        try:
+            self._charge_download(number_of_bytes)
+        except Exception as error:
+            if (translated := _wrap_media_fetch_error(url, error)) is error:
+                raise
+            raise translated from error
+
     def _load_downloaded(self, url: str, flight: Flight[bytes | Downloaded], media_io: MediaIO[T]) -> T:
         """Decode what was downloaded, and store it if it decodes."""
         result = flight.result
         data = result.data if isinstance(result, Downloaded) else result
-        media = self._load_bytes(data, media_io)
+        self._charge_for(url, len(data))
+        media = self._decode(media_io, media_io.load_bytes, data)
         if self._media_cache_dir and flight.claim():
             self._store(url, result if isinstance(result, Downloaded) else Downloaded(data))
         return media
@@ -166,7 +181,8 @@ class _Wanted(Generic[T]):
         """Charge for a copy of what another request decoded."""
         result = self._flight.result
         data = result.data if isinstance(result, Downloaded) else result
-        self._loads._charge_copy(len(data), media)
+        self._loads._charge_for(self._goal.url, len(data))
+        self._loads._charge_copy(media)
 
     def _begin(self) -> None:
         """Have what was downloaded decoded, by now perhaps for others too; on the loop."""
