@@ -299,12 +299,6 @@ class FetchSettings(NamedTuple):
     revalidate: bool
     block_private: bool
 
-    def held_to(self, max_download_bytes: int | None) -> "FetchSettings":
-        """Return these, under another limit of a download if that is the lower one."""
-        if max_download_bytes is None or self.max_download_bytes <= max_download_bytes:
-            return self
-        return self._replace(max_download_bytes=max_download_bytes)
-
 
 def cache_settings() -> CacheSettings:
     """Return where and how bytes are cached from now on.

@@ -33,6 +33,7 @@ from mmmedia.errors import (
     RefusedURLError,
     UnsupportedMediaError,
 )
+from mmmedia.exceptions import HTTPResponseSizeExceededError, MediaDownloadSizeExceededError
 from mmmedia.media import connector as connector_module, downloads as downloads_module
 from mmmedia.media.base import MediaIO, decode_base64
 from mmmedia.media.budget import size_of
@@ -374,12 +375,23 @@ class Modest(Plain):
         return 10
 
 
-def test_no_more_is_downloaded_than_a_media_io_takes(load: Load, server: Server) -> None:
+def test_no_more_is_downloaded_than_a_media_io_takes(
+    load: Load, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor read; the lower limit is the one that the error is about."""
     server.route("/ten", reply(b"0123456789"))
     server.route("/eleven", reply(b"0123456789a"))
     assert load(MediaConnector(), server.url("/ten"), Modest()) == b"0123456789"
-    with pytest.raises(LimitExceededError, match="more than 10 bytes"):
+    with pytest.raises(HTTPResponseSizeExceededError, match="more than 10 bytes"):
         load(MediaConnector(), server.url("/eleven"), Modest())
+    (tmp_path / "eleven").write_bytes(b"0123456789a")
+    with pytest.raises(HTTPResponseSizeExceededError, match="more than 10 bytes"):
+        load(MediaConnector(allowed_local_media_path=tmp_path), (tmp_path / "eleven").as_uri(), Modest())
+    monkeypatch.setattr(Modest, "get_max_bytes", lambda _: 1 << 20)
+    monkeypatch.setenv("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", "1")
+    server.route("/more", reply(bytes((1 << 20) + 1)))
+    with pytest.raises(MediaDownloadSizeExceededError):
+        load(MediaConnector(), server.url("/more"), Modest())
 
 
 def test_who_takes_more_does_not_share_such_a_download(server: Server) -> None:
@@ -823,3 +835,19 @@ def test_an_image_from_a_data_url_loads_neither_torch_nor_cv2_nor_librosa() -> N
         [sys.executable, "-c", script, DATA_URL], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_a_video_processor_chooses_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine's own choice wins, then what is bound to the processor, then the setting."""
+
+    def chosen(options: dict[str, Any], processor: str | None) -> str:
+        connector = MediaConnector({"video": options})
+        return type(connector._video_io("RGB", processor).video_loader).__name__
+
+    assert chosen({}, "Qwen3VLVideoProcessor") == "Qwen3VLVideoBackend"
+    assert chosen({"video_backend": None}, "Qwen3VLVideoProcessor") == "Qwen3VLVideoBackend"
+    assert chosen({"video_backend": "molmo2"}, "Qwen3VLVideoProcessor") == "Molmo2VideoBackend"
+    monkeypatch.setenv("VLLM_VIDEO_LOADER_BACKEND", "opencv_dynamic")
+    assert chosen({}, "NobodysVideoProcessor") == chosen({}, None) == "OpenCVDynamicVideoBackend"
+    monkeypatch.setenv("MMMEDIA_COMPAT", "0.20")
+    assert chosen({}, "Qwen3VLVideoProcessor") == "OpenCVDynamicVideoBackend"

@@ -18,7 +18,7 @@ from mmmedia import metrics
 from mmmedia.connections.environment import environment_proxy
 from mmmedia.connections.failures import headers_of, is_transient, own_error
 from mmmedia.connections.retries import TOTAL_SECONDS, RetryPlan, retry_after_seconds
-from mmmedia.connections.rules import HEADERS, Download, FetchPolicy, policy_under_way
+from mmmedia.connections.rules import HEADERS, Download, FetchPolicy, Limits, RequestBudget, policy_under_way
 from mmmedia.egress.policy import EgressPolicy, Journey
 from mmmedia.errors import RefusedURLError
 from mmmedia.urls import (
@@ -113,13 +113,13 @@ class Send(NamedTuple):
         hop: the request.
         journey: what connections are judged by while it is sent.
         seconds: how long that may take, body included.
-        max_bytes: the download limit; `None` to read no body, whatever comes.
+        limits: those of the body; `None` to read none, whatever comes.
     """
 
     hop: Hop
     journey: Journey
     seconds: float
-    max_bytes: float | None
+    limits: Limits | None
 
 
 class Reject(NamedTuple):
@@ -151,6 +151,8 @@ def exchange(
     allow_redirects: bool = True,
     is_conditional: bool = False,
     any_status: bool = False,
+    max_bytes: int | None = None,
+    request_budget: RequestBudget | None = None,
 ) -> Exchange:
     """Yield the steps that fetch the body behind a URL.
 
@@ -162,6 +164,8 @@ def exchange(
         is_conditional: take "304 Not Modified" for an answer, without a body.
         any_status: take any response for the answer, also a redirect that is not to be followed, and leave
             its body unread; nothing is tried again.
+        max_bytes: what the body may have beside the download limit; `None`: as the policy has it.
+        request_budget: charged with all that comes, also in attempts that fail.
 
     Raises:
         InvalidURLError: (a `ValueError`) no HTTP URL.
@@ -175,7 +179,10 @@ def exchange(
     egress = EgressPolicy(policy.settings.block_private, policy.domains.names)
     first = Hop.first(parsed, extra_headers)
     plan = RetryPlan(timeout, 1 if any_status else policy.settings.attempts)
-    max_bytes = None if any_status else policy.settings.max_download_bytes
+    limits = None
+    if not any_status:
+        of_kind = policy.kind_max_bytes if max_bytes is None else max_bytes
+        limits = Limits(policy.settings.max_download_bytes, of_kind, request_budget)
     started = begun = time.monotonic()
     seconds = TOTAL_SECONDS if timeout is None else timeout
     for attempt in itertools.count():
@@ -184,7 +191,7 @@ def exchange(
             while True:
                 journey.begin_hop(hop.url, by_proxy=hop.proxy is not None)
                 left = begun + seconds - time.monotonic()
-                status, headers, location = yield Send(hop, journey, left, max_bytes)
+                status, headers, location = yield Send(hop, journey, left, limits)
                 if status not in REDIRECT_STATUSES or (any_status and not allow_redirects):
                     break
                 if not allow_redirects:

@@ -1,17 +1,19 @@
 """The rules of a fetch, each once: what it may reach, where a redirect may lead, what a body may be."""
 
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from mmmedia import envs
 from mmmedia._version import __version__
 from mmmedia.errors import InvalidMediaError, LimitExceededError
+from mmmedia.exceptions import HTTPResponseSizeExceededError, MediaDownloadSizeExceededError
 from mmmedia.urls import ANY_HOST, HTTPURL, DomainList, redact_url
 
 USER_AGENT = f"mmmedia/{__version__}"
@@ -43,6 +45,7 @@ class FetchPolicy:
     Attributes:
         domains: the hosts that URLs and redirects may name.
         settings: those of the moment in which the request began.
+        kind_max_bytes: what a file of the kind that is fetched may have, infinity for any size.
 
     Raises:
         InvalidSettingError: (a `ValueError`) a setting can't be read.
@@ -50,6 +53,7 @@ class FetchPolicy:
 
     domains: DomainList = ANY_HOST
     settings: envs.FetchSettings = field(default_factory=envs.fetch_settings)
+    kind_max_bytes: float = math.inf
 
 
 policy_under_way: ContextVar[FetchPolicy | None] = ContextVar("mmmedia_fetch_policy", default=None)
@@ -84,6 +88,27 @@ class Download(NamedTuple):
     last_modified: str = ""
 
 
+class RequestBudget(Protocol):
+    """What a request may still download; as `MediaRequestDownloadBudget`."""
+
+    def charge(self, num_bytes: int, /) -> object:
+        """Take so many bytes; raise if the request has used up its share."""
+
+
+class Limits(NamedTuple):
+    """What a body may have and cost.
+
+    Attributes:
+        max_bytes: the download limit, infinity for none.
+        kind_max_bytes: what a file of this kind may have, likewise.
+        budget: charged with what comes out, piece by piece; `None` for none.
+    """
+
+    max_bytes: float
+    kind_max_bytes: float = math.inf
+    budget: RequestBudget | None = None
+
+
 class CutShortError(Exception):
     """A coded body that ends before its end; each half raises its library's own error for it."""
 
@@ -94,32 +119,35 @@ class Body:
     Both the bytes that arrive and those that come out of gzip count against the limit.
 
     Attributes:
-        is_plain: it is not coded, and as long as its `Content-Length` says: what arrives is the body, and
-            needs neither `pieces` nor `finish`.
+        is_plain: it is not coded, as long as its `Content-Length` says, and costs nothing: what arrives is
+            the body, and needs neither `pieces` nor `finish`.
         coding: `gzip` or `deflate`, empty for none.
 
     Args:
         url: where it comes from, for messages.
         headers: those of the response.
-        max_bytes: the limit, infinity for none.
+        limits: what it may have and cost.
         whole_bytes: how long the whole is, where the server gives it as a part.
 
     Raises:
-        LimitExceededError: (a `ValueError`) at once for a `Content-Length` above the limit, else where the
-            limit is passed.
+        MediaDownloadSizeExceededError: (a `ValueError`) at once for a `Content-Length` above the download
+            limit, else where it is passed.
+        HTTPResponseSizeExceededError: (a `ValueError`) likewise where the other limit is the lower one.
+        Exception: what the budget raises.
         InvalidMediaError: (a `ValueError`) an encoding that was not asked for, or broken data in it.
     """
 
     def __init__(
-        self, url: HTTPURL, headers: Mapping[str, str], max_bytes: float, whole_bytes: int | None = None
+        self, url: HTTPURL, headers: Mapping[str, str], limits: Limits, whole_bytes: int | None = None
     ) -> None:
-        self._source, self._max_bytes, self._whole_bytes = url, max_bytes, whole_bytes
+        self._source, self._limits, self._whole_bytes = url, limits, whole_bytes
+        self._max_bytes = min(limits.max_bytes, limits.kind_max_bytes)
         self._received = self._decoded = 0
         self._inflate: Any = None
         declared = headers.get("Content-Length", "")
         is_declared = declared.isdecimal() and "Transfer-Encoding" not in headers
-        if is_declared and int(declared[:20]) > max_bytes:
-            raise self._too_long()
+        if is_declared and int(declared[:20]) > self._max_bytes:
+            raise self._too_long(int(declared[:20]))
         self.coding = ""
         if encoding := headers.get("Content-Encoding"):
             words = [word.strip().lower() for word in encoding.split(",")]
@@ -129,24 +157,29 @@ class Body:
                     f"Content-Encoding {encoding[:64]!r} of {self._url!r} was not asked for and is not read."
                 )
             self.coding = "".join(codings)
-        self.is_plain = is_declared and whole_bytes is None and not self.coding
+        is_whole = is_declared and whole_bytes is None and not self.coding
+        self.is_plain = is_whole and limits.budget is None
 
     @property
     def _url(self) -> str:
         return redact_url(str(self._source))
 
-    def _too_long(self) -> LimitExceededError:
-        return LimitExceededError(
-            f"{self._url!r} has more than {self._max_bytes:.0f} bytes; "
-            "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
-        )
+    def _too_long(self, received: int) -> LimitExceededError:
+        source = repr(self._url)
+        if self._limits.kind_max_bytes < self._limits.max_bytes:
+            return HTTPResponseSizeExceededError.of(received, self._max_bytes, source)
+        return MediaDownloadSizeExceededError(self._max_bytes, received, source)
 
     def pieces(self, chunk: bytes) -> Iterable[bytes]:
         """Return what a chunk from the wire holds, decoded, in pieces of bounded size."""
         self._received += len(chunk)
         if self._received > self._max_bytes:
-            raise self._too_long()
-        return self._decode(chunk) if self.coding else (chunk,)
+            raise self._too_long(self._received)
+        if self.coding:
+            return self._decode(chunk)
+        if self._limits.budget is not None:
+            self._limits.budget.charge(len(chunk))
+        return (chunk,)
 
     def _decode(self, chunk: bytes) -> Iterator[bytes]:
         try:
@@ -158,7 +191,9 @@ class Body:
                 chunk = self._inflate.unconsumed_tail
                 self._decoded += len(piece)
                 if self._decoded > self._max_bytes:
-                    raise self._too_long()
+                    raise self._too_long(self._decoded)
+                if self._limits.budget is not None:
+                    self._limits.budget.charge(len(piece))
                 yield piece
                 if self._inflate.eof:  # a gzip file may be several in a row; what follows them is ignored
                     chunk = self._inflate.unused_data
@@ -180,21 +215,21 @@ class Body:
             raise CutShortError(f"The {self.coding} body of {self._url!r} is cut short.")
 
 
-def whole_body(url: HTTPURL, status: int, headers: Mapping[str, str], max_bytes: float) -> Body | None:
+def whole_body(url: HTTPURL, status: int, headers: Mapping[str, str], limits: Limits) -> Body | None:
     """Return what reads the body of a response that has the whole, `None` for any other response.
 
     The whole is a 2xx but for a part (206), unless it is the part from the first byte to the last.
 
     Raises:
-        LimitExceededError: (a `ValueError`) it is longer than the limit.
+        LimitExceededError: (a `ValueError`) it is longer than the lower of its limits.
         InvalidMediaError: (a `ValueError`) an encoding that was not asked for.
     """
     if status == 206:
         part = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
         if part is None or int(part[1]) + 1 != int(part[2]):
             return None
-        return Body(url, headers, max_bytes, int(part[2]))
-    return Body(url, headers, max_bytes) if 200 <= status < 300 else None
+        return Body(url, headers, limits, int(part[2]))
+    return Body(url, headers, limits) if 200 <= status < 300 else None
 
 
 def text_of(data: bytes, url: str | HTTPURL) -> str:

@@ -3,18 +3,20 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from mmmedia import envs
+from mmmedia.connections.budget import Uncopied
 from mmmedia.errors import LimitExceededError
-from mmmedia.media.base import Uncopied
+from mmmedia.media.base import Chargeable
+
+Budget = Chargeable
+"""What a request may still use up: a `Share`, or what an engine has for it."""
 
 
-class Budget(Protocol):
-    """What a request may still use up: a `Share`, or what an engine has for it."""
-
-    def charge(self, number_of_bytes: int) -> object:
-        """Take so many bytes; raise if the request has used up its share."""
+def is_reservable(budget: Budget | None) -> bool:
+    """Whether a budget is charged as vLLM 0.33 does it, by the media IOs: it can settle what it reserved."""
+    return hasattr(budget, "settle")
 
 
 class Share(Uncopied):
@@ -115,6 +117,12 @@ class MediaBudget:
             f"{share.what}: {share.used} of {share.max_bytes}" for share in (self.download, self.decoded)
         )
         return f"MediaBudget({', '.join(shares)})"
+
+
+def pixel_bytes(media: Any) -> int:
+    """Return what a picture costs where `ImageMediaIO` charges for it, whatever its mode."""
+    width, height = media.size
+    return int(width * height * 4)
 
 
 def size_of(media: object) -> int:

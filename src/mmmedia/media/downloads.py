@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import math
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -16,6 +17,7 @@ from mmmedia.connections import (
 from mmmedia.connections.rules import policy_under_way
 from mmmedia.media.base import MediaIO
 from mmmedia.media.cached import CachedLoads, Downloaded, Goal
+from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.work.calls import calls_of_loop, holdable
 from mmmedia.work.flight import SingleFlight, fly_again, late
 from mmmedia.work.fork import afresh_in_child
@@ -51,11 +53,12 @@ def _decode_key(media_io: MediaIO[Any]) -> Hashable | None:
     return decode_key(media_io)
 
 
-def _held_to(goal: Goal, media_io: MediaIO[Any]) -> Goal:
-    """Return a goal of no more bytes than a media IO takes; most take any number."""
+def most_bytes(media_io: MediaIO[Any]) -> float:
+    """Return how many bytes a media IO takes; infinity for any number, as most do."""
     if getattr(type(media_io), "get_max_bytes", None) in (None, MediaIO.get_max_bytes):
-        return goal
-    return goal._replace(settings=goal.settings.held_to(media_io.get_max_bytes()))
+        return math.inf
+    max_bytes = media_io.get_max_bytes()
+    return math.inf if max_bytes is None else max_bytes
 
 
 class SharedDownloads(CachedLoads):
@@ -63,8 +66,7 @@ class SharedDownloads(CachedLoads):
 
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
-        goal = _held_to(goal, media_io)
-        with fetch_policy(FetchPolicy(self._domains, goal.settings)) as policy:
+        with fetch_policy(FetchPolicy(self._domains, goal.settings, most_bytes(media_io))) as policy:
             key: Hashable = (goal.url, id(self.connection), policy)
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
             fetch = self.connection.get_bytes
@@ -81,7 +83,7 @@ class SharedDownloads(CachedLoads):
                     linger=bool(self._media_cache_dir),
                 )
             except Exception as error:
-                translated = sync_error(error, goal.url)
+                translated = _wrap_media_fetch_error(goal.url, sync_error(error, goal.url))
                 if translated is error:
                     raise
                 raise translated from error
@@ -92,8 +94,7 @@ class SharedDownloads(CachedLoads):
 
     def _begin(self, goal: Goal, media_io: MediaIO[T], pool: Executor) -> "Wanted[T]":
         """Begin to download on a loop, or join who is downloading the same; `pool` will decode it."""
-        goal = _held_to(goal, media_io)
-        policy = FetchPolicy(self._domains, goal.settings)
+        policy = FetchPolicy(self._domains, goal.settings, most_bytes(media_io))
         how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
         fetch = self.connection.async_get_bytes
         is_ours = getattr(fetch, "__func__", None) is HTTPConnection.async_get_bytes
@@ -142,7 +143,8 @@ class Wanted(Generic[T]):
     ) -> None:
         self._loads, self._goal, self._media_io, self._pool = loads, goal, media_io, pool
         self._policy, self._download = policy, download
-        self.has_budget = loads.decoded_budget is not None or loads.download_budget is not None
+        own = getattr(media_io, "decoded_budget", None)
+        self.has_budget = not (loads.decoded_budget is loads.download_budget is own is None)
         self.board()
 
     def board(self) -> None:
@@ -166,10 +168,13 @@ class Wanted(Generic[T]):
         """Begin anew if the flight failed for others' reasons; raise what is to be raised, if not."""
         if fly_again(self.flight, self._goal.timeout):
             self.board()
-        elif error is self.flight.error and (translated := async_error(error, self._goal.url)) is not error:
-            raise translated from error
-        else:
+        elif error is not self.flight.error:
             raise error
+        else:
+            translated = _wrap_media_fetch_error(self._goal.url, async_error(error, self._goal.url))
+            if translated is error:
+                raise error
+            raise translated from error
 
     def leave(self) -> None:
         """Wait no more for a flight that is open: not landed yet, or still there to be joined."""
@@ -194,7 +199,8 @@ class Wanted(Generic[T]):
         """Charge for a copy of what another request decoded."""
         result = self.flight.result
         data = result.data if isinstance(result, Downloaded) else result
-        self._loads._charge_copy(len(data), media)
+        self._loads._charge_for(self._goal.url, len(data))
+        self._loads._charge_copy(media, self._media_io)
 
     def _begin(self) -> None:
         """Have what was downloaded decoded, by now perhaps for others too; on the loop."""

@@ -1,13 +1,11 @@
 """The connector `mmmedia` of vLLM: what it is asked for, fetched by this library, in vLLM's own wrappers."""
 
 import inspect
-import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vllm.connections import HTTPResponseSizeExceededError
-from vllm.multimodal.image import open_image
 from vllm.multimodal.media import (
     AudioMediaIO as VLLMAudioMediaIO,
     MediaWithBytes as VLLMMediaWithBytes,
@@ -16,8 +14,9 @@ from vllm.multimodal.media import (
 from vllm.multimodal.media.connector import MediaConnector as VLLMMediaConnector
 
 from mmmedia import envs, metrics
+from mmmedia.exceptions import HTTPResponseSizeExceededError as OurHTTPResponseSizeExceededError
 from mmmedia.integrations.vllm import codec
-from mmmedia.integrations.vllm.errors import is_of_download, translate
+from mmmedia.integrations.vllm.errors import translate
 from mmmedia.media import ImageMediaIO, MediaConnector, MediaIO
 from mmmedia.urls import url_scheme
 
@@ -33,7 +32,6 @@ _TIMEOUTS = {
     "audio": "VLLM_AUDIO_FETCH_TIMEOUT",
     "video": "VLLM_VIDEO_FETCH_TIMEOUT",
 }
-_BYTES_A_PIXEL = 4  # what vLLM charges
 
 
 class VLLMConnector(VLLMMediaConnector):  # type: ignore[misc]  # vLLM's names have no types here
@@ -136,25 +134,7 @@ class VLLMConnector(VLLMMediaConnector):  # type: ignore[misc]  # vLLM's names h
         # vLLM's are always on; the defaults here are a setting's.
         defaults = {"image_mode": image_mode, "exif_transpose": True, "flatten_alpha": True}
         options: dict[str, Any] = {**defaults, **(self.media_io_kwargs.get("image") or {})}
-        if self._decoded_budget is None:
-            return ImageMediaIO(**options)
-        return _ChargedImageMediaIO(self._decoded_budget.charge, **options)
-
-
-class _ChargedImageMediaIO(ImageMediaIO):
-    """Loads pictures, each charged before it is decoded, by what its header says."""
-
-    def __init__(self, charge: Callable[[int], object], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._charge = charge
-
-    def load_bytes(self, data: bytes) -> "MediaWithBytes[Any]":
-        try:
-            width, height = open_image(io.BytesIO(data)).size
-        except Exception:  # noqa: BLE001  # decoding it will say what is wrong with it
-            width = height = 0
-        self._charge(width * height * _BYTES_A_PIXEL)
-        return super().load_bytes(data)
+        return ImageMediaIO(decoded_budget=self._decoded_budget, **options)
 
 
 class _VLLMMediaIO(MediaIO[Any]):
@@ -211,21 +191,15 @@ def _take_codec(video_io: Any) -> None:
 def _translating(url: str, modality: str, media_io: MediaIO[Any]) -> Iterator[None]:
     try:
         yield
+    except OurHTTPResponseSizeExceededError as error:
+        limit = media_io.get_max_bytes() or 0
+        raise HTTPResponseSizeExceededError(limit, limit + 1) from error
     except Exception as error:
-        limit = media_io.get_max_bytes()
-        if limit is not None and _is_exceeded(limit, error):
-            raise HTTPResponseSizeExceededError(limit, limit + 1) from error
         shown = url if isinstance(url, str) else ""
         translated = translate(error, parameter=f"{modality}_url", url=shown)
         if translated is error:
             raise
         raise translated from error
-
-
-def _is_exceeded(limit: int, error: Exception) -> bool:
-    """Say whether an error is that of a download which is longer than a media IO takes."""
-    settings = envs.fetch_settings()
-    return is_of_download(error) and settings.held_to(limit) != settings
 
 
 def _wrapped(picture: "MediaWithBytes[Any]", picture_io: ImageMediaIO) -> Any:

@@ -24,6 +24,7 @@ from vllm.exceptions import GracefulHTTPError, VLLMError, VLLMUnprocessableEntit
 
 from mmmedia.connections import http_status, status_of
 from mmmedia.errors import InvalidURLError, LimitExceededError, MediaError, UnsupportedMediaError
+from mmmedia.exceptions import VLLMUnprocessableEntityError as OurUnprocessableEntityError
 from mmmedia.urls import redact_url
 
 
@@ -89,6 +90,8 @@ def answer_of(error: Exception, url: str = "") -> HTTPStatus | None:
     ours = http_status(error)
     if ours == HTTPStatus.SERVICE_UNAVAILABLE:
         return HTTPStatus.SERVICE_UNAVAILABLE
+    if isinstance(error, OurUnprocessableEntityError):
+        return HTTPStatus.UNPROCESSABLE_ENTITY
     if not isinstance(error, MediaError):
         if ours == HTTPStatus.UNPROCESSABLE_ENTITY:
             return HTTPStatus.UNPROCESSABLE_ENTITY
