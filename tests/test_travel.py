@@ -75,7 +75,8 @@ def _classes() -> Iterator[type]:
 STAY = {
     "MediaIO": "abstract",
     "VideoLoader": "abstract",
-    "Budget": "a protocol",
+    "Chargeable": "a protocol",
+    "Reservable": "a protocol",
     "Encoder": "a protocol",
     "Preprocessor": "a protocol",
     "downloading": "a block",
@@ -85,7 +86,6 @@ STAY = {
     "MediaBudget": "a copy would be used up twice",
     "MediaDecodedBudget": "a copy would be used up twice",
     "MediaRequestDownloadBudget": "a copy would be used up twice",
-    "Uncopied": "its subclasses are used up",
 }
 """What does not travel, and why."""
 

@@ -75,7 +75,7 @@ def test_all_others_are_unchanged(error: Exception) -> None:
 
 
 class Poor:
-    def charge(self, num_bytes: int) -> None:  # noqa: ARG002
+    def charge(self, num_bytes: int) -> None:
         raise ValueError("an engine's own")
 
 
