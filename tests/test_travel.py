@@ -90,7 +90,7 @@ STAY = {
 """What does not travel, and why."""
 
 PICTURE = io.BytesIO()
-Image.effect_noise((6, 4), 50).convert("RGB").save(PICTURE, "PNG")
+Image.linear_gradient("L").resize((6, 4)).convert("RGB").save(PICTURE, "PNG")
 PNG = PICTURE.getvalue()
 PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
 WAV = encode_sound(sine(440.0, 0.1, 16_000), 16_000)
@@ -334,5 +334,5 @@ def test_a_budget_stays_where_it_is_used_up(make: Callable[[], Any], travel: Cal
     if travel is copy.copy and type(thing) in (MediaBudget, MediaConnector):  # with the very same shares
         assert travel(thing)
         return
-    with pytest.raises(TypeError, match="MediaBudget"):
+    with pytest.raises(TypeError, match="can't be copied or pickled"):
         travel(thing)

@@ -126,7 +126,7 @@ class Uncopied:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError(
-            f"A {type(self).__name__} can't be copied or pickled, nor a MediaBudget or connector that has one: "
+            f"A {type(self).__name__} can't be copied or pickled, nor what has one: "
             "it is used up once. Give another process a budget of its own."
         )
 
