@@ -40,6 +40,8 @@ from mmmedia.image import Depth
 from mmmedia.media import MediaConnector, MediaDecodedBudget, MediaWithBytes, buckets, image as images
 from mmmedia.media.budget import MediaBudget, Share
 from mmmedia.media.fsspec_connector import FsspecConnector
+from mmmedia.video import excerpt
+from support.clips import clip
 from support.forking import holds_in_child
 from support.sounds import encode as encode_sound, sine
 
@@ -81,7 +83,6 @@ STAY = {
     "downloading": "a block",
     "fetch_policy": "a block",
     "Journey": "a block of one attempt of a fetch",
-    "Body": "what reads the response that is under way",
     "Share": "a copy would be used up twice",
     "MediaBudget": "a copy would be used up twice",
     "MediaDecodedBudget": "a copy would be used up twice",
@@ -155,7 +156,6 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "RetryPlan": lambda: connections.RetryPlan(5.0, 3),
     "Download": lambda: connections.Download(b"data", '"1"'),
     "FetchPolicy": lambda: connections.FetchPolicy(urls.domain_list(["example.org"])),
-    "Hop": lambda: connections.Hop(urls.parse_http_url("http://example.org/a"), {"A": "b"}, None),
     "Admitted": lambda: containers.Admitted(b"data", "PNG"),
     "Judgement": lambda: egress.Judgement(egress.Reach.PUBLIC, "public"),
     "Reach": lambda: egress.Reach.PRIVATE,
@@ -173,6 +173,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "ImageMediaIO": lambda: images.ImageMediaIO("L", max_pixels=12),
     "VideoMediaIO": lambda: video_io(),
     "Description": lambda: metrics.METRICS["mmmedia_decode_seconds"],
+    "Excerpt": lambda: excerpt(clip(frames=8), [5]),
     "Sample": lambda: metrics.Sample("mmmedia_pool_queue_length", ("loading",), 2.0),
     "Encoded": lambda: _pipeline("Encoded")(torch.arange(6.0).reshape(2, 3), (1, 1, 2)),
     "EncoderPath": _encoder_path,
@@ -184,7 +185,6 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "MultimodalPipeline": lambda: _pipeline("MultimodalPipeline")(
         text_embedder=embed, paths={"image": _encoder_path()}, encoder_cache=_pipeline("EncoderCache")(2)
     ),
-    "Excerpt": lambda: video.Excerpt(b"clip", [4], [0], 1, 0, 9, video.VideoSourceMetadata(10, 2.0, 5.0)),
     "Span": lambda: _pipeline("Span")(0, "image", 1, 2),
     "TokenStream": lambda: _pipeline("TokenStream")(
         torch.zeros(2, 3), (_pipeline("Span")(0, "image", 0, 2),)

@@ -1,6 +1,7 @@
 """The network as the environment describes it: proxies, as curl reads them, and certificates."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ from mmmedia.connections import HTTPConnection, environment, environment_proxy, 
 from mmmedia.connections.environment import trust
 from mmmedia.errors import InvalidSettingError
 from mmmedia.urls import parse_http_url
+from support.certificates import self_signed
 from support.server import Request, Server, reply
 
 BODY = b"hello"
@@ -193,18 +195,8 @@ def test_proxies_may_be_read_as_in_the_first_release(monkeypatch: pytest.MonkeyP
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of a certificate for localhost, its key with it, and whatever else variables may name."""
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("openssl is not installed")
     directory = tmp_path_factory.mktemp("certificates")
-    arguments = (
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    )
-    arguments += " -addext subjectAltName=DNS:localhost -keyout key.pem -out good.pem"
-    subprocess.run([program, *arguments.split()], cwd=directory, check=True, capture_output=True)
-    (directory / "both.pem").write_bytes(
-        (directory / "key.pem").read_bytes() + (directory / "good.pem").read_bytes()
-    )
+    self_signed(directory, "localhost")
     (directory / "empty.pem").write_bytes(b"")
     (directory / "no.pem").write_text("no certificate\n")
     for name in ("full", "bare", "odd"):
@@ -316,15 +308,15 @@ def test_https_goes_through_a_proxy_that_is_not_judged(
         port = int(request.target.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as upstream:
 
-            def back() -> None:
-                while data := upstream.recv(65536):
-                    request.send(data)
+            def carry(source: socket.socket, goal: socket.socket) -> None:
+                with contextlib.suppress(OSError):  # one side is gone
+                    while data := source.recv(65536):
+                        goal.sendall(data)
+                    goal.shutdown(socket.SHUT_WR)
 
-            thread = threading.Thread(target=back)
+            thread = threading.Thread(target=carry, args=(upstream, request.connection))
             thread.start()
-            while data := request.connection.recv(65536):
-                upstream.sendall(data)
-            upstream.shutdown(socket.SHUT_RDWR)
+            carry(request.connection, upstream)
             thread.join()
         request.hang_up()
 

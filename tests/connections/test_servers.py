@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import pickle
 import time
 import zlib
 from collections.abc import Callable
@@ -213,9 +214,12 @@ def outcome_of(half: str, behaviour: Behaviour, timeout: float = 20) -> Outcome:
                 result: object = connection.get_bytes(url, timeout=timeout)
             else:
                 result = asyncio.run(connection.async_get_bytes(url, timeout=timeout))
-            status = 200
+            status, portable = 200, True
         except Exception as error:
             result, status = (type(error) if isinstance(error, MediaError) else None), http_status(error)
+            sent: Exception = pickle.loads(pickle.dumps(error))
+            portable = type(sent) is type(error) and http_status(sent) == status
+        assert portable
         return Outcome(result, status, server.count(), len(waits))
 
 

@@ -139,7 +139,7 @@ class InspectIO(MediaIO[Report]):
         self, admitted: containers.Admitted[bytes], container: str, audio: Report | None
     ) -> Report:
         from mmmedia.video.decoders.packets import index
-        from mmmedia.video.decoders.packets.shown import shown_frames
+        from mmmedia.video.decoders.shown import shown_frames
         from mmmedia.video.loaders import OpenCVVideoBackend
         from mmmedia.video.samplers import VideoSourceMetadata
 

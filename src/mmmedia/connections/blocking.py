@@ -11,9 +11,9 @@ from urllib3.exceptions import ProtocolError, ReadTimeoutError, SSLError
 
 from mmmedia import metrics
 from mmmedia.connections.deadlines import TimedAdapter, deadline
-from mmmedia.connections.exchange import Exchange, Reject, Send
+from mmmedia.connections.exchange import Answer, Exchange, Reject, Send
 from mmmedia.connections.failures import sync_status_error
-from mmmedia.connections.rules import MAX_CONNECTIONS, USER_AGENT, Answer, Body, CutShortError, whole_body
+from mmmedia.connections.rules import MAX_CONNECTIONS, USER_AGENT, Body, CutShortError, whole_body
 from mmmedia.egress.policy import journey_under_way
 
 _CHUNK_BYTES = 64 * 1024

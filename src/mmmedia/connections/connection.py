@@ -12,14 +12,12 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from mmmedia.connections.exchange import Exchange, exchange
+from mmmedia.connections.exchange import Answer, Exchange, exchange
 from mmmedia.connections.files import partial_file
 from mmmedia.connections.rules import (
-    Answer,
     Body,
     Download,
     FetchPolicy,
-    conditions,
     json_of,
     policy_under_way,
     text_of,
@@ -357,7 +355,8 @@ class HTTPConnection:
 def _conditional(
     url: str | HTTPURL, etag: str, last_modified: str, timeout: float | None, allow_redirects: bool
 ) -> Exchange:
-    asked = conditions(etag, last_modified)
+    asked = {"If-None-Match": etag, "If-Modified-Since": last_modified}
+    asked = {name: value for name, value in asked.items() if value}
     return exchange(
         url,
         timeout=timeout,

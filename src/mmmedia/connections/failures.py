@@ -125,6 +125,23 @@ def async_status_error(
     )
 
 
+def portable_error(error: BaseException, url: str | HTTPURL) -> BaseException:
+    """Return an error of aiohttp without what can't be pickled, as TLS contexts; any other as it is."""
+    import aiohttp
+
+    portable: BaseException = error
+    if isinstance(error, aiohttp.ClientResponseError):
+        portable = async_status_error(error.status, error.message, url, error.headers or {})
+    elif isinstance(error, aiohttp.ServerDisconnectedError):
+        portable = aiohttp.ServerDisconnectedError()
+    elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
+        key, *others = error.args
+        portable = type(error)(key._replace(ssl=True), *others)
+    if portable is not error:
+        portable.__cause__ = error
+    return portable
+
+
 def sync_error(error: Exception, url: str | HTTPURL) -> Exception:
     """Return the error of requests that stands for one of aiohttp; any other comes back as it is.
 

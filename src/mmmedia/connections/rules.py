@@ -1,6 +1,5 @@
 """The rules of a fetch, each once: what it may reach, where a redirect may lead, what a body may be."""
 
-import io
 import json
 import re
 import zlib
@@ -12,10 +11,8 @@ from typing import Any, NamedTuple
 
 from mmmedia import envs
 from mmmedia._version import __version__
-from mmmedia.connections.environment import environment_proxy
-from mmmedia.egress.policy import EgressPolicy
-from mmmedia.errors import InvalidMediaError, LimitExceededError, RefusedURLError
-from mmmedia.urls import HTTPURL, MAX_REDIRECTS, DomainList, domain_list, next_hop, redact_url
+from mmmedia.errors import InvalidMediaError, LimitExceededError
+from mmmedia.urls import ANY_HOST, HTTPURL, DomainList, redact_url
 
 USER_AGENT = f"mmmedia/{__version__}"
 HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "gzip, deflate"}
@@ -37,10 +34,6 @@ _OTHER_CODINGS = frozenset(
 )  # fmt: skip
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+0-([0-9]{1,18})/([0-9]{1,18})\s*", re.ASCII | re.IGNORECASE)
 _CODINGS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate", **{each: each for each in _OTHER_CODINGS}}
-# Conditions are about one resource, and a redirect leads to another.
-_CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
-# What a redirect to another origin takes along; anything else may be a credential.
-_PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +48,8 @@ class FetchPolicy:
         InvalidSettingError: (a `ValueError`) a setting can't be read.
     """
 
-    domains: DomainList = field(default_factory=lambda: domain_list(None))
+    domains: DomainList = ANY_HOST
     settings: envs.FetchSettings = field(default_factory=envs.fetch_settings)
-
-    @property
-    def egress(self) -> EgressPolicy:
-        """The addresses that may be dialled."""
-        return EgressPolicy(self.settings.block_private, self.domains.names)
 
 
 policy_under_way: ContextVar[FetchPolicy | None] = ContextVar("mmmedia_fetch_policy", default=None)
@@ -82,63 +70,6 @@ def fetch_policy(policy: FetchPolicy) -> Iterator[FetchPolicy]:
         policy_under_way.reset(token)
 
 
-class Hop(NamedTuple):
-    """One request of a chain of redirects.
-
-    Attributes:
-        url: where it goes, as it is sent.
-        headers: those sent.
-        proxy: the URL of the proxy to ask, `None` for none.
-        number: how many redirects led here.
-    """
-
-    url: HTTPURL
-    headers: Mapping[str, str]
-    proxy: str | None
-    number: int = 0
-
-    @classmethod
-    def first(cls, url: HTTPURL, extra_headers: Mapping[str, str] | None = None) -> "Hop":
-        """Return the request for a URL."""
-        headers: Mapping[str, str] = HEADERS
-        if extra_headers or url.authorization:
-            extra = {name.title(): value for name, value in (extra_headers or {}).items()}
-            headers = {**HEADERS, **_credentials(url), **extra}
-        return cls(url, headers, environment_proxy(url))
-
-    def redirected(self, status: int, location: bytes | None, domains: DomainList) -> "Hop":
-        """Return the request that follows a redirect.
-
-        Raises:
-            InvalidURLError: (a `ValueError`) the `Location` can't be read.
-            RefusedURLError: (a `ValueError`) it leads where `domains` does not admit, or is one too many.
-        """
-        url = next_hop(self.url, status, location)
-        if self.number >= MAX_REDIRECTS:
-            raise RefusedURLError(
-                f"More than {MAX_REDIRECTS} redirects, the last to {redact_url(str(url))!r}.",
-                reason="redirect",
-            )
-        domains.check(url.host)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in _CONDITIONS}
-        if url.origin != self.url.origin:
-            headers = {name: value for name, value in headers.items() if name.lower() in _PLAIN_HEADERS}
-        return Hop(url, {**headers, **_credentials(url)}, environment_proxy(url), self.number + 1)
-
-
-def _credentials(url: HTTPURL) -> dict[str, str]:
-    return {"Authorization": url.authorization} if url.authorization else {}
-
-
-def refused_redirect(url: HTTPURL, status: int) -> RefusedURLError:
-    """Return the error for a redirect where none is to be followed."""
-    return RefusedURLError(
-        f"{redact_url(str(url))!r} redirects ({status}), which VLLM_MEDIA_URL_ALLOW_REDIRECTS=0 "
-        "(allow_redirects=False) does not admit.",
-        reason="redirect",
-    )
-
-
 class Download(NamedTuple):
     """What a GET brought that may be conditional.
 
@@ -151,28 +82,6 @@ class Download(NamedTuple):
     data: bytes | None
     etag: str = ""
     last_modified: str = ""
-
-
-def conditions(etag: str, last_modified: str) -> dict[str, str]:
-    """Return the headers that ask for a body only if it has changed."""
-    headers = {"If-None-Match": etag, "If-Modified-Since": last_modified}
-    return {name: value for name, value in headers.items() if value}
-
-
-class Answer(NamedTuple):
-    """The end of a chain of redirects: of its last response, all but the body."""
-
-    hop: Hop
-    status: int
-    headers: Mapping[str, str]
-
-    def download(self, sink: io.BytesIO) -> Download:
-        """Return what it brought; its body has been written to `sink`."""
-        given = ["", ""]
-        if not self.hop.number:
-            given = [self.headers.get(name, "") for name in ("ETag", "Last-Modified")]
-        etag, last_modified = (value if value.isascii() and value.isprintable() else "" for value in given)
-        return Download(None if self.status == 304 else sink.getvalue(), etag, last_modified)
 
 
 class CutShortError(Exception):

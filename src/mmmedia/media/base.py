@@ -26,8 +26,8 @@ class MediaWithBytes(Generic[T]):
     """A decoded object together with the bytes it was decoded from.
 
     It stands in for `media` where attributes are read, where it is unpacked or indexed, and where NumPy makes
-    an array of it. Other special methods (``__len__``, ``__deepcopy__``, …) are its own, so that it copies
-    and pickles as a whole.
+    an array of it. Other special methods (``__len__``, ``__deepcopy__``, …) are its own; it copies and
+    pickles as a whole.
 
     Attributes:
         media: the decoded object.

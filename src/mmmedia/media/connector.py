@@ -22,7 +22,7 @@ from mmmedia.media.cached import Goal
 from mmmedia.media.downloads import SharedDownloads
 from mmmedia.media.local import allowed_directory, opened_below
 from mmmedia.registry import ExtensionManager
-from mmmedia.urls import HTTPURL, domain_list, file_url_path, parse_http_url, redact_url, url_scheme
+from mmmedia.urls import ANY_HOST, HTTPURL, domain_list, file_url_path, parse_http_url, redact_url, url_scheme
 from mmmedia.work.calls import calls_of_loop, number_waiting
 from mmmedia.work.executors import ProcessPool
 from mmmedia.work.fork import afresh_in_child
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from mmmedia.media.image import ImageMediaIO
 
 T = TypeVar("T")
-
-_ANYWHERE = domain_list(None)
 
 MEDIA_CONNECTOR_REGISTRY: ExtensionManager["MediaConnector"] = ExtensionManager("media connector")
 """Connectors by name; `VLLM_MEDIA_CONNECTOR` names the one that an engine makes."""
@@ -167,7 +165,7 @@ class MediaConnector(SharedDownloads):
         self.allowed_local_media_path = (
             allowed_directory(allowed_local_media_path) if allowed_local_media_path else None
         )
-        self._domains = _ANYWHERE if allowed_media_domains is None else domain_list(allowed_media_domains)
+        self._domains = ANY_HOST if allowed_media_domains is None else domain_list(allowed_media_domains)
         self.allowed_media_domains = list(allowed_media_domains or [])
         self.decoded_budget = budget.decoded if decoded_budget is None and budget else decoded_budget
         self.download_budget = budget.download if download_budget is None and budget else download_budget
@@ -250,7 +248,7 @@ class MediaConnector(SharedDownloads):
             parsed = parse_http_url(url)
             check = self._assert_url_in_allowed_media_domains
             is_own = getattr(check, "__func__", None) is not _ASSERT_DOMAIN
-            if is_own or self._domains is not _ANYWHERE:
+            if is_own or self._domains is not ANY_HOST:
                 check(parsed)
             return parsed
         if scheme in ("data", "file"):

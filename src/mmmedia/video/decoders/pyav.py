@@ -12,7 +12,7 @@ from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders.convert import Converter
 from mmmedia.video.decoders.limits import Deadline, check_size
 from mmmedia.video.decoders.packets import index
-from mmmedia.video.decoders.packets.shown import Shown
+from mmmedia.video.decoders.shown import Shown
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
 from mmmedia.work.watch import may_use_threads, watched
@@ -77,7 +77,7 @@ def _read_frames(
     frames = np.empty((0, 0, 0, 3), np.uint8)
     valid: list[int] = []
     interlaced = False
-    convert = Converter()
+    convert = Converter(packets.codec)
     if not targets:
         return frames, valid, interlaced
     turn, last = None, -1
@@ -103,6 +103,7 @@ def _read_frames(
             valid.append(number)
         if number is not None and number >= targets[-1]:
             break
+    convert.finish()
     return frames[: len(valid)], valid, interlaced
 
 

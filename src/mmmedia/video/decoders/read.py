@@ -19,8 +19,8 @@ from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_b
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.opencv.numbered import ClockError, Numbered, Places, Times, times
 from mmmedia.video.decoders.packets import index
-from mmmedia.video.decoders.packets.shown import Shown, shown_frames
 from mmmedia.video.decoders.part import WHOLE, Part
+from mmmedia.video.decoders.shown import Shown, shown_frames
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
 from mmmedia.work.watch import watched
