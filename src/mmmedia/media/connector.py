@@ -97,7 +97,7 @@ def merge_media_io_kwargs(
 
 
 @functools.lru_cache(maxsize=16)  # an import statement takes its time even when all is loaded
-def _media_io_class(modality: str) -> type[MediaIO[Any]]:
+def _media_io_class(modality: str) -> Any:
     if modality == "image":
         from mmmedia.media.image import ImageMediaIO
 
@@ -388,19 +388,18 @@ class MediaConnector(SharedDownloads):
         return self._decode(media_io, media_io.load_base64, "", data)
 
     def _image_io(self, image_mode: str | None) -> "ImageMediaIO":
-        image_io: Any = _media_io_class("image")
-        made: ImageMediaIO = image_io(**{"image_mode": image_mode, **self.media_io_kwargs.get("image", {})})
+        kwargs = {"image_mode": image_mode, **self.media_io_kwargs.get("image", {})}
+        made: ImageMediaIO = _media_io_class("image")(**kwargs)
         return made
 
     def _audio_io(self) -> "MediaIO[tuple[npt.NDArray[np.float32], float]]":
-        from mmmedia.media.audio import AudioMediaIO
-
-        return AudioMediaIO(**self.media_io_kwargs.get("audio", {}))
+        made: MediaIO[Any] = _media_io_class("audio")(**self.media_io_kwargs.get("audio", {}))
+        return made
 
     def _video_io(self, image_mode: str | None) -> "MediaIO[tuple[npt.NDArray[np.uint8], dict[str, Any]]]":
-        from mmmedia.media.video import VideoMediaIO
-
-        return VideoMediaIO(self._image_io(image_mode), **self.media_io_kwargs.get("video", {}))
+        kwargs = self.media_io_kwargs.get("video", {})
+        made: MediaIO[Any] = _media_io_class("video")(self._image_io(image_mode), **kwargs)
+        return made
 
 
 _ASSERT_DOMAIN = MediaConnector._assert_url_in_allowed_media_domains
