@@ -304,6 +304,7 @@ def test_https_goes_through_a_proxy_that_is_not_judged(
 
     def tunnel(request: Request) -> None:
         asked.append(request.target)
+        assert request.headers["Proxy-Authorization"] == "Basic bWU6c2VjcmV0"
         request.send(b"HTTP/1.1 200 OK\r\n\r\n")
         port = int(request.target.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as upstream:
@@ -325,6 +326,6 @@ def test_https_goes_through_a_proxy_that_is_not_judged(
     with Server() as proxy:
         port = secure.split(":")[2].partition("/")[0]
         proxy.route(f"localhost:{port}", tunnel)
-        monkeypatch.setenv("https_proxy", proxy.origin)
+        monkeypatch.setenv("https_proxy", proxy.origin.replace("//", "//me:secret@"))
         assert fetch(secure) == BODY
     assert asked == [f"localhost:{port}"]
