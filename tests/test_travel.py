@@ -40,6 +40,8 @@ from mmmedia.image import Depth
 from mmmedia.media import MediaConnector, MediaWithBytes, buckets, image as images
 from mmmedia.media.budget import MediaBudget, Share
 from mmmedia.media.fsspec_connector import FsspecConnector
+from mmmedia.video import excerpt
+from support.clips import clip
 from support.forking import holds_in_child
 from support.sounds import encode as encode_sound, sine
 
@@ -83,6 +85,7 @@ STAY = {
     "Journey": "a block of one attempt of a fetch",
     "Share": "a copy would be used up twice",
     "MediaBudget": "a copy would be used up twice",
+    "MediaDecodedBudget": "a copy would be used up twice",
 }
 """What does not travel, and why."""
 
@@ -169,6 +172,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "ImageMediaIO": lambda: images.ImageMediaIO("L", max_pixels=12),
     "VideoMediaIO": lambda: video_io(),
     "Description": lambda: metrics.METRICS["mmmedia_decode_seconds"],
+    "Excerpt": lambda: excerpt(clip(frames=8), [5]),
     "Sample": lambda: metrics.Sample("mmmedia_pool_queue_length", ("loading",), 2.0),
     "Encoded": lambda: _pipeline("Encoded")(torch.arange(6.0).reshape(2, 3), (1, 1, 2)),
     "EncoderPath": _encoder_path,

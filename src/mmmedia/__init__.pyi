@@ -24,6 +24,7 @@ from .media import (
     ImageEmbeddingMediaIO as ImageEmbeddingMediaIO,
     ImageMediaIO as ImageMediaIO,
     MediaConnector as MediaConnector,
+    MediaDecodedBudget as MediaDecodedBudget,
     MediaIO as MediaIO,
     MediaWithBytes as MediaWithBytes,
     VideoEmbeddingMediaIO as VideoEmbeddingMediaIO,

@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     VLLM_MEDIA_CONNECTOR: str
     VLLM_MEDIA_ALLOWED_BUCKETS: str
     VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB: int
+    VLLM_MAX_MEDIA_REQUEST_DOWNLOAD_SIZE_MB: int
+    VLLM_MAX_MEDIA_REQUEST_DECODE_BYTES: int
+    VLLM_MAX_AUDIO_CLIP_FILESIZE_MB: int
+    VLLM_MAX_AUDIO_PREPROCESS_WORKERS: int
+    VLLM_HTTP_MAX_REQUEST_BODY_SIZE: int
     VLLM_MAX_IMAGE_PIXELS: int
     VLLM_MAX_AUDIO_DECODE_DURATION_S: float
     VLLM_MAX_AUDIO_DECODE_BYTES: int
@@ -216,6 +221,16 @@ SETTINGS: dict[str, Setting] = {
         Setting("VLLM_MEDIA_ALLOWED_BUCKETS", "", _text,
                 "what the connector 'fsspec' may read, separated by commas: s3://photos,gs://clips/public"),
         Setting("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", 256, _integer, "one download in MiB; 0 or less: no limit"),
+        Setting("VLLM_MAX_MEDIA_REQUEST_DOWNLOAD_SIZE_MB", 256, _integer,
+                "all downloads of a request in MiB, for `MediaRequestDownloadBudget`; 0 or less: no limit"),
+        Setting("VLLM_MAX_MEDIA_REQUEST_DECODE_BYTES", 715827880, _integer,
+                "all that a request decodes to, for `MediaDecodedBudget`; 0 or less: no limit"),
+        Setting("VLLM_MAX_AUDIO_CLIP_FILESIZE_MB", 25, _integer,
+                "an encoded sound in MiB, however it comes; 0 or less: no limit"),
+        Setting("VLLM_MAX_AUDIO_PREPROCESS_WORKERS", max(1, min(os.cpu_count() or 1, 2)), _count,
+                "for engines: workers that prepare sounds for transcription; nothing here reads it"),
+        Setting("VLLM_HTTP_MAX_REQUEST_BODY_SIZE", 33554432, _integer,
+                "for engines: bytes of the body of a request; nothing here reads it"),
         Setting("VLLM_MAX_IMAGE_PIXELS", 178956970, _integer,
                 "width x height of an image or a video frame; 0 or less: no limit"),
         Setting("VLLM_MAX_AUDIO_DECODE_DURATION_S", 600.0, _number,

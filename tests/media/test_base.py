@@ -4,6 +4,7 @@ import base64
 import copy
 import dataclasses
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from mmmedia.errors import InvalidMediaError
-from mmmedia.media.base import MediaIO, MediaWithBytes, decode_base64, encode_base64
+from mmmedia.errors import InvalidMediaError, LimitExceededError
+from mmmedia.media.base import MediaDecodedBudget, MediaIO, MediaWithBytes, decode_base64, encode_base64
 
 
 class TextIO(MediaIO[str]):
@@ -121,7 +122,17 @@ class TestMediaWithBytes:
         """The repr is for reading; bytes are not."""
         text = repr(MediaWithBytes(7, b"SECRETS"))
         assert text == "MediaWithBytes(media=7)"
-        assert {field.name for field in dataclasses.fields(MediaWithBytes)} == {"media", "original_bytes"}
+        names = [field.name for field in dataclasses.fields(MediaWithBytes)]
+        assert names == ["media", "original_bytes", "io_config"]
+
+    def test_unpacks_and_indexes_as_its_media(self) -> None:
+        """A video is its frames and its metadata, wrapped or not."""
+        video = MediaWithBytes(("frames", {"fps": 2}), b"bytes", {"fps": 2})
+        frames, metadata = video
+        assert (frames, metadata, video[0], video[1]["fps"]) == ("frames", {"fps": 2}, "frames", 2)
+        assert MediaWithBytes(np.arange(6), b"")[1:3].tolist() == [1, 2]
+        with pytest.raises(TypeError):
+            iter(MediaWithBytes(7, b""))
 
     @pytest.mark.parametrize(
         "media",
@@ -170,6 +181,60 @@ class TestMediaWithBytes:
         assert MediaWithBytes(1, b"a") == MediaWithBytes(1, b"a")
         assert MediaWithBytes(1, b"a") != MediaWithBytes(1, b"b")
         assert MediaWithBytes(1, b"a") != MediaWithBytes(2, b"a")
+
+
+class TestMediaDecodedBudget:
+    def test_equal_passes_and_more_is_refused(self) -> None:
+        """What is refused takes nothing."""
+        budget = MediaDecodedBudget(100)
+        budget.charge(60)
+        budget.charge(0)
+        budget.charge(-5)
+        with pytest.raises(LimitExceededError, match=r"60 of 100 .*VLLM_MAX_MEDIA_REQUEST_DECODE_BYTES"):
+            budget.charge(41)
+        budget.charge(40)
+        assert budget.used == 100
+        with pytest.raises(ValueError, match="100 of 100"):
+            budget.reserve(1)
+
+    def test_the_setting_is_the_ceiling(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is read when a budget is made; 0 is none."""
+        monkeypatch.setenv("VLLM_MAX_MEDIA_REQUEST_DECODE_BYTES", "10")
+        budget = MediaDecodedBudget()
+        with pytest.raises(ValueError, match="of 10 are used"):
+            budget.charge(11)
+        monkeypatch.setenv("VLLM_MAX_MEDIA_REQUEST_DECODE_BYTES", "0")
+        free = MediaDecodedBudget()
+        free.charge(1 << 60)
+        free.settle(free.reserve(1 << 50), 1 << 55)
+        assert free.used == 0
+
+    def test_a_reservation_is_settled(self) -> None:
+        """What was used of it counts, the rest is free again."""
+        budget = MediaDecodedBudget(100)
+        assert budget.reserve(70) == 70
+        budget.settle(70, 30)
+        assert (budget.used, budget.reserve(100)) == (30, 70)
+        with pytest.raises(ValueError, match="71 bytes were decoded on a reservation of 70"):
+            budget.settle(70, 71)
+        budget.charge(70)
+        assert budget.used == 100
+
+    def test_who_finds_reservations_waits_for_them(self) -> None:
+        """A charge and a reservation that would fit without another's wait until it is settled."""
+        budget = MediaDecodedBudget(100)
+        granted = budget.reserve(80)
+        with ThreadPoolExecutor(2) as pool:
+            charge = pool.submit(budget.charge, 50)
+            more = pool.submit(budget.reserve, 30)
+            assert not charge.done()
+            assert not more.done()
+            budget.settle(granted, 20)
+            charge.result(timeout=60)
+            assert more.result(timeout=60) == 30
+        with pytest.raises(ValueError, match="are used"):
+            budget.charge(31)
+        assert budget.used == 70
 
 
 class TestBase64:

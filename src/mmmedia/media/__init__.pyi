@@ -1,6 +1,10 @@
 from . import audio as audio, base as base, connector as connector, image as image, video as video
 from .audio import AudioEmbeddingMediaIO as AudioEmbeddingMediaIO, AudioMediaIO as AudioMediaIO
-from .base import MediaIO as MediaIO, MediaWithBytes as MediaWithBytes
+from .base import (
+    MediaDecodedBudget as MediaDecodedBudget,
+    MediaIO as MediaIO,
+    MediaWithBytes as MediaWithBytes,
+)
 from .connector import (
     MEDIA_CONNECTOR_REGISTRY as MEDIA_CONNECTOR_REGISTRY,
     MediaConnector as MediaConnector,

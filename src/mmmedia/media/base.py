@@ -1,17 +1,19 @@
 """`MediaIO`, what every kind of media is loaded through, and `MediaWithBytes`, what some of them load to."""
 
 import re
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import pybase64
 
-from mmmedia.errors import InvalidMediaError
+from mmmedia import envs
+from mmmedia.errors import InvalidMediaError, LimitExceededError
 
 T = TypeVar("T")
 
@@ -23,12 +25,15 @@ _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
 class MediaWithBytes(Generic[T]):
     """A decoded object together with the bytes it was decoded from.
 
-    It stands in for `media` where attributes are read and where NumPy makes an array of it. Special
-    methods (``__len__``, ``__deepcopy__``, …) are its own, so that it copies and pickles as a whole.
+    It stands in for `media` where attributes are read, where it is unpacked or indexed, and where NumPy makes
+    an array of it. Other special methods (``__len__``, ``__deepcopy__``, …) are its own; it copies and
+    pickles as a whole.
 
     Attributes:
         media: the decoded object.
         original_bytes: the encoded bytes, as they came.
+        io_config: the options by which `media` differs from what the bytes alone decode to; `None`: it does
+            not.
 
     >>> from PIL import Image
     >>> picture = MediaWithBytes(Image.new("RGB", (4, 2)), b"...")
@@ -38,6 +43,13 @@ class MediaWithBytes(Generic[T]):
 
     media: T
     original_bytes: bytes = field(repr=False)
+    io_config: dict[str, Any] | None = field(default=None, repr=False)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(cast("Any", self.media))
+
+    def __getitem__(self, index: Any) -> Any:
+        return cast("Any", self.media)[index]
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """Return `media` as an array; `dtype` and `copy` mean what they mean to `numpy.asarray`."""
@@ -48,7 +60,7 @@ class MediaWithBytes(Generic[T]):
     def __getattr__(self, name: str) -> Any:  # only called for what is not found on the object itself
         # An instance that is being unpickled or copied has no media yet, and is asked for special methods.
         is_special = name.startswith("__") and name.endswith("__")
-        if not is_special and name not in ("media", "original_bytes"):
+        if not is_special and name not in ("media", "original_bytes", "io_config"):
             try:
                 return getattr(self.media, name)
             except AttributeError:
@@ -107,6 +119,102 @@ class MediaIO(ABC, Generic[T]):
 
         The connector does not: it reads the file that it has checked, and calls `load_bytes`.
         """
+
+
+class MediaDecodedBudget:
+    """The bytes that all media of one request may decode to, charged from any thread.
+
+    What is known before decoding is charged (`charge`). Where it isn't, the most that it may be is reserved,
+    and settled with what it was; who finds too little left, and reservations outstanding, waits for these.
+
+    Args:
+        max_bytes: the ceiling, 0 or less for none; `None`: `VLLM_MAX_MEDIA_REQUEST_DECODE_BYTES`.
+
+    >>> budget = MediaDecodedBudget(100)
+    >>> budget.charge(60)
+    >>> granted = budget.reserve(80)
+    >>> budget.settle(granted, 10)
+    >>> granted, budget.used
+    (40, 70)
+    """
+
+    def __init__(self, max_bytes: int | None = None) -> None:
+        self._limit = envs.VLLM_MAX_MEDIA_REQUEST_DECODE_BYTES if max_bytes is None else max_bytes
+        self._used = 0
+        self._reserved = 0
+        self._changed = threading.Condition()
+
+    @property
+    def used(self) -> int:
+        """The bytes charged and settled so far."""
+        return self._used
+
+    def charge(self, num_bytes: int) -> None:
+        """Take so many bytes, or none; wait while only reservations of others stand in the way.
+
+        Raises:
+            LimitExceededError: (a `ValueError`) there are not so many left.
+        """
+        if num_bytes <= 0 or self._limit <= 0:
+            return
+        with self._changed:
+            while True:
+                if self._used + num_bytes > self._limit:
+                    raise self._exceeded(num_bytes)
+                if self._used + self._reserved + num_bytes <= self._limit:
+                    break
+                self._changed.wait()
+            self._used += num_bytes
+
+    def reserve(self, max_bytes: int) -> int:
+        """Set bytes aside that may be needed, and return how many: fewer where fewer are left.
+
+        Args:
+            max_bytes: the most that may be needed.
+
+        Raises:
+            LimitExceededError: (a `ValueError`) none are left.
+        """
+        if self._limit <= 0:
+            return max_bytes
+        with self._changed:
+            while self._used + self._reserved + max_bytes > self._limit and self._reserved:
+                self._changed.wait()
+            granted = min(max_bytes, self._limit - self._used - self._reserved)
+            if granted <= 0 < max_bytes:
+                raise self._exceeded(max_bytes)
+            self._reserved += granted
+            return granted
+
+    def settle(self, granted: int, actual: int) -> None:
+        """Give back a reservation, and take what was used of it.
+
+        Args:
+            granted: what `reserve` returned.
+            actual: the bytes used, 0 where decoding failed.
+
+        Raises:
+            LimitExceededError: (a `ValueError`) more than was granted, or than is left.
+        """
+        if self._limit <= 0:
+            return
+        with self._changed:
+            self._reserved -= granted
+            self._changed.notify_all()
+            if actual > granted:
+                raise LimitExceededError(
+                    f"{actual} bytes were decoded on a reservation of {granted}; "
+                    "see VLLM_MAX_MEDIA_REQUEST_DECODE_BYTES."
+                )
+            if self._used + actual > self._limit:
+                raise self._exceeded(actual)
+            self._used += actual
+
+    def _exceeded(self, num_bytes: int) -> LimitExceededError:
+        return LimitExceededError(
+            f"{num_bytes} more decoded bytes are too many for one request, of which {self._used} of "
+            f"{self._limit} are used (VLLM_MAX_MEDIA_REQUEST_DECODE_BYTES)."
+        )
 
 
 def decode_base64(data: str | bytes) -> bytes:

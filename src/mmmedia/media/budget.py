@@ -129,6 +129,8 @@ def size_of(media: object) -> int:
     >>> size_of((memoryview(b"abcd"), {"duration": 2}))
     4
     """
+    if isinstance(wrapped := getattr(media, "media", None), tuple):  # a video with its bytes
+        media = wrapped
     if isinstance(media, tuple | list):
         return sum(size_of(item) for item in media)
     if isinstance(size := getattr(media, "nbytes", None), int):  # arrays and tensors

@@ -205,8 +205,7 @@ class MediaConnector(SharedDownloads):
                 found, media = self._load_cached(url, remote, media_io)
                 if found:
                     return media
-            settings = envs.fetch_settings().held_to(media_io.get_max_bytes())
-            return self._load_remote(Goal(url, remote, fetch_timeout, settings), media_io)
+            return self._load_remote(Goal(url, remote, fetch_timeout, envs.fetch_settings()), media_io)
         except MediaError as error:
             metrics.count_refusal(error)
             raise
@@ -221,14 +220,13 @@ class MediaConnector(SharedDownloads):
         try:
             if (remote := self._remote(url)) is None:
                 return await _call(self._load_in_place, url, media_io)
-            pool = _pool()
+            pool = globals().get("global_thread_pool") or _pool()
             if self._media_cache_dir:
                 load: Callable[..., tuple[bool, T]] = self._load_cached
                 found, media = await calls_of_loop(pool).call(load, url, remote, media_io)
                 if found:
                     return media
-            settings = envs.fetch_settings().held_to(media_io.get_max_bytes())
-            goal = Goal(url, remote, fetch_timeout, settings)
+            goal = Goal(url, remote, fetch_timeout, envs.fetch_settings())
             return await self._load_remote_async(goal, media_io, pool)
         except MediaError as error:
             metrics.count_refusal(error)

@@ -51,11 +51,19 @@ def _decode_key(media_io: MediaIO[Any]) -> Hashable | None:
     return decode_key(media_io)
 
 
+def _held_to(goal: Goal, media_io: MediaIO[Any]) -> Goal:
+    """Return a goal of no more bytes than a media IO takes; most take any number."""
+    if getattr(type(media_io), "get_max_bytes", None) in (None, MediaIO.get_max_bytes):
+        return goal
+    return goal._replace(settings=goal.settings.held_to(media_io.get_max_bytes()))
+
+
 class SharedDownloads(CachedLoads):
     """Loads from remote URLs: who asks for the same at the same time shares the download and the decode."""
 
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
+        goal = _held_to(goal, media_io)
         with fetch_policy(FetchPolicy(self._domains, goal.settings)) as policy:
             key: Hashable = (goal.url, id(self.connection), policy)
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
@@ -84,6 +92,7 @@ class SharedDownloads(CachedLoads):
 
     async def _load_remote_async(self, goal: Goal, media_io: MediaIO[T], pool: Executor) -> T:
         """Download, or wait for who is downloading the same, and decode in the threads of `pool`."""
+        goal = _held_to(goal, media_io)
         policy = FetchPolicy(self._domains, goal.settings)
         key: Hashable = (goal.url, id(self.connection), policy)
         how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}

@@ -15,7 +15,15 @@ _ALWAYS = (
 _BY_MODALITY = {
     "image": ("mmmedia.media.image",),
     "audio": ("mmmedia.media.audio", "mmmedia.containers", "soundfile", "av"),
-    "video": ("mmmedia.media.video", "mmmedia.containers", "mmmedia.video", "cv2", "av"),
+    "video": (
+        "mmmedia.media.video",
+        "mmmedia.containers",
+        "mmmedia.video",
+        "cv2",
+        "av",
+        "av.subtitles.stream",
+        "numpy.ma",
+    ),
 }
 
 

@@ -100,7 +100,7 @@ def _seconds(index: PacketIndex, clock: Ints, stretches: Ints, positions: Ints) 
     last = {number: int(clock[stretches == number].max()) for number in first}
     ticks, steps = sum(last[number] - first[number] for number in first), len(clock) - len(first)
     end = int(index.duration[positions[np.argmax(clock)]])
-    if "mov" in index.container or not steps:  # an MP4 says it of every sample
+    if "mov" in index.container or index.container == "gif" or not steps:  # they say it of every frame
         tail = Fraction(end * len(first))
     else:
         tail = Fraction(ticks, steps) * len(first)
