@@ -210,7 +210,7 @@ class Alone(SingleFlight[Any]):
 
     def board(self, key: Hashable, *args: Any, **kwargs: Any) -> tuple[Flight[Any], bool]:
         flight, leads = super().board(key, *args, **kwargs)
-        self.retire(key, flight)
+        self.retire(flight)
         return flight, leads
 
 

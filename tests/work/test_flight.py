@@ -547,7 +547,7 @@ def test_an_interrupted_download_task_fails_over_too() -> None:
         await landed.wait()
         assert type(flight.error) is KeyError
         for _ in boarded:
-            flights.leave("key", flight)
+            flights.leave(flight)
 
     asyncio.run(main())
     with contextlib.suppress(KeyError):

@@ -26,8 +26,8 @@ class MediaWithBytes(Generic[T]):
     """A decoded object together with the bytes it was decoded from.
 
     It stands in for `media` where attributes are read, where it is unpacked or indexed, and where NumPy makes
-    an array of it. Other special methods (``__len__``, ``__deepcopy__``, …) are its own; it copies and
-    pickles as a whole.
+    an array of it. Other special methods (``__len__``, ``__deepcopy__``, …) are its own, so that it copies
+    and pickles as a whole.
 
     Attributes:
         media: the decoded object.
@@ -121,7 +121,17 @@ class MediaIO(ABC, Generic[T]):
         """
 
 
-class MediaDecodedBudget:
+class Uncopied:
+    """A budget: what used a copy of it would not count, so that it has none, here or in other processes."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            f"A {type(self).__name__} can't be copied or pickled, nor a MediaBudget or connector that has "
+            "one: it is used up once. Give another process a budget of its own."
+        )
+
+
+class MediaDecodedBudget(Uncopied):
     """The bytes that all media of one request may decode to, charged from any thread.
 
     What is known before decoding is charged (`charge`). Where it isn't, the most that it may be is reserved,

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from mmmedia import envs
 from mmmedia.errors import LimitExceededError
+from mmmedia.media.base import Uncopied
 
 
 class Budget(Protocol):
@@ -16,7 +17,7 @@ class Budget(Protocol):
         """Take so many bytes; raise if the request has used up its share."""
 
 
-class Share:
+class Share(Uncopied):
     """A ceiling of bytes that many charge, from any thread.
 
     Args:
@@ -40,13 +41,6 @@ request: 60 of 100 are used.
         self.used = 0
         self._lock = threading.Lock()
         self._decoding = threading.Lock()
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Refuse to be copied or sent elsewhere: as much could be used up there once more."""
-        raise TypeError(
-            f"A share of a MediaBudget ({self.what} bytes) can't be copied or pickled: it is one request's, "
-            "and what used a copy of it would not count. Give the other process a budget of its own."
-        )
 
     @property
     def remaining(self) -> int | None:

@@ -53,8 +53,7 @@ _loading = ProcessPool("mmmedia", envs.SETTINGS["VLLM_MEDIA_LOADING_THREAD_COUNT
 def __getattr__(name: str) -> ThreadPoolExecutor:
     if name != "global_thread_pool":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    pool: ThreadPoolExecutor = globals().setdefault(name, _loading.executor())
-    return pool
+    return _loading.named(globals(), name)
 
 
 # The pool of a parent has none of its threads in a forked child.
@@ -71,13 +70,9 @@ def _queue_length() -> int:
 metrics.register_gauge("mmmedia_pool_queue_length", _queue_length, "loading")
 
 
-def _pool() -> ThreadPoolExecutor:
-    return globals().get("global_thread_pool") or __getattr__("global_thread_pool")
-
-
 def _call(function: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
     """Call in the thread pool; once the future is cancelled before a worker is free, it never runs."""
-    return calls_of_loop(_pool()).call(function, *args)
+    return calls_of_loop(_loading.named(globals(), "global_thread_pool")).call(function, *args)
 
 
 def merge_media_io_kwargs(
@@ -220,14 +215,23 @@ class MediaConnector(SharedDownloads):
         try:
             if (remote := self._remote(url)) is None:
                 return await _call(self._load_in_place, url, media_io)
-            pool = globals().get("global_thread_pool") or _pool()
+            pool = _loading.named(globals(), "global_thread_pool")
             if self._media_cache_dir:
                 load: Callable[..., tuple[bool, T]] = self._load_cached
                 found, media = await calls_of_loop(pool).call(load, url, remote, media_io)
                 if found:
                     return media
             goal = Goal(url, remote, fetch_timeout, envs.fetch_settings())
-            return await self._load_remote_async(goal, media_io, pool)
+            wanted = self._begin(goal, media_io, pool)
+            while True:
+                try:
+                    return await wanted.future
+                except Exception as error:  # noqa: BLE001  # perhaps another's
+                    failure = error
+                finally:
+                    if wanted.flight.is_open:
+                        wanted.leave()
+                wanted.board_again(failure)
         except MediaError as error:
             metrics.count_refusal(error)
             raise
@@ -242,7 +246,10 @@ class MediaConnector(SharedDownloads):
         scheme = url_scheme(url) if isinstance(url, str) else ""
         if scheme in ("http", "https"):
             parsed = parse_http_url(url)
-            self._assert_url_in_allowed_media_domains(parsed)
+            check = self._assert_url_in_allowed_media_domains
+            is_own = getattr(check, "__func__", None) is not _ASSERT_DOMAIN
+            if is_own or self._domains is not ANY_HOST:
+                check(parsed)
             return parsed
         if scheme in ("data", "file"):
             return None
@@ -258,8 +265,7 @@ class MediaConnector(SharedDownloads):
     def _assert_url_in_allowed_media_domains(self, url_spec: "str | Url | HTTPURL") -> None:
         """Raise `RefusedURLError` (a `ValueError`) if the host of an HTTP URL is not allowed."""
         url = url_spec if isinstance(url_spec, HTTPURL) else parse_http_url(str(url_spec))
-        if self._domains is not ANY_HOST:
-            self._domains.check(url.host)
+        self._domains.check(url.host)
 
     def _load_data_url(self, url_spec: "str | Url", media_io: MediaIO[T]) -> T:
         """Load from `data:[<media type>][;<param>]*;base64,<data>`."""
@@ -395,3 +401,7 @@ class MediaConnector(SharedDownloads):
         from mmmedia.media.video import VideoMediaIO
 
         return VideoMediaIO(self._image_io(image_mode), **self.media_io_kwargs.get("video", {}))
+
+
+_ASSERT_DOMAIN = MediaConnector._assert_url_in_allowed_media_domains
+"""What subclasses may override, and then is called for every URL."""

@@ -17,7 +17,7 @@ from mmmedia.connections.rules import policy_under_way
 from mmmedia.media.base import MediaIO
 from mmmedia.media.cached import CachedLoads, Downloaded, Goal
 from mmmedia.work.calls import calls_of_loop, holdable
-from mmmedia.work.flight import Flight, SingleFlight, fly_again, late
+from mmmedia.work.flight import SingleFlight, fly_again, late
 from mmmedia.work.fork import afresh_in_child
 
 if TYPE_CHECKING:
@@ -88,13 +88,12 @@ class SharedDownloads(CachedLoads):
         try:
             return self._load_downloaded(goal.url, flight, media_io)
         finally:
-            _flights.retire(key, flight)
+            _flights.retire(flight)
 
-    async def _load_remote_async(self, goal: Goal, media_io: MediaIO[T], pool: Executor) -> T:
-        """Download, or wait for who is downloading the same, and decode in the threads of `pool`."""
+    def _begin(self, goal: Goal, media_io: MediaIO[T], pool: Executor) -> "Wanted[T]":
+        """Begin to download on a loop, or join who is downloading the same; `pool` will decode it."""
         goal = _held_to(goal, media_io)
         policy = FetchPolicy(self._domains, goal.settings)
-        key: Hashable = (goal.url, id(self.connection), policy)
         how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
         fetch = self.connection.async_get_bytes
         is_ours = getattr(fetch, "__func__", None) is HTTPConnection.async_get_bytes
@@ -102,34 +101,7 @@ class SharedDownloads(CachedLoads):
         download: Callable[[], Awaitable[bytes | Downloaded]] = functools.partial(fetch, url, **how)
         if goal.settings.revalidate and self._can_revalidate():
             download = functools.partial(self._get_if_changed_async, goal, how, pool)
-        while True:
-            wanted = _Wanted(self, goal, media_io, pool)
-            token = policy_under_way.set(policy)  # which the download inherits
-            try:
-                flight, leads = _flights.board(
-                    key,
-                    download,
-                    wanted.begin,
-                    timeout=goal.timeout,
-                    linger=bool(self._media_cache_dir),
-                )
-            finally:
-                policy_under_way.reset(token)
-            wanted.flight = flight
-            try:
-                if not leads:
-                    wanted.join()
-                return await wanted.future
-            except Exception as error:
-                if not fly_again(flight, goal.timeout):
-                    if error is not flight.error or (translated := async_error(error, goal.url)) is error:
-                        raise
-                    raise translated from error
-            finally:
-                if not flight.has_landed:
-                    _flights.leave(key, flight)
-                if flight.has_landed and flight.is_open:
-                    _flights.retire(key, flight)
+        return Wanted(self, goal, policy, download, media_io, pool)
 
     def _get_if_changed(self, goal: Goal, how: dict[str, Any]) -> Downloaded:
         """Fetch, or let the server confirm what is in the cache."""
@@ -146,32 +118,73 @@ class SharedDownloads(CachedLoads):
         return Downloaded.of(answer, stale)
 
 
-class _Wanted(Generic[T]):
+class Wanted(Generic[T]):
     """What one request on an event loop wants of a flight; thousands may be waiting.
 
     Attributes:
-        flight: the download, once there is one.
+        flight: the download.
         future: what will be the object, or the error.
         has_budget: whether its errors may be its own.
     """
 
-    __slots__ = ("_goal", "_loads", "_media_io", "_pool", "flight", "future", "has_budget")
+    __slots__ = (
+        "_download", "_goal", "_loads", "_media_io", "_policy", "_pool", "flight", "future", "has_budget",
+    )  # fmt: skip
 
-    flight: Flight[bytes | Downloaded]
-
-    def __init__(self, loads: SharedDownloads, goal: Goal, media_io: MediaIO[T], pool: Executor) -> None:
+    def __init__(
+        self,
+        loads: SharedDownloads,
+        goal: Goal,
+        policy: FetchPolicy,
+        download: Callable[[], Awaitable[bytes | Downloaded]],
+        media_io: MediaIO[T],
+        pool: Executor,
+    ) -> None:
         self._loads, self._goal, self._media_io, self._pool = loads, goal, media_io, pool
-        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._policy, self._download = policy, download
         self.has_budget = loads.decoded_budget is not None or loads.download_budget is not None
+        self.board()
 
-    def join(self) -> None:
+    def board(self) -> None:
+        """Begin the download, or join it."""
+        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        token = policy_under_way.set(self._policy)  # which the download inherits
+        try:
+            self.flight, leads = _flights.board(
+                (self._goal.url, id(self._loads.connection), self._policy),
+                self._download,
+                self._begin,
+                timeout=self._goal.timeout,
+                linger=bool(self._loads._media_cache_dir),
+            )
+        finally:
+            policy_under_way.reset(token)
+        if not leads:
+            self._join()
+
+    def board_again(self, error: Exception) -> None:
+        """Begin anew if the flight failed for others' reasons; raise what is to be raised, if not."""
+        if fly_again(self.flight, self._goal.timeout):
+            self.board()
+        elif error is self.flight.error and (translated := async_error(error, self._goal.url)) is not error:
+            raise translated from error
+        else:
+            raise error
+
+    def leave(self) -> None:
+        """Wait no more for a flight that is open: not landed yet, or still there to be joined."""
+        _flights.leave(self.flight)
+        if self.flight.has_landed:
+            _flights.retire(self.flight)
+
+    def _join(self) -> None:
         """Wait for a flight that others lead, no longer than one of its own would take."""
         loop = self.future.get_loop()
         if not self.flight.has_landed:
             timer = loop.call_later(self._goal.longest, self._give_up)
             self.future.add_done_callback(lambda _: timer.cancel())
         if not self._share():
-            self.flight.call_when_landed(self.begin, loop)
+            self.flight.call_when_landed(self._begin, loop)
 
     def load(self) -> T:
         """Decode what was downloaded, for this request alone, and store it."""
@@ -183,7 +196,7 @@ class _Wanted(Generic[T]):
         data = result.data if isinstance(result, Downloaded) else result
         self._loads._charge_copy(len(data), media)
 
-    def begin(self) -> None:
+    def _begin(self) -> None:
         """Have what was downloaded decoded, by now perhaps for others too; on the loop."""
         if self.future.done():
             return

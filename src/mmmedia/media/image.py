@@ -7,6 +7,7 @@ none of it again. (`mmmedia.pipeline` also takes PIL images that a caller made, 
 
 import io
 import struct
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ from typing import Any, Final
 from PIL import Image, ImageFile, ImageOps
 
 from mmmedia import envs
-from mmmedia._quiet import quiet
+from mmmedia._quiet import FILTER, is_quiet, put_filter_first
 from mmmedia.errors import InvalidArgumentError, MediaError, UnsupportedMediaError
 from mmmedia.image import (
     WHITE,
@@ -104,19 +105,23 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
             LimitExceededError: (a `ValueError`) more pixels than `VLLM_MAX_IMAGE_PIXELS` by its header;
                 nothing is decoded then.
         """
+        if warnings.filters[:1] != [FILTER]:  # `with quiet():`, without its calls
+            put_filter_first()
+        token = is_quiet.set(True)
         try:
-            with quiet():
-                try:
-                    image = self._decode(open_picture(data), data)
-                except ValueError:
-                    smaller = without_large_texts(data)
-                    if smaller is data:
-                        raise
-                    image = self._decode(open_picture(smaller), smaller)
+            try:
+                image = self._decode(open_picture(data), data)
+            except ValueError:
+                smaller = without_large_texts(data)
+                if smaller is data:
+                    raise
+                image = self._decode(open_picture(smaller), smaller)
         except MediaError:
             raise
         except Exception as error:  # noqa: BLE001 what parsers raise on the bytes of a stranger is not listed
             refuse(brief(error))
+        finally:
+            is_quiet.reset(token)
         return MediaWithBytes(image, data)
 
     def load_base64(self, media_type: str, data: str) -> MediaWithBytes[Image.Image]:  # noqa: ARG002 the name is the interface
