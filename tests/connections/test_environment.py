@@ -296,6 +296,17 @@ def test_a_session_takes_the_certificates_of_its_user(
         assert session.get(secure).content == BODY
 
 
+def test_a_proxy_may_speak_tls(fetch: Fetch, certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server(certificate=certificates / "both.pem") as proxy:
+        proxy.route("http://media.example/a", reply(BODY))
+        monkeypatch.setenv("http_proxy", proxy.origin.replace("127.0.0.1", "localhost"))
+        with pytest.raises(Exception, match="self-signed"):
+            fetch("http://media.example/a")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "good.pem"))
+        assert fetch("http://media.example/a") == BODY
+        assert proxy.count() == 1
+
+
 def test_https_goes_through_a_proxy_that_is_not_judged(
     fetch: Fetch, secure: str, certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

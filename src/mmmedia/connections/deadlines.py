@@ -177,6 +177,11 @@ class TimedAdapter(JudgedAdapter):
             how["ssl_context"] = trust(_TimedSSL)
         return host, how
 
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: D102
+        if proxy.startswith("https:") and proxy not in self.proxy_manager:
+            kwargs |= {"ssl_context": trust(_TimedSSL), "proxy_ssl_context": trust(_TimedSSL)}
+        return super().proxy_manager_for(proxy, **kwargs)
+
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: D102
         if verify is not True or cert:
             super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
