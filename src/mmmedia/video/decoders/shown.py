@@ -64,8 +64,8 @@ class Shown:
             return False
         if not self.seconds:
             return True
-        # A frame more or less is a matter of rounding, or of how long the last one stays.
-        tolerance = max(1.5 / claim.original_fps, 0.02 * claim.duration)
+        # Less than half a frame is a matter of rounding, or of how long the last one stays.
+        tolerance = max(0.5 / claim.original_fps, 0.01 * claim.duration)
         return abs(claim.duration - float(self.seconds)) <= tolerance
 
 
