@@ -26,13 +26,8 @@ class MediaWithBytes(Generic[T]):
     """A decoded object together with the bytes it was decoded from.
 
     It stands in for `media` where attributes are read, where it is unpacked or indexed, and where NumPy makes
-<<<<<<< HEAD
     an array of it. Other special methods (``__len__``, ``__deepcopy__``, …) are its own, so that it copies
     and pickles as a whole.
-=======
-    an array of it. Other special methods (``__len__``, ``__deepcopy__``, …) are its own; it copies and
-    pickles as a whole.
->>>>>>> middle2
 
     Attributes:
         media: the decoded object.
@@ -131,13 +126,8 @@ class Uncopied:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError(
-<<<<<<< HEAD
-            f"A {type(self).__name__} can't be copied or pickled, nor a MediaBudget or connector that has "
-            "one: it is used up once. Give another process a budget of its own."
-=======
             f"A {type(self).__name__} can't be copied or pickled, nor what has one: "
             "it is used up once. Give another process a budget of its own."
->>>>>>> middle2
         )
 
 
