@@ -18,7 +18,7 @@ from mmmedia.video.decoders.bitstreams.structure import (
 if TYPE_CHECKING:
     from mmmedia.video.decoders.packets.index import PacketIndex
 
-# Of these FFmpeg takes the encoder's habits by the tag, which a clip loses, unless the stream names its encoder.
+# By these FFmpeg takes on an encoder's habits, where the stream does not name it; a clip loses them.
 _TELLING_TAGS = frozenset(["XVID", "XVIX", "RMP4", "ZMP4", "SIPP", "DIVX"])
 _ENCODER = re.compile(rb"\x00\x00\x01\xb2(Lavc|FFmpeg|ffmpeg|XviD|DivX)")
 _VOL_START, _VOP_START = re.compile(rb"\x00\x00\x01[\x20-\x2f]"), b"\x00\x00\x01\xb6"
