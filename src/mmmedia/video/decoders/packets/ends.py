@@ -36,7 +36,13 @@ def is_whole(index: "PacketIndex", data: bytes, stream_id: int) -> bool:
     key = int(keys[-1]) if len(keys) else last
     # What the pictures show that it refers to is of no account; two are enough, but HEVC takes none twice.
     front = [key] * (1 if index.codec == "hevc" else 2) if key < last else []
-    return _is_clean(index, [*front, last]) or _is_clean(index, range(key, last + 1))
+    return _is_clean(index, [*front, last]) or _is_clean(index, range(start_for_last(index), last + 1))
+
+
+def start_for_last(index: "PacketIndex") -> int:
+    """Return where to begin decoding for the last picture: a B-frame may need what is before the last key."""
+    keys = np.flatnonzero(index.key)
+    return int(keys[-2]) if len(keys) > 1 else 0
 
 
 def _is_clean(index: "PacketIndex", positions: "list[int] | range") -> bool:
