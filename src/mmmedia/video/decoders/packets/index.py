@@ -165,7 +165,7 @@ def build(data: "containers.Buffer | containers.Admitted[Any]") -> PacketIndex:
         InvalidMediaError: (a `ValueError`) the bytes are refused, can't be demuxed, or hold no video.
     """
     admitted = containers.admit(data)
-    with containers.open_av(admitted, options=_options(admitted)) as container:
+    with open_held(admitted, options=_options(admitted)) as container:
         stream = containers.video_stream(container)
         context = stream.codec_context
         whole = bytes(admitted.data)
@@ -198,6 +198,29 @@ def build(data: "containers.Buffer | containers.Admitted[Any]") -> PacketIndex:
     if not is_whole(index, whole, number):
         index.corrupt[-1] = True
     return index
+
+
+def open_held(
+    admitted: "containers.Admitted[Any]", *, options: dict[str, str] | None = None
+) -> "InputContainer":
+    """Open a file as `containers.open_av` does; of an MP4 cut before its index say so."""
+    try:
+        return containers.open_av(admitted, options=options)
+    except InvalidMediaError:
+        if is_cut_before_its_index(admitted):
+            raise InvalidMediaError(
+                "Could not open video stream: the file is cut short before its index (the box 'moov')."
+            ) from None
+        raise
+
+
+def is_cut_before_its_index(admitted: "containers.Admitted[Any]") -> bool:
+    """Return whether a file is an MP4 that ends before what says where its samples are, or within it."""
+    data = admitted.data
+    return admitted.name == "mov" and not any(
+        name in (b"moov", b"moof") and stop <= len(data)
+        for name, (_, stop) in containers.boxes(data, 0, len(data))
+    )
 
 
 def _by_tables(data: bytes, container: "InputContainer", stream: "VideoStream") -> dict[str, Any] | None:
