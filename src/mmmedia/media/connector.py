@@ -402,7 +402,10 @@ class MediaConnector(SharedDownloads):
     def _audio_io(self) -> "MediaIO[tuple[npt.NDArray[np.float32], float]]":
         from mmmedia.media.audio import AudioMediaIO
 
-        return AudioMediaIO(**self.media_io_kwargs.get("audio", {}))
+        kwargs = self.media_io_kwargs.get("audio", {})
+        if is_reservable(self.decoded_budget):
+            kwargs = {**kwargs, "decoded_budget": self.decoded_budget}
+        return AudioMediaIO(**kwargs)
 
     def _video_io(self, image_mode: str | None, video_processor: str | None = None) -> "VideoMediaIO":
         from mmmedia.media.video import VideoMediaIO
