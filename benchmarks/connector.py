@@ -186,7 +186,7 @@ def data_url() -> None:
         "bytes, as our own media IOs read them",
         lambda: connector.load_from_url(url, OurBytes()),
         bare,
-        "no bar: the text is sliced",
+        "no bar: slicing 20 MB of text takes 2 to 3 ms",
         31,
     )
     report("bytes, a stranger's media IO (copies the text once)", bytes_only, bare, "no bar", 31)
@@ -200,7 +200,7 @@ def data_url() -> None:
         "an image, against ImageMediaIO.load_base64",
         lambda: connector.fetch_image(url_of_picture),
         lambda: image_io.load_base64("image/bmp", text_of_picture),
-        "at least 0.6: the text is sliced",
+        "no bar: slicing 20 MB of text takes 2 to 3 ms",
         15,
     )
 
@@ -210,7 +210,7 @@ class Alone(SingleFlight[Any]):
 
     def board(self, key: Hashable, *args: Any, **kwargs: Any) -> tuple[Flight[Any], bool]:
         flight, leads = super().board(key, *args, **kwargs)
-        self.retire(key, flight)
+        self.retire(flight)
         return flight, leads
 
 
@@ -230,7 +230,7 @@ def hand_over(future: "asyncio.Future[Any]", done: Future[Any]) -> None:
 
 
 SWITCHES: dict[str, tuple[Any, str, Any]] = {
-    "sharing of decodes": (downloads, "_decode_key", lambda _: None),
+    "sharing of decodes": (downloads, "decode_key", lambda _: None),
     "sharing of decodes, single flight": (downloads, "_flights", Alone()),
     "calls that threads take one after the other": (Calls, "resolve", one_by_one),
 }

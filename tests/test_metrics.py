@@ -420,8 +420,8 @@ except ValueError:
     pass
 MediaConnector().fetch_image(sys.argv[1])
 metrics.count_retry(TimeoutError())
-with metrics.downloading(None), metrics.decoding(None):
-    pass
+with metrics.downloading(None):
+    assert metrics.timed_decode(None, int, "7") == 7
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code, PIXEL], check=True, timeout=60)
 

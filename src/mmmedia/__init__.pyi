@@ -30,5 +30,6 @@ from .media import (
     VideoEmbeddingMediaIO as VideoEmbeddingMediaIO,
     VideoMediaIO as VideoMediaIO,
     merge_media_io_kwargs as merge_media_io_kwargs,
+    warm_up as warm_up,
 )
 from .video import VIDEO_LOADER_REGISTRY as VIDEO_LOADER_REGISTRY

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     VLLM_MM_FETCH_CONCURRENCY: int
     VLLM_MM_HASHER_ALGORITHM: str
     MMMEDIA_COMPAT: str
+    MMMEDIA_VLLM_REPLACE_OPENCV: bool
 
 Value = str | int | float | bool
 
@@ -157,11 +158,11 @@ class Setting:
     default: Value
     parse: Callable[[str], Value]
     meaning: str
-    variables: tuple[str, str] = field(init=False)
+    variables: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         own = "MMMEDIA_" + self.name.removeprefix("MMMEDIA_").removeprefix("VLLM_")
-        object.__setattr__(self, "variables", (own, self.name))
+        object.__setattr__(self, "variables", tuple(dict.fromkeys((own, self.name))))
 
     @property
     def expected(self) -> str:
@@ -254,6 +255,8 @@ SETTINGS: dict[str, Setting] = {
                 "blake3, sha256 or sha512; empty: blake3 where it is installed, else sha256"),
         Setting("MMMEDIA_COMPAT", "", _compat,
                 "0.20: results as vLLM 0.20 gave them; empty: as they are right"),
+        Setting("MMMEDIA_VLLM_REPLACE_OPENCV", False, _switch,
+                "1: the plug-in for vLLM decodes also for loaders that name OpenCV in their code"),
     )
 }  # fmt: skip
 
@@ -285,16 +288,24 @@ class FetchSettings(NamedTuple):
     Attributes:
         attempts: how many to make in all.
         allow_redirects: follow redirects.
-        max_download_bytes: of one download; `None` for no limit.
+        max_download_bytes: of one download; infinity for no limit.
         revalidate: ask servers whether expired entries of the cache are still good.
         block_private: let only public addresses be reached.
+        is_of_kind: whether the download limit is that of a kind of media, lower than the general one.
     """
 
     attempts: int
     allow_redirects: bool
-    max_download_bytes: int | None
+    max_download_bytes: float
     revalidate: bool
     block_private: bool
+    is_of_kind: bool = False
+
+    def held_to(self, max_download_bytes: int | None) -> "FetchSettings":
+        """Return these, under another limit of a download if that is the lower one."""
+        if max_download_bytes is None or self.max_download_bytes <= max_download_bytes:
+            return self
+        return self._replace(max_download_bytes=max_download_bytes, is_of_kind=True)
 
 
 def cache_settings() -> CacheSettings:
@@ -346,7 +357,7 @@ def _cache_settings_of(*texts: str | None) -> CacheSettings:
 @functools.lru_cache(maxsize=16)
 def _fetch_settings_of(*texts: str | None) -> FetchSettings:
     attempts, allow_redirects, megabytes, revalidate, block_private = _values(_FETCH_SETTINGS, texts)
-    max_download_bytes = megabytes * 1024 * 1024 if megabytes > 0 else None
+    max_download_bytes = megabytes * 1024 * 1024 if megabytes > 0 else math.inf
     return FetchSettings(attempts, allow_redirects, max_download_bytes, revalidate, block_private)
 
 

@@ -27,7 +27,7 @@ _OPENED_FORMATS: Final = [name for name in ALLOWED_IMAGE_FORMATS if name != "IPT
 
 _ORIENTATION_TAG: Final = 0x0112
 # Where Pillow keeps EXIF and XMP data, from which it reads the orientation. TIFF it turns by itself.
-_ORIENTATION_SOURCES: Final = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
+ORIENTATION_SOURCES: Final = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
 _TURNS: Final[dict[Any, Image.Transpose]] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -101,7 +101,7 @@ def normalize_image(image: Image.Image) -> Image.Image:
 
 def turned_upright(image: Image.Image) -> Image.Image:
     """Return the image turned as its EXIF orientation says; EXIF data that can't be read says nothing."""
-    if _ORIENTATION_SOURCES.isdisjoint(image.info):
+    if ORIENTATION_SOURCES.isdisjoint(image.info):
         return image
     try:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG))

@@ -17,7 +17,7 @@ import time
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 from mmmedia.errors import (
     InvalidURLError,
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DOWNLOAD_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 DECODE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -253,27 +255,21 @@ class downloading:  # noqa: N801  # reads as what it does
             self._metrics.downloads.labels(failure(error)).inc()
 
 
-class decoding:  # noqa: N801  # reads as what it does
-    """Count what is done inside the block as one decode by `media_io`."""
-
-    __slots__ = ("_metrics", "_modality", "_started")
-
-    def __init__(self, media_io: object) -> None:
-        self._metrics = _made[0] if _made else _metrics()
-        self._modality = getattr(type(media_io), "modality", "other")
-
-    def __enter__(self) -> None:
-        _decode.path = ""
-        self._started = time.perf_counter()
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self._metrics is None:
-            return
-        if error is None:
-            seconds = time.perf_counter() - self._started
-            self._metrics.decoded(self._modality, _decode.path).observe(seconds)
-        else:
-            self._metrics.failures.labels(self._modality).inc()
+def timed_decode(media_io: object, load: Callable[..., T], *args: object) -> T:
+    """Return what `load` makes of its arguments, and count that as one decode by `media_io`."""
+    metrics = _made[0] if _made else _metrics()
+    modality = getattr(type(media_io), "modality", "other")
+    _decode.path = ""
+    started = time.perf_counter()
+    try:
+        media = load(*args)
+    except BaseException:
+        if metrics is not None:
+            metrics.failures.labels(modality).inc()
+        raise
+    if metrics is not None:
+        metrics.decoded(modality, _decode.path).observe(time.perf_counter() - started)
+    return media
 
 
 def count_retry(error: BaseException) -> None:

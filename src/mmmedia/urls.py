@@ -13,7 +13,7 @@ import re
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from urllib.parse import unquote_to_bytes, urljoin
+from urllib.parse import quote, unquote_to_bytes
 
 from mmmedia.errors import InvalidArgumentError, InvalidURLError, RefusedURLError
 
@@ -32,6 +32,9 @@ _USERINFO = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*:)?[\\/]*)[^/?#]*@")
 _HOST_NAME = re.compile(
     r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 )
+# What a request line can't carry, or readers take for something else; all else is sent as it was written.
+_UNSENT = re.compile(r"[^\]!#-;=?-\[_a-z|~]")
+_DOTS = re.compile(r"/\.\.?(?:/|$)")
 _NUMERIC_LABEL = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)")
 
 
@@ -73,6 +76,7 @@ class HTTPURL:
         port: always a number, the scheme's own where the URL has none.
         target: path and query, percent-encoded; begins with a slash.
         authorization: the `Authorization` header that the URL's user and password stand for.
+        text: the URL as it is sent.
     """
 
     scheme: str
@@ -80,6 +84,12 @@ class HTTPURL:
     port: int
     target: str
     authorization: str | None = field(default=None, repr=False)
+    text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
+        object.__setattr__(self, "text", f"{self.scheme}://{host}{port}{self.target}")
 
     @property
     def origin(self) -> tuple[str, str, int]:
@@ -87,17 +97,16 @@ class HTTPURL:
         return self.scheme, self.host, self.port
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
-        return f"{self.scheme}://{host}{port}{self.target}"
+        return self.text
 
 
 def parse_http_url(url: str | HTTPURL) -> HTTPURL:
     r"""Read an HTTP URL; one that was read already is returned as it is.
 
-    What urllib3 reads, narrowed: a backslash ends the authority, non-ASCII names become IDNA, the forms in
-    which resolvers accept an IPv4 address (`127.1`, `0x7f000001`) become the address they mean. The fragment
-    is dropped, user and password become a header.
+    The authority is what urllib3 reads, narrowed: a backslash ends it, non-ASCII names become IDNA, the forms
+    in which resolvers accept an IPv4 address (`127.1`, `0x7f000001`) become the address they mean, user and
+    password become a header. Path and query are kept byte for byte, as signatures need it, but for what no
+    request can carry, which is percent-encoded, and for the segments `.` and `..`. The fragment is dropped.
 
     Raises:
         InvalidURLError: (a `ValueError`) no HTTP URL, control characters or outer white space, a host that
@@ -106,8 +115,8 @@ def parse_http_url(url: str | HTTPURL) -> HTTPURL:
 
     >>> str(parse_http_url("HTTP://Bücher.Example.:80/a b/../c?q=ü#top"))
     'http://xn--bcher-kva.example/c?q=%C3%BC'
-    >>> str(parse_http_url("http://0x7f.1\\@good.example/"))
-    'http://127.0.0.1/%5C@good.example/'
+    >>> str(parse_http_url("http://0x7f.1\\@good.example/%2f[x]?%3a"))
+    'http://127.0.0.1/%5C@good.example/%2f[x]?%3a'
     """
     if isinstance(url, HTTPURL):
         return url
@@ -122,15 +131,15 @@ def parse_http_url(url: str | HTTPURL) -> HTTPURL:
         raise invalid("its scheme must be 'http' or 'https'")
     if len(url) > MAX_URL_LENGTH:
         raise invalid(f"{len(url)} characters, more than {MAX_URL_LENGTH}")
-    if _CONTROL.search(url) or url != url.strip():
+    if _CONTROL.search(url) or url != url.strip(" "):
         raise invalid("control characters or outer white space")
     authority = _AUTHORITY.match(url)
     host_and_port = authority[1].rpartition("@")[2] if authority else ""
-    if host_and_port.endswith(":"):
-        raise invalid("an empty port")
+    if authority is None or host_and_port.endswith(":"):
+        raise invalid("an empty port" if authority else "it names no host")
     try:
-        url.encode()
-        parsed = parse_url(url)
+        parsed = parse_url(authority[0])
+        target = _target(url[authority.end() :].partition("#")[0])
     except (LocationParseError, UnicodeError):
         raise invalid("it can't be parsed") from None
     host = _normal_host(parsed.host or "", invalid, percent="%" in host_and_port)
@@ -138,9 +147,23 @@ def parse_http_url(url: str | HTTPURL) -> HTTPURL:
     port = _DEFAULT_PORTS[scheme] if parsed.port is None else parsed.port
     if not 0 < port < 65536:
         raise invalid(f"port {port}")
-    path = parsed.path or "/"
-    target = path if parsed.query is None else f"{path}?{parsed.query}"
     return HTTPURL(scheme, host, port, target, _basic(parsed.auth) if parsed.auth else None)
+
+
+def _target(text: str) -> str:
+    """Return path and query as they are sent; a `UnicodeError` for what has no UTF-8."""
+    path, mark, query = text.partition("?")
+    if not path.startswith("/"):
+        path = "/" + path
+    if _DOTS.search(path):
+        kept: list[str] = []
+        for segment in path.split("/")[1:]:
+            if segment == "..":
+                del kept[-1:]
+            elif segment != ".":
+                kept.append(segment)
+        path = "/" + "/".join(kept + [""] * path.endswith(("/.", "/..")))
+    return _UNSENT.sub(lambda match: quote(match[0], safe=""), path + mark + query)
 
 
 def _normal_host(host: str, invalid: Callable[[str], Exception], *, percent: bool = False) -> str:
@@ -170,36 +193,47 @@ def _basic(userinfo: str) -> str:
     return "Basic " + base64.b64encode(pair).decode()
 
 
-def next_hop(url: HTTPURL, status: int, location: str | None) -> HTTPURL:
-    """Return where a redirect from `url` leads.
+def next_hop(url: HTTPURL, status: int, location: bytes | None) -> HTTPURL:
+    r"""Return where a redirect from `url` leads.
+
+    Args:
+        url: where it came from.
+        status: its status, for messages.
+        location: its `Location` as it was on the wire, `None` without one. Bytes that are not UTF-8 are
+            percent-encoded as they are.
 
     Raises:
         InvalidURLError: (a `ValueError`) no `Location`, or one that can't be read.
         RefusedURLError: (a `ValueError`) it leaves http and https.
 
-    >>> str(next_hop(parse_http_url("http://example.org/a/b"), 302, "../c"))
-    'http://example.org/c'
+    >>> str(next_hop(parse_http_url("http://example.org/a/b"), 302, b"../c%2f\xe9"))
+    'http://example.org/c%2f%E9'
     """
-    if not location or _CONTROL.search(location):
+    location = (location or b"").strip()
+    try:
+        text = location.decode()
+    except UnicodeDecodeError:
+        text = "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in location)
+    if not text or _CONTROL.search(text):
         raise InvalidURLError(f"Redirect ({status}) without a usable Location at {redact_url(str(url))!r}.")
-    try:
-        # The bytes on the wire, whichever way the client below made text of them.
-        wire = location.encode("latin-1")
-    except UnicodeEncodeError:
-        wire = location.encode("utf-8", "surrogateescape")
-    try:
-        goal = wire.decode("utf-8").strip()
-        if not url_scheme(goal):
-            goal = urljoin(str(url), goal)
-    except (UnicodeDecodeError, ValueError):
-        raise InvalidURLError(
-            f"Redirect ({status}) with an unreadable Location at {redact_url(str(url))!r}."
-        ) from None
+    goal = text if url_scheme(text) else _joined(url, text)
     if url_scheme(goal) not in _DEFAULT_PORTS:
         raise RefusedURLError(
             f"Refused redirect: {redact_url(goal)!r} is neither http nor https.", reason="redirect"
         )
     return parse_http_url(goal)
+
+
+def _joined(url: HTTPURL, reference: str) -> str:
+    """Return what a relative reference means at `url`."""
+    if reference.startswith("//"):
+        return f"{url.scheme}:{reference}"
+    path = url.target.partition("?")[0]
+    if reference.startswith(("?", "#")):
+        reference = (url.target if reference.startswith("#") else path) + reference
+    elif not reference.startswith("/"):
+        reference = path[: path.rindex("/") + 1] + reference
+    return str(url).removesuffix(url.target) + reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +267,10 @@ class DomainList:
             )
 
 
+ANY_HOST = DomainList(frozenset(), ())
+"""The list without entries."""
+
+
 def domain_list(entries: Iterable[str] | None) -> DomainList:
     """Read `allowed_media_domains`: host names or addresses, `*.example.org` for all names below one.
 
@@ -247,7 +285,7 @@ def domain_list(entries: Iterable[str] | None) -> DomainList:
     """
     if isinstance(entries, str):
         raise InvalidArgumentError(f"allowed_media_domains must be a list of hosts, not {entries!r}.")
-    return _domain_list(tuple(entries or ()))
+    return _domain_list(tuple(entries)) if entries else ANY_HOST
 
 
 @functools.lru_cache(maxsize=64)

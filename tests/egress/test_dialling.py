@@ -4,10 +4,8 @@ import asyncio
 import contextlib
 import http.client
 import os
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +34,8 @@ from mmmedia.egress.blocking import JudgedAdapter, connect
 from mmmedia.egress.on_loop import JudgedConnector
 from mmmedia.egress.resolve import Answer, async_resolve, resolve
 from mmmedia.errors import RefusedURLError
+from mmmedia.urls import HTTPURL
+from support.certificates import self_signed
 from support.server import Server, hang_up, in_turn, reply
 
 OPEN = EgressPolicy()
@@ -45,6 +45,19 @@ Script = list[tuple[EgressPolicy, list[str]]]
 Run = Callable[..., list[Any]]
 
 
+A_HOP = HTTPURL("http", "media.example", 80, "/")
+
+
+@contextlib.contextmanager
+def under_way(journey: Journey) -> Iterator[Journey]:
+    """Dial by a journey."""
+    token = policy_module.journey_under_way.set(journey)
+    try:
+        yield journey
+    finally:
+        policy_module.journey_under_way.reset(token)
+
+
 def run_blocking(script: Script, *, proxy: str | None = None, ca: str | None = None) -> list[Any]:
     results: list[Any] = []
     with requests.Session() as session:
@@ -52,9 +65,9 @@ def run_blocking(script: Script, *, proxy: str | None = None, ca: str | None = N
         for scheme in ("http://", "https://"):
             session.mount(scheme, JudgedAdapter())
         for policy, urls in script:
-            with Journey(policy) as trip:
+            with under_way(Journey(policy)) as trip:
                 for url in urls:
-                    trip.begin_hop("", 80)
+                    trip.begin_hop(A_HOP)
                     try:
                         proxies = {"http": proxy} if proxy else {}
                         response = session.get(url, timeout=20, proxies=proxies, verify=ca or True)
@@ -70,9 +83,9 @@ def run_async(script: Script, *, proxy: str | None = None, ca: str | None = None
         context = ssl.create_default_context(cafile=ca)
         async with aiohttp.ClientSession(connector=JudgedConnector(ssl=context)) as session:
             for policy, urls in script:
-                with Journey(policy) as trip:
+                with under_way(Journey(policy)) as trip:
                     for url in urls:
-                        trip.begin_hop("", 80)
+                        trip.begin_hop(A_HOP)
                         try:
                             async with session.get(url, proxy=proxy) as response:
                                 results.append(await response.read())
@@ -283,9 +296,7 @@ def test_without_a_journey_the_settings_hold(
     run: Run, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_MEDIA_EGRESS_BLOCK_PRIVATE", "1")
-    monkeypatch.setitem(
-        run.__globals__, "Journey", lambda policy: contextlib.nullcontext(policy_module.Journey(policy))
-    )
+    monkeypatch.setitem(run.__globals__, "under_way", contextlib.nullcontext)
     [result] = run([(OPEN, [server.url("/")])])
     assert refused(result)
     assert server.connections == 0
@@ -401,18 +412,7 @@ def test_the_operator_s_proxy_is_not_judged(run: Run, server: Server, dns: DNS) 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A key and a self-signed certificate for media.example, in one file."""
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("openssl is not installed")
-    directory = tmp_path_factory.mktemp("certificate")
-    arguments = (
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=media.example "
-    )
-    arguments += "-addext subjectAltName=DNS:media.example -keyout key.pem -out certificate.pem"
-    subprocess.run([program, *arguments.split()], cwd=directory, check=True, capture_output=True)
-    both = directory / "both.pem"
-    both.write_bytes((directory / "key.pem").read_bytes() + (directory / "certificate.pem").read_bytes())
-    return both
+    return self_signed(tmp_path_factory.mktemp("certificate"), "media.example")
 
 
 @pytest.fixture

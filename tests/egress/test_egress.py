@@ -17,8 +17,9 @@ from mmmedia.egress import (
     judge,
     literal_address,
 )
+from mmmedia.egress.policy import journey_under_way
 from mmmedia.errors import RefusedURLError
-from mmmedia.urls import domain_list
+from mmmedia.urls import HTTPURL, domain_list
 
 PUBLIC, PRIVATE, NEVER = Reach
 
@@ -248,10 +249,10 @@ def test_a_refusal_names_host_address_and_setting(address: str) -> None:
 def test_each_hop_is_judged_with_regard_to_the_one_before() -> None:
     trip = Journey(EgressPolicy())
     for text in ("10.0.0.1", "127.0.0.1", "8.8.8.8", "1.1.1.1"):
-        trip.begin_hop("a.example", 80)
+        trip.begin_hop(HTTPURL("http", "a.example", 80, "/"))
         trip.check_dial("a.example", 80, [ip_address(text)])
         trip.arrive("a.example", ip_address(text))
-    trip.begin_hop("a.example", 80)
+    trip.begin_hop(HTTPURL("http", "a.example", 80, "/"))
     with pytest.raises(RefusedURLError, match="must not redirect"):
         trip.check_dial("b.example", 80, [ip_address("10.0.0.1")])
     with pytest.raises(RefusedURLError, match="must not redirect"):
@@ -261,7 +262,7 @@ def test_each_hop_is_judged_with_regard_to_the_one_before() -> None:
 def test_a_second_dial_for_the_same_hop_is_no_redirect() -> None:
     """The client below may dial again after a kept-alive connection turned out to be closed."""
     trip = Journey(EgressPolicy())
-    trip.begin_hop("a.example", 80)
+    trip.begin_hop(HTTPURL("http", "a.example", 80, "/"))
     trip.arrive("a.example", ip_address("8.8.8.8"))
     trip.check_dial("a.example", 80, [ip_address("10.0.0.1")])
 
@@ -269,7 +270,7 @@ def test_a_second_dial_for_the_same_hop_is_no_redirect() -> None:
 def test_what_closed_before_it_was_looked_at_counts_as_public() -> None:
     trip = Journey(EgressPolicy())
     trip.arrive("a.example", None)
-    trip.begin_hop("a.example", 80)
+    trip.begin_hop(HTTPURL("http", "a.example", 80, "/"))
     with pytest.raises(RefusedURLError):
         trip.check_dial("b.example", 80, [ip_address("10.0.0.1")])
 
@@ -289,19 +290,21 @@ def test_through_a_proxy_literal_addresses_are_judged_and_names_are_not(
     trip = Journey(EgressPolicy())
     for host in ("169.254.169.254", "0xa9fea9fe", "[fe80::1]"):
         with pytest.raises(RefusedURLError):
-            trip.begin_hop(host, 80, by_proxy=True)
+            trip.begin_hop(HTTPURL("http", host, 80, "/"), by_proxy=True)
     with pytest.raises(RefusedURLError):
-        trip.begin_hop("a.example", 25, by_proxy=True)
+        trip.begin_hop(HTTPURL("http", "a.example", 25, "/"), by_proxy=True)
     assert not caplog.records
-    trip.begin_hop("a.example", 80, by_proxy=True)
+    trip.begin_hop(HTTPURL("http", "a.example", 80, "/"), by_proxy=True)
     assert "'a.example' is reached through a proxy" in caplog.text
     with pytest.raises(RefusedURLError):  # it may have been public
-        trip.begin_hop("10.0.0.1", 80, by_proxy=True)
+        trip.begin_hop(HTTPURL("http", "10.0.0.1", 80, "/"), by_proxy=True)
 
 
 def test_who_dials_without_a_journey_is_held_to_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_MEDIA_EGRESS_BLOCK_PRIVATE", "1")
     assert current_journey().policy == EgressPolicy(block_private=True)
-    with Journey(EgressPolicy()) as outer:
-        assert current_journey() is outer
+    outer = Journey(EgressPolicy())
+    token = journey_under_way.set(outer)
+    assert current_journey() is outer
+    journey_under_way.reset(token)
     assert current_journey() is not outer

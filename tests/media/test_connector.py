@@ -38,7 +38,8 @@ from mmmedia.media.base import MediaIO, decode_base64
 from mmmedia.media.budget import size_of
 from mmmedia.media.connector import MEDIA_CONNECTOR_REGISTRY, MediaConnector, merge_media_io_kwargs
 from support.forking import holds_in_child
-from support.server import Server, cut, in_turn, redirect, reply, stall
+from support.plain import Plain
+from support.server import Request, Server, cut, in_turn, redirect, reply, stall
 
 
 def _png(size: tuple[int, int] = (5, 4)) -> bytes:
@@ -364,6 +365,45 @@ def test_each_modality_has_its_timeout(modality: str, monkeypatch: pytest.Monkey
     connection.async_get_bytes.assert_awaited_once_with(
         "http://example.org/a", timeout=1.25, allow_redirects=True
     )
+
+
+class Modest(Plain):
+    """It takes ten bytes."""
+
+    def get_max_bytes(self) -> int:
+        return 10
+
+
+def test_no_more_is_downloaded_than_a_media_io_takes(load: Load, server: Server) -> None:
+    server.route("/ten", reply(b"0123456789"))
+    server.route("/eleven", reply(b"0123456789a"))
+    assert load(MediaConnector(), server.url("/ten"), Modest()) == b"0123456789"
+    with pytest.raises(LimitExceededError, match="more than 10 bytes"):
+        load(MediaConnector(), server.url("/eleven"), Modest())
+
+
+def test_who_takes_more_does_not_share_such_a_download(server: Server) -> None:
+    """Its limit would be the other's."""
+    both = threading.Barrier(2)
+
+    def together(request: Request) -> None:
+        both.wait(30)
+        reply(b"0123456789a")(request)
+
+    server.route("/eleven", together)
+
+    async def fetch() -> list[Any]:
+        connectors = MediaConnector(), MediaConnector()
+        ios = Modest(), Plain()
+        loads = (
+            connector.load_from_url_async(server.url("/eleven"), media_io)
+            for connector, media_io in zip(connectors, ios, strict=True)
+        )
+        return await asyncio.gather(*loads, return_exceptions=True)
+
+    refused, loaded = asyncio.run(fetch())
+    assert isinstance(refused, LimitExceededError)
+    assert loaded == b"0123456789a"
 
 
 def test_any_connection_with_get_bytes_will_do(load: Load) -> None:

@@ -4,7 +4,7 @@ import copy
 import gc
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, ImageDraw, ImageOps
 
 from mmmedia.media.base import MediaWithBytes
 from mmmedia.media.image import ImageMediaIO
-from mmmedia.media.sharing import can_lend, twin_maker
+from mmmedia.media.sharing import _is_safe, can_lend, twin_maker
 
 Change = Callable[[Image.Image], object]
 
@@ -173,3 +173,45 @@ def test_a_picture_that_was_changed_keeps_the_common_pixels_no_longer() -> None:
     twin.putpixel((0, 0), 7)
     assert not any(common is each for each in gc.get_referents(twin))
     assert twin.readonly == 0
+
+
+# A Pillow that does otherwise.
+
+
+@pytest.fixture
+def afresh() -> Iterator[None]:
+    """The check of Pillow is made anew, and again when the test is over."""
+    _is_safe.cache_clear()
+    yield
+    _is_safe.cache_clear()
+
+
+def _do_nothing(*_: object) -> None:
+    pass
+
+
+@pytest.mark.usefixtures("afresh")
+@pytest.mark.parametrize("change", ["putpixel", "paste", "load", "draw", "frombytes"])
+def test_where_pillow_does_not_honour_readonly_nothing_is_shared(
+    change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image.Image, "_ensure_mutable", _do_nothing)
+    monkeypatch.setattr(Image.Image, "_copy", _do_nothing)
+    first = ImageMediaIO().load_bytes(_encoded("PNG", "RGB"))
+    before = first.media.tobytes()
+    make = twin_maker(first)
+    assert make is not None
+    assert not can_lend(first.media)
+    CHANGES[change](make().media)
+    assert first.media.tobytes() == make().media.tobytes() == before
+
+
+@pytest.mark.usefixtures("afresh")
+def test_where_pillow_lacks_what_sharing_rests_on_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Image.Image, "_ensure_mutable")
+    assert not can_lend(Image.new("RGB", (4, 2)))
+
+
+@pytest.mark.usefixtures("afresh")
+def test_this_pillow_is_safe() -> None:
+    assert can_lend(Image.new("RGB", (4, 2)))

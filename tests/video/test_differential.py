@@ -62,8 +62,11 @@ def answer(data: bytes, loader: str, options: dict[str, Any], decode: str) -> An
     return frames.shape, frames.dtype, hashlib.sha256(frames.tobytes()).hexdigest(), metadata
 
 
-def difference(data: bytes, loader: str, options: dict[str, Any]) -> str:
-    """ "same", a refusal with its reason, or how the two ways of reading differ."""
+def difference(data: bytes, loader: str, options: dict[str, Any], *, damaged: bool = False) -> str:
+    """ "same", a refusal with its reason, or how the two ways of reading differ.
+
+    Of what is damaged a decoder makes pictures up from those that it has: these may differ, their number not.
+    """
     try:
         fast = answer(data, loader, options, "seek")
     except NotSeekableError as refusal:
@@ -71,6 +74,8 @@ def difference(data: bytes, loader: str, options: dict[str, Any]) -> str:
     reference = answer(data, loader, options, "sequential")
     if fast == reference:
         return "same"
+    if damaged and len(fast) == len(reference) == 4 and (fast[0], fast[3]) == (reference[0], reference[3]):
+        return "concealed otherwise"
     # Some damage makes the reference's own answer depend on what was in memory before.
     for _ in range(100):
         if answer(data, loader, options, "sequential") != reference:
@@ -84,7 +89,7 @@ def examine(recipe: Recipe, data: bytes | None = None, *, count: int = 3) -> Cou
     outcomes: Counter[str] = Counter()
     requests = itertools.islice(corpus.requests(recipe.seed, recipe.clip["frames"]), count)
     for loader, options in requests:
-        outcome = difference(data, loader, options)
+        outcome = difference(data, loader, options, damaged=not recipe.intact)
         assert not outcome.startswith("DIFFERENT"), f"{recipe}\n{loader} {options}\n{outcome}"
         assert not (recipe.common and outcome.startswith("refused")), f"{recipe}\n{outcome}"
         outcomes[outcome] += 1
@@ -158,15 +163,16 @@ class TestSeeds:
 class TestTheTestItself:
     def test_a_difference_is_seen(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """One wrong byte of one frame is a difference."""
-        from mmmedia.video.decoders import convert
+        from mmmedia.video.decoders import sparse
 
-        right = convert.Converter.__call__
+        right = sparse._Work._fill
 
-        def wrong(self: Any, frame: Any, row: Any) -> None:
-            right(self, frame, row)
-            row[-1, -1, -1] ^= 1
+        def wrong(self: Any, row: int, *arguments: Any) -> Any:
+            kept = right(self, row, *arguments)
+            self._frames[row][-1, -1, -1] ^= 1
+            return kept
 
-        monkeypatch.setattr(convert.Converter, "__call__", wrong)
+        monkeypatch.setattr(sparse._Work, "_fill", wrong)
         recipe = Recipe({"frames": 40, "width": 96, "height": 64}, common=True)
         with pytest.raises(AssertionError, match="DIFFERENT"):
             examine(recipe, count=1)

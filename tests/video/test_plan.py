@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from mmmedia.video.decoders import plan
-from mmmedia.video.decoders.plan import Span, is_short, makespan, may_pay, plan_spans, seeking_pays
+from mmmedia.video.decoders.plan import Span, makespan, may_pay, plan_spans, seeking_pays
 
 
 @st.composite
@@ -190,12 +190,3 @@ def test_one_span_is_slow_where_there_are_many_cores() -> None:
 def test_may_pay(wanted: list[int], last: int, pixels: int, expected: bool) -> None:
     """Known before there is an index: short passes and dense requests are left to OpenCV."""
     assert may_pay(list(wanted), last, pixels) is expected
-
-
-@pytest.mark.parametrize("codec", ["h264", "hevc", "vp9", "libdav1d", "mpeg4"])
-def test_is_short(codec: str) -> None:
-    """A clip of seconds is short, one of ten minutes is not, and there is one threshold between."""
-    short = [is_short(codec, frames, 640 * 360) for frames in range(10, 20_000, 10)]
-    assert short[0]
-    assert not short[-1]
-    assert short == sorted(short, reverse=True)

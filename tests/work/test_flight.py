@@ -46,7 +46,7 @@ def nothing_stays_in_the_air() -> Iterator[None]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Who waits for a download waits for its own decode of it, or for one in common."""
     if request.param == "decoded together":
-        monkeypatch.setattr(downloads_module, "_decode_key", lambda media_io: type(media_io))
+        monkeypatch.setattr(downloads_module, "decode_key", lambda media_io: type(media_io))
     return str(request.param)
 
 
@@ -480,7 +480,7 @@ def test_what_is_wrong_with_one_is_nothing_to_the_others(
         await _until(lambda: _waiting() == 1)
         others = [asyncio.create_task(load(url, Plain())) for _ in range(2)]
         await _until(lambda: _waiting() == 3)
-        monkeypatch.setattr(downloads_module, "_decode_key", key)
+        monkeypatch.setattr(downloads_module, "decode_key", key)
         gate.open.set()
         with pytest.raises(KeyError, match="strange"):
             await strange
@@ -539,7 +539,7 @@ def test_an_interrupted_download_task_fails_over_too() -> None:
         raise KeyError("once")
 
     async def main() -> None:
-        boarded = [flights.board("key", fail, timeout=None) for _ in range(3)]
+        boarded = [flights.board("key", fail, int, timeout=None) for _ in range(3)]
         assert [leads for _, leads in boarded] == [True, False, False]
         (flight,) = {flight for flight, _ in boarded}
         landed = asyncio.Event()
@@ -547,7 +547,7 @@ def test_an_interrupted_download_task_fails_over_too() -> None:
         await landed.wait()
         assert type(flight.error) is KeyError
         for _ in boarded:
-            flights.leave("key", flight)
+            flights.leave(flight)
 
     asyncio.run(main())
     with contextlib.suppress(KeyError):
@@ -558,12 +558,12 @@ def test_an_interrupted_download_task_fails_over_too() -> None:
 def test_a_download_that_can_not_even_be_called_is_an_error_and_no_flight() -> None:
     flights: SingleFlight[int] = SingleFlight()
 
-    async def takes_none() -> int:
-        raise AssertionError
+    def is_no_download() -> Any:
+        raise KeyError("no download")
 
     async def main() -> None:
-        with pytest.raises(TypeError, match="takes_none"):
-            flights.board("key", takes_none, "too many", timeout=None)
+        with pytest.raises(KeyError, match="no download"):
+            flights.board("key", is_no_download, int, timeout=None)
 
     asyncio.run(main())
     assert len(flights) == 0

@@ -3,7 +3,7 @@
 # ruff: noqa: PTH103, PTH105, PTH108, PTH119
 
 import contextlib
-import copy
+import functools
 import logging
 import os
 import stat
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmmedia.cache.account import Account, CacheStats, Directory
 from mmmedia.cache.checking import problems
@@ -47,7 +48,8 @@ class MediaCache:
     """A directory of downloaded bytes, by URL.
 
     Nothing about the directory raises: what can't be read is a miss, what can't be written is a warning.
-    Instances are safe to share between threads and survive a fork.
+    Instances are safe to share between threads and survive a fork. A copy, also one in another process, has
+    counters of its own.
 
     Args:
         directory: Where the entries live; made when first written to.
@@ -81,12 +83,17 @@ class MediaCache:
         self._clock = clock
         self._shared = Directory(str(self.directory))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        limits: dict[str, Any] = {"max_bytes": self.max_bytes, "ttl_secs": self.ttl_secs}
+        return functools.partial(type(self), str(self.directory), clock=self._clock, **limits), ()
+
     def __repr__(self) -> str:
         return f"MediaCache({str(self.directory)!r}, max_bytes={self.max_bytes}, ttl_secs={self.ttl_secs})"
 
     def with_limits(self, max_bytes: int, ttl_secs: float) -> "MediaCache":
         """Return a cache of another budget and time to live, that shares the directory and the counters."""
-        other = copy.copy(self)
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self))
         other.max_bytes = max_bytes
         other.ttl_secs = ttl_secs
         return other
@@ -110,7 +117,7 @@ class MediaCache:
         self._shared.count("misses" if entry is None else "hits")
         return None if entry is None else entry.data
 
-    def get_stale(self, url: str, *, max_size: int | None = None) -> StaleEntry | None:
+    def get_stale(self, url: str, *, max_size: float | None = None) -> StaleEntry | None:
         """Return the expired entry of a URL, if its server can be asked whether it is still good, or None.
 
         Entries that were stored with an `ETag` or `Last-Modified` are kept for this up to twice the
@@ -235,7 +242,7 @@ class MediaCache:
         now = int(self._clock() * 1e9)
         os.utime(file, ns=(now, now if downloaded_ns is None else downloaded_ns))
 
-    def _read(self, path: str, max_size: int | None, *, stale: bool) -> StaleEntry | None:
+    def _read(self, path: str, max_size: float | None, *, stale: bool) -> StaleEntry | None:
         """Read an entry of the wanted kind, fresh or stale, and drop it if it is of no use to anyone."""
         try:
             file = os.open(path, READ)

@@ -139,6 +139,7 @@ class InspectIO(MediaIO[Report]):
         self, admitted: containers.Admitted[bytes], container: str, audio: Report | None
     ) -> Report:
         from mmmedia.video.decoders.packets import index
+        from mmmedia.video.decoders.shown import shown_frames
         from mmmedia.video.loaders import OpenCVVideoBackend
         from mmmedia.video.samplers import VideoSourceMetadata
 
@@ -146,6 +147,8 @@ class InspectIO(MediaIO[Report]):
         frames, metadata = OpenCVVideoBackend.load_bytes(admitted.data, num_frames=1)
         source = VideoSourceMetadata(metadata["total_num_frames"], metadata["fps"], metadata["duration"])
         packets = index.build(admitted)
+        shown = shown_frames(packets)
+        keys = packets.key[shown.packets if shown.positions is None else shown.positions]
         height, width = frames.shape[1:3]
         return {
             "kind": "video",
@@ -155,11 +158,12 @@ class InspectIO(MediaIO[Report]):
             "pixel_format": packets.pix_fmt,
             "width": width,
             "height": height,
+            "pixel_aspect": str(packets.aspect or 1).replace("/", ":"),
             "frames": source.total_frames_num,
             "fps": source.original_fps,
             "duration": source.duration,
             "packets": len(packets),
-            "key_frames": packets.key[packets.display_order].nonzero()[0].tolist(),
+            "key_frames": keys.nonzero()[0].tolist(),
             "audio": audio,
             "samplers": self._picks(source, (height, width)),
         }
@@ -181,7 +185,7 @@ class InspectIO(MediaIO[Report]):
 
 def _pick(loader: str, options: Report, source: "VideoSourceMetadata", size: tuple[int, int]) -> Report:
     from mmmedia.video.decoders.limits import check_size
-    from mmmedia.video.loaders import VIDEO_LOADER_REGISTRY, VideoLoader
+    from mmmedia.video.loaders import VIDEO_LOADER_REGISTRY, VideoLoader, first_of_a_short_clip
     from mmmedia.video.samplers import VideoTargetMetadata
 
     target = VideoTargetMetadata(options.get("num_frames", -1), options.get("fps", -1), 300)
@@ -191,6 +195,7 @@ def _pick(loader: str, options: Report, source: "VideoSourceMetadata", size: tup
     try:
         sampler: type[VideoLoader] = VIDEO_LOADER_REGISTRY.get(loader)
         indices = sampler.compute_frames_index_to_sample(source, target, **options)
+        indices = indices or first_of_a_short_clip(source, target)
         check_size(*size, len(indices))
     except MediaError as error:
         return {**report, "error": one_line(str(error))}
@@ -347,7 +352,9 @@ def _facts(report: Report) -> dict[str, str]:
         facts["sound"] = _sound(report)
         facts["length"] = joined(f"{report['duration']:.2f} s", f"{report['samples']} samples")
     else:
-        facts["picture"] = joined(size, report["codec"], report.get("pixel_format"))
+        aspect = report.get("pixel_aspect", "1")
+        shape = f"pixels {aspect}" if aspect != "1" else None
+        facts["picture"] = joined(size, shape, report["codec"], report.get("pixel_format"))
         rate = [f"{report['fps']:.6g} a second", f"{report['duration']:.2f} s"] if "fps" in report else []
         facts["frames"] = joined(str(report["frames"]), *rate)
         if "key_frames" in report:

@@ -9,16 +9,12 @@ from typing import IO, Any
 import requests
 from urllib3.exceptions import ProtocolError, ReadTimeoutError, SSLError
 
+from mmmedia import metrics
 from mmmedia.connections.deadlines import TimedAdapter, deadline
-from mmmedia.connections.exchange import Exchange, Receive, Reject, Send
-from mmmedia.connections.rules import (
-    MAX_CONNECTIONS,
-    USER_AGENT,
-    Answer,
-    Body,
-    CutShortError,
-    certificate_bundle,
-)
+from mmmedia.connections.exchange import Answer, Exchange, Reject, Send
+from mmmedia.connections.failures import sync_status_error
+from mmmedia.connections.rules import MAX_CONNECTIONS, USER_AGENT, Body, CutShortError, whole_body
+from mmmedia.egress.policy import journey_under_way
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -58,7 +54,7 @@ def perform(client: requests.Session, steps: Exchange, sink: IO[bytes]) -> Answe
         requests.RequestException: it failed.
         MediaError: it was refused, or what came was.
     """
-    with contextlib.closing(steps), contextlib.ExitStack() as responses:
+    with metrics.downloading(sink), contextlib.ExitStack() as responses:
         step = next(steps)
         while not isinstance(step, Answer):
             outcome: object = None
@@ -67,12 +63,16 @@ def perform(client: requests.Session, steps: Exchange, sink: IO[bytes]) -> Answe
                     responses.close()
                     with deadline(step.seconds):
                         response = responses.enter_context(_send(client, step, step.seconds))
-                    outcome = response.status_code, response.headers
-                elif isinstance(step, Receive):
-                    with deadline(step.seconds):
-                        receive(response, step.body, sink)
+                        status, headers = response.status_code, response.headers
+                        if step.limits is not None and (
+                            body := whole_body(step.hop.url, status, headers, step.limits)
+                        ):
+                            receive(response, body, sink)
+                            return Answer(step.hop, status, headers)
+                    outcome = status, headers, _location(response)
                 elif isinstance(step, Reject):
-                    _reject(response, step.reason)
+                    reason = step.reason or response.reason or ""
+                    raise sync_status_error(response.status_code, reason, response.url, response.headers)
                 else:
                     responses.close()
                     time.sleep(step.seconds)
@@ -100,7 +100,7 @@ def open_response(
         requests.RequestException: it failed.
         RefusedURLError: (a `ValueError`) the policy does not admit where it leads.
     """
-    with contextlib.closing(steps), contextlib.ExitStack() as responses:
+    with contextlib.ExitStack() as responses:
         step = next(steps)
         while isinstance(step, Send):
             responses.close()
@@ -110,7 +110,7 @@ def open_response(
             except BaseException as error:  # noqa: BLE001  # the exchange decides
                 step = steps.throw(error)
             else:
-                step = steps.send((response.status_code, response.headers))
+                step = steps.send((response.status_code, response.headers, _location(response)))
         responses.pop_all()  # the caller closes it
     assert isinstance(step, Answer)
     return response, step
@@ -120,19 +120,23 @@ def _send(client: requests.Session, step: Send, timeout: float | None) -> reques
     url, proxy = step.hop.url, step.hop.proxy
     prepared = requests.Request("GET", headers=dict(step.hop.headers), url="http://localhost/").prepare()
     prepared.url = str(url)  # as it was judged, not as requests would rewrite it
-    return client.send(
-        prepared,
-        stream=True,
-        timeout=timeout,
-        allow_redirects=False,
-        proxies={url.scheme: proxy} if proxy else {},
-        verify=certificate_bundle() or True,
-    )
+    token = journey_under_way.set(step.journey)
+    try:
+        return client.send(
+            prepared,
+            stream=True,
+            timeout=timeout,
+            allow_redirects=False,
+            proxies={url.scheme: proxy} if proxy else {},
+        )
+    finally:
+        journey_under_way.reset(token)
 
 
-def _reject(response: requests.Response, reason: str | None) -> None:
-    response.raise_for_status()
-    raise requests.HTTPError(f"{response.status_code} {reason} for url: {response.url}", response=response)
+def _location(response: requests.Response) -> bytes | None:
+    """Return the `Location` as it was on the wire; http.client read it as Latin-1."""
+    location = response.headers.get("Location")
+    return None if location is None else location.encode("latin-1")
 
 
 def receive(response: requests.Response, body: Body, sink: IO[bytes]) -> None:
@@ -148,7 +152,7 @@ def receive(response: requests.Response, body: Body, sink: IO[bytes]) -> None:
                 sink.write(piece)
         body.finish()
     except ReadTimeoutError as error:
-        raise requests.ReadTimeout(error, response=response) from error
+        raise requests.ReadTimeout(error) from error
     except (ProtocolError, CutShortError) as error:
         raise requests.exceptions.ChunkedEncodingError(error) from error
     except SSLError as error:

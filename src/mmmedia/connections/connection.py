@@ -8,21 +8,20 @@ import asyncio
 import io
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from mmmedia import metrics
-from mmmedia.connections.exchange import Exchange, exchange
+from mmmedia.connections.exchange import Answer, Exchange, exchange
 from mmmedia.connections.files import partial_file
 from mmmedia.connections.rules import (
-    Answer,
     Body,
+    BodyLimits,
     Download,
+    FetchPolicy,
     RequestBudget,
-    conditions,
-    current_policy,
     json_of,
+    policy_under_way,
     text_of,
 )
 from mmmedia.urls import HTTPURL
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     import aiohttp
     import requests
 
-    from mmmedia.connections.on_loop import AsyncResponse, LoopClient, LoopClients
+    from mmmedia.connections.on_loop import AsyncResponse, LoopClients
 
 
 class HTTPConnection:
@@ -46,12 +45,15 @@ class HTTPConnection:
       no cookie is ever kept.
     * A body may have `VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB`, as it arrives and after gzip; one that is cut short
       is an error.
-    * Proxies are those of the environment, and `REQUESTS_CA_BUNDLE` may name the certificates to trust;
+    * Proxies and certificates to trust are those of the environment, see `mmmedia.connections.environment`;
       `.netrc` is not read.
 
     It is safe to share between threads and event loops. The async half keeps one session per event loop,
     which is closed with it by `asyncio.run` and all that ends a loop like it. Who closes a loop by hand runs
     `loop.shutdown_asyncgens()` or `aclose` before, or leaves the session to the next use on another loop.
+
+    A copy, also one in another process, has connections of its own; the global one is itself wherever it is
+    sent.
 
     Args:
         reuse_client: keep connections for later requests; otherwise each request has a client of its own.
@@ -63,6 +65,18 @@ class HTTPConnection:
         self._sync_client: requests.Session | None = None
         self._clients: LoopClients | None = None
         afresh_in_child(self._begin_afresh)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in _OF_THIS_PROCESS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        HTTPConnection.__init__(self)
+        vars(self).update(state)
+
+    def __reduce_ex__(self, protocol: Any) -> str | tuple[Any, ...]:
+        if self is globals().get("global_http_connection"):
+            return "global_http_connection"
+        return super().__reduce_ex__(protocol)
 
     def _begin_afresh(self) -> None:
         """Forget, in a forked child, the sockets of its parent."""
@@ -126,7 +140,8 @@ class HTTPConnection:
         response, answer = blocking.open_response(self.get_sync_client(), steps, timeout, stream=stream)
         if not stream:
             try:
-                body = Body(answer.hop.url, response.headers, current_policy().max_bytes)
+                limits = BodyLimits.of((policy_under_way.get() or FetchPolicy()).settings)
+                body = Body(answer.hop.url, response.headers, limits)
                 blocking.read_all(response, body, None if timeout is None else end - time.monotonic())
             except BaseException:
                 response.close()
@@ -163,16 +178,17 @@ class HTTPConnection:
             HTTPResponseSizeExceededError: (a `ValueError`) it is longer than `max_bytes`.
         """
         sink = io.BytesIO()
-        with metrics.downloading(sink):
-            steps = exchange(
+        self._perform(
+            exchange(
                 url,
                 timeout=timeout,
                 extra_headers=extra_headers,
                 allow_redirects=allow_redirects,
                 max_bytes=max_bytes,
                 request_budget=request_budget,
-            )
-            self._perform(steps, sink)
+            ),
+            sink,
+        )
         return sink.getvalue()
 
     def get_if_changed(
@@ -194,9 +210,8 @@ class HTTPConnection:
             allow_redirects: as in `get_bytes`.
         """
         sink = io.BytesIO()
-        with metrics.downloading(sink):
-            steps = _conditional(url, etag, last_modified, timeout, allow_redirects)
-            return self._perform(steps, sink).download(sink)
+        steps = _conditional(url, etag, last_modified, timeout, allow_redirects)
+        return self._perform(steps, sink).download(sink)
 
     def get_text(self, url: str | HTTPURL, *, timeout: float | None = None) -> str:
         """Return the body behind a URL as text, UTF-8; errors as in `get_bytes`."""
@@ -219,7 +234,7 @@ class HTTPConnection:
         The file appears when it is whole; a failure leaves nothing behind. `chunk_size` is accepted for
         compatibility: chunks are as large as they arrive.
         """
-        with partial_file(Path(save_path)) as file, metrics.downloading(file):
+        with partial_file(Path(save_path)) as file:
             self._perform(exchange(url, timeout=timeout), file)
         return Path(save_path)
 
@@ -241,28 +256,21 @@ class HTTPConnection:
         Raises:
             RefusedURLError: (a `ValueError`) this version can't be held to the egress policy.
         """
-        from mmmedia.connections import on_loop
-
-        if not self.reuse_client:
-            return on_loop.new_session()
-        session = (await self._loop_client()).session
-        assert session is not None
-        return session
+        return await self._loop_clients().session()
 
     async def aclose(self) -> None:
         """Close the session of the running loop, and those of loops that were closed."""
         if self._clients is not None:
             await self._clients.aclose()
 
-    async def _loop_client(self) -> "LoopClient":
-        """Return what the running loop has."""
+    def _loop_clients(self) -> "LoopClients":
         if self._clients is None:
             from mmmedia.connections import on_loop
 
             made = on_loop.LoopClients(reuse=self.reuse_client)
             with self._lock:
                 self._clients = self._clients or made
-        return await self._clients.client()
+        return self._clients
 
     def get_async_response(
         self,
@@ -278,17 +286,6 @@ class HTTPConnection:
         """
         from mmmedia.connections import on_loop
 
-        return on_loop.AsyncResponse(self._open_response(url, timeout, extra_headers, allow_redirects))
-
-    async def _open_response(
-        self,
-        url: str | HTTPURL,
-        timeout: float | None,  # noqa: ASYNC109  # aiohttp bounds it, body included
-        extra_headers: Mapping[str, str] | None,
-        allow_redirects: bool,
-    ) -> "aiohttp.ClientResponse":
-        from mmmedia.connections import on_loop
-
         steps = exchange(
             url,
             timeout=timeout,
@@ -296,18 +293,18 @@ class HTTPConnection:
             allow_redirects=allow_redirects,
             any_status=True,
         )
-        return await on_loop.open_response(await self.get_async_client(), steps, timeout)
+        return on_loop.AsyncResponse(on_loop.open_response(self._loop_clients(), steps, timeout))
 
-    async def async_get_bytes(
+    def async_get_bytes(
         self,
         url: str | HTTPURL,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109  # of one attempt
+        timeout: float | None = None,
         allow_redirects: bool = True,
         extra_headers: Mapping[str, str] | None = None,
         max_bytes: int | None = None,
         request_budget: RequestBudget | None = None,
-    ) -> bytes:
+    ) -> Coroutine[Any, Any, bytes]:
         """Return the body behind a URL; see `get_bytes`.
 
         Cancelling it stops the transfer at once.
@@ -320,19 +317,19 @@ class HTTPConnection:
             RefusedURLError: (a `ValueError`) the policy does not admit the URL or a redirect.
             LimitExceededError: (a `ValueError`) the body is longer than the download limit.
         """
-        sink = io.BytesIO()
-        with metrics.downloading(sink):
-            client = await self._loop_client()
-            steps = exchange(
+        from mmmedia.connections import on_loop
+
+        return on_loop.fetch_bytes(
+            self._loop_clients(),
+            exchange(
                 url,
                 timeout=timeout,
                 extra_headers=extra_headers,
                 allow_redirects=allow_redirects,
                 max_bytes=max_bytes,
                 request_budget=request_budget,
-            )
-            await client.fetch(steps, sink)
-        return sink.getvalue()
+            ),
+        )
 
     async def async_get_if_changed(
         self,
@@ -344,10 +341,11 @@ class HTTPConnection:
         allow_redirects: bool = True,
     ) -> Download:
         """Return the body behind a URL unless it is what the caller has; see `get_if_changed`."""
+        from mmmedia.connections import on_loop
+
         sink = io.BytesIO()
-        with metrics.downloading(sink):
-            steps = _conditional(url, etag, last_modified, timeout, allow_redirects)
-            return (await (await self._loop_client()).fetch(steps, sink)).download(sink)
+        steps = _conditional(url, etag, last_modified, timeout, allow_redirects)
+        return (await on_loop.perform(self._loop_clients(), steps, sink)).download(sink)
 
     async def async_get_text(self, url: str | HTTPURL, *, timeout: float | None = None) -> str:  # noqa: ASYNC109
         """Return the body behind a URL as text, UTF-8; errors as in `async_get_bytes`."""
@@ -366,11 +364,12 @@ class HTTPConnection:
         chunk_size: int = 128,  # noqa: ARG002  # as in `download_file`
     ) -> Path:
         """Write the body behind a URL to a file, and return its path; see `download_file`."""
+        from mmmedia.connections import on_loop
+
         partial = partial_file(Path(save_path))
         file = await asyncio.to_thread(partial.__enter__)
         try:
-            with metrics.downloading(file):
-                await (await self._loop_client()).fetch(exchange(url, timeout=timeout), file)
+            await on_loop.perform(self._loop_clients(), exchange(url, timeout=timeout), file)
         except BaseException as error:
             await asyncio.shield(asyncio.to_thread(partial.__exit__, type(error), error, None))
             raise
@@ -381,7 +380,8 @@ class HTTPConnection:
 def _conditional(
     url: str | HTTPURL, etag: str, last_modified: str, timeout: float | None, allow_redirects: bool
 ) -> Exchange:
-    asked = conditions(etag, last_modified)
+    asked = {"If-None-Match": etag, "If-Modified-Since": last_modified}
+    asked = {name: value for name, value in asked.items() if value}
     return exchange(
         url,
         timeout=timeout,
@@ -390,6 +390,8 @@ def _conditional(
         is_conditional=bool(asked),
     )
 
+
+_OF_THIS_PROCESS = frozenset({"_lock", "_sync_client", "_clients"})
 
 global_http_connection = HTTPConnection()
 """The connection that connectors share unless told otherwise."""

@@ -5,15 +5,16 @@ late. Under `deadline` the sockets of `TimedAdapter` count what is left of the w
 handshake, headers and body together.
 """
 
+import re
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException, HTTPResponse, RemoteDisconnected, parse_headers
+from http.client import BadStatusLine, HTTPResponse, RemoteDisconnected, parse_headers
 from typing import IO, Any, ClassVar, cast
 
+from mmmedia.connections.environment import trust
 from mmmedia.egress.addresses import Address
 from mmmedia.egress.blocking import (
     JudgedAdapter,
@@ -23,8 +24,6 @@ from mmmedia.egress.blocking import (
     JudgedHTTPSPool,
     JudgedSSLSocket,
 )
-
-MAX_INTERIM_RESPONSES = 16
 
 _local = threading.local()
 
@@ -69,15 +68,11 @@ class _Timed(socket.socket):
         return super().sendall(*args, **kwargs)
 
 
-class _TimedSSL(_Timed, ssl.SSLSocket):
+class _TimedSSL(_Timed, JudgedSSLSocket):
     def do_handshake(self, block: bool = False) -> None:
         if (left := time_left()) is not None:
             self.settimeout(left)
         super().do_handshake(block)
-
-
-class _TimedJudgedSSL(_TimedSSL, JudgedSSLSocket):
-    pass
 
 
 def timed(sock: socket.socket) -> socket.socket:
@@ -88,22 +83,35 @@ def timed(sock: socket.socket) -> socket.socket:
     return sock
 
 
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] [0-9]{3}(?: [^\r\n]*)?\r?\n")
+_HEADER_LINE = re.compile(
+    rb"(?:content-length:[ \t]*[0-9]+[ \t]*"  # of others a value is anything, and may go on in the next line
+    rb"|(?!content-length:)[!#-'*+.^-z|~0-9-]+:[^\0\r\n]*|[ \t][^\0\r\n]*)?\r?\n",
+    re.IGNORECASE,
+)
+
+
 class _HeadReader:
-    """Reads lines, and an end in the middle of the head as what it is: http.client takes it for the end."""
+    """Reads a head as what it is; http.client takes the first odd line, or a sudden end, for its end."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+        self._file, self._is_first = file, True
         self.close = file.close
 
     def readline(self, limit: int) -> bytes:
         line = self._file.readline(limit)
+        if self._is_first and not line.startswith(b"HTTP/"[: len(line)]):
+            raise BadStatusLine(repr(line[:64]))
         if not line.endswith(b"\n") and len(line) < limit:
             raise RemoteDisconnected("Remote end closed connection without a whole response head")
+        if len(line) < limit and not (_STATUS_LINE if self._is_first else _HEADER_LINE).fullmatch(line):
+            raise BadStatusLine(repr(line[:64]))
+        self._is_first = line in (b"\r\n", b"\n")  # an interim response may end here
         return line
 
 
 class FinalResponse(HTTPResponse):
-    """Skips interim responses (1xx), up to a number, and refuses a head that is cut short."""
+    """Skips interim responses (1xx), for as long as there is time, and refuses a head that is cut short."""
 
     def begin(self) -> None:
         """Read the head."""
@@ -111,17 +119,19 @@ class FinalResponse(HTTPResponse):
         self.fp = cast("Any", _HeadReader(file))
         try:
             super().begin()
+            lengths = self.headers.get_all("Content-Length", [])
+            if len(lengths) > 1 or (lengths and "Transfer-Encoding" in self.headers):
+                raise BadStatusLine("several lengths")
         finally:
             if self.fp is not None:
                 self.fp = file
 
     def _read_status(self) -> tuple[str, int, str]:
-        for _ in range(MAX_INTERIM_RESPONSES):
+        while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]  # typeshed omits it
             if not 100 <= status < 200 or status == 101:
                 return version, status, reason
             parse_headers(self.fp)
-        raise HTTPException(f"more than {MAX_INTERIM_RESPONSES} interim responses")
 
 
 class _TimedConnection(JudgedHTTPConnection):
@@ -144,8 +154,7 @@ class _TimedConnection(JudgedHTTPConnection):
 
 
 class _TimedTLSConnection(_TimedConnection, JudgedHTTPSConnection):
-    ssl_socket = _TimedJudgedSSL
-    proxied_ssl_socket = _TimedSSL
+    ssl_socket = _TimedSSL
 
 
 class _TimedHTTPPool(JudgedHTTPPool):
@@ -157,6 +166,22 @@ class _TimedHTTPSPool(JudgedHTTPSPool):
 
 
 class TimedAdapter(JudgedAdapter):
-    """What requests sends through, on timed and judged connections."""
+    """What requests sends through, on timed and judged connections, to whom the environment has us trust."""
 
     pools: ClassVar = {"http": _TimedHTTPPool, "https": _TimedHTTPSPool}
+
+    # As the base class calls them, unless the caller has certificates of its own.
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None) -> Any:  # noqa: D102
+        host, how = super().build_connection_pool_key_attributes(request, verify, cert)
+        if host["scheme"] == "https" and verify is True and not cert:
+            how["ssl_context"] = trust(_TimedSSL)
+        return host, how
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: D102
+        if proxy.startswith("https:") and proxy not in self.proxy_manager:
+            kwargs |= {"ssl_context": trust(_TimedSSL), "proxy_ssl_context": trust(_TimedSSL)}
+        return super().proxy_manager_for(proxy, **kwargs)
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: D102
+        if verify is not True or cert:
+            super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]

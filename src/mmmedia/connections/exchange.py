@@ -1,68 +1,142 @@
-"""One fetch as a series of steps: what is sent where, read, waited for and given up.
+"""One fetch as a series of steps: what is sent where, given up, waited for and tried again.
 
 `exchange` decides and performs nothing: it yields what is to be done next, and who drives it (`blocking` with
 requests, `on_loop` with aiohttp) sends back what came of it, or throws in the error. So redirects and retries
 are the same in both halves.
 """
 
+import io
+import itertools
 import logging
 import random
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from mmmedia import metrics
+from mmmedia.connections.environment import environment_proxy
 from mmmedia.connections.failures import headers_of, is_transient, own_error
-from mmmedia.connections.retries import RetryPlan, retry_after_seconds
+from mmmedia.connections.retries import TOTAL_SECONDS, RetryPlan, retry_after_seconds
 from mmmedia.connections.rules import (
-    Answer,
-    Body,
+    HEADERS,
+    BodyLimits,
+    Download,
     FetchPolicy,
-    Hop,
     RequestBudget,
-    current_policy,
-    refused_redirect,
+    policy_under_way,
 )
-from mmmedia.egress.policy import Journey
-from mmmedia.urls import HTTPURL, REDIRECT_STATUSES, parse_http_url, redact_url
+from mmmedia.egress.policy import EgressPolicy, Journey
+from mmmedia.errors import RefusedURLError
+from mmmedia.urls import (
+    ANY_HOST,
+    HTTPURL,
+    MAX_REDIRECTS,
+    REDIRECT_STATUSES,
+    DomainList,
+    next_hop,
+    parse_http_url,
+    redact_url,
+)
 
 logger = logging.getLogger(__name__)
 
+# Conditions are about one resource, and a redirect leads to another.
+_CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
+# What a redirect to another origin takes along; anything else may be a credential.
+_PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
+
+
+class Hop(NamedTuple):
+    """One request of a chain of redirects.
+
+    Attributes:
+        url: where it goes, as it is sent.
+        headers: those sent.
+        proxy: the URL of the proxy to ask, `None` for none.
+        number: how many redirects led here.
+    """
+
+    url: HTTPURL
+    headers: Mapping[str, str]
+    proxy: str | None
+    number: int = 0
+
+    @classmethod
+    def first(cls, url: HTTPURL, extra_headers: Mapping[str, str] | None = None) -> "Hop":
+        """Return the request for a URL."""
+        headers: Mapping[str, str] = HEADERS
+        if extra_headers or url.authorization:
+            extra = {name.title(): value for name, value in (extra_headers or {}).items()}
+            headers = {**HEADERS, **_credentials(url), **extra}
+        return cls(url, headers, environment_proxy(url))
+
+    def redirected(self, status: int, location: bytes | None, domains: DomainList) -> "Hop":
+        """Return the request that follows a redirect.
+
+        Raises:
+            InvalidURLError: (a `ValueError`) the `Location` can't be read.
+            RefusedURLError: (a `ValueError`) it leads where `domains` does not admit, or is one too many.
+        """
+        url = next_hop(self.url, status, location)
+        if self.number >= MAX_REDIRECTS:
+            raise RefusedURLError(
+                f"More than {MAX_REDIRECTS} redirects, the last to {redact_url(str(url))!r}.",
+                reason="redirect",
+            )
+        domains.check(url.host)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _CONDITIONS}
+        if url.origin != self.url.origin:
+            headers = {name: value for name, value in headers.items() if name.lower() in _PLAIN_HEADERS}
+        return Hop(url, {**headers, **_credentials(url)}, environment_proxy(url), self.number + 1)
+
+
+def _credentials(url: HTTPURL) -> dict[str, str]:
+    return {"Authorization": url.authorization} if url.authorization else {}
+
+
+class Answer(NamedTuple):
+    """The end of a chain of redirects: of its last response, all but the body."""
+
+    hop: Hop
+    status: int
+    headers: Mapping[str, str]
+
+    def download(self, sink: io.BytesIO) -> Download:
+        """Return what it brought; its body has been written to `sink`."""
+        given = ["", ""]
+        if not self.hop.number:
+            given = [self.headers.get(name, "") for name in ("ETag", "Last-Modified")]
+        etag, last_modified = (value if value.isascii() and value.isprintable() else "" for value in given)
+        return Download(None if self.status == 304 else sink.getvalue(), etag, last_modified)
+
 
 class Send(NamedTuple):
-    """Send a request, and give back the status and the headers of the response, of which no body is read.
+    """Send a request and, if the response has the whole, read its body: then all is done.
+
+    If not, read nothing and give back status, headers, and the `Location` as it was on the wire.
 
     Attributes:
         hop: the request.
-        seconds: how long that may take.
+        journey: what connections are judged by while it is sent.
+        seconds: how long that may take, body included.
+        limits: what the body may have; `None` to read none, whatever comes.
     """
 
     hop: Hop
+    journey: Journey
     seconds: float
-
-
-class Receive(NamedTuple):
-    """Read the body of that response.
-
-    Attributes:
-        body: what decodes it.
-        seconds: how long that may take.
-    """
-
-    body: Body
-    seconds: float
+    limits: BodyLimits | None
 
 
 class Reject(NamedTuple):
     """Throw in the error that the library below has for the status of that response.
 
     Attributes:
-        reason: says why, where the status is no error by itself; else `None`.
+        reason: why, where the status does not say so by itself.
     """
 
-    reason: str | None
+    reason: str
 
 
 class Wait(NamedTuple):
@@ -71,9 +145,9 @@ class Wait(NamedTuple):
     seconds: float
 
 
-Step = Send | Receive | Reject | Wait | Answer
+Step = Send | Reject | Wait | Answer
 Exchange = Generator[Step, Any, None]
-"""Its last step is the `Answer`, after which it is closed."""
+"""Its last step is an `Answer`, where the driver has not made one of a body."""
 
 
 def exchange(
@@ -87,7 +161,7 @@ def exchange(
     max_bytes: int | None = None,
     request_budget: RequestBudget | None = None,
 ) -> Exchange:
-    """Return the steps that fetch the body behind a URL.
+    """Yield the steps that fetch the body behind a URL.
 
     Args:
         url: an HTTP URL.
@@ -97,7 +171,7 @@ def exchange(
         is_conditional: take "304 Not Modified" for an answer, without a body.
         any_status: take any response for the answer, also a redirect that is not to be followed, and leave
             its body unread; nothing is tried again.
-        max_bytes: what the body may have beside the download limit; `None`: as the policy has it.
+        max_bytes: what the body may have beside the download limit; `None` for no such limit.
         request_budget: charged with all that comes, also in attempts that fail.
 
     Raises:
@@ -105,48 +179,35 @@ def exchange(
         RefusedURLError: (a `ValueError`) the policy does not admit it.
         InvalidSettingError: (a `ValueError`) a setting can't be read.
     """
-    policy = current_policy()
-    parsed = parse_http_url(url)
-    policy.domains.check(parsed.host)
-    plan = RetryPlan(timeout, 1 if any_status else policy.attempts)
+    policy = policy_under_way.get() or FetchPolicy()
+    parsed = url if isinstance(url, HTTPURL) else parse_http_url(url)
+    if policy.domains is not ANY_HOST:
+        policy.domains.check(parsed.host)
+    egress = EgressPolicy(policy.settings.block_private, policy.domains.names)
     first = Hop.first(parsed, extra_headers)
-    if max_bytes is not None:
-        policy = replace(policy, kind_max_bytes=max_bytes)
-    return _attempts(first, policy, plan, allow_redirects, is_conditional, any_status, request_budget)
-
-
-def _attempts(
-    first: Hop,
-    policy: FetchPolicy,
-    plan: RetryPlan,
-    allow_redirects: bool,
-    is_conditional: bool,
-    any_status: bool,
-    budget: RequestBudget | None,
-) -> Exchange:
-    started = time.monotonic()
-    attempt = 0
-    while True:
-        begun = time.monotonic()
-        seconds = plan.attempt_seconds(attempt, begun - started)
-        hop = first
+    plan = RetryPlan(timeout, 1 if any_status else policy.settings.attempts)
+    limits = None if any_status else BodyLimits.of(policy.settings, max_bytes, request_budget)
+    started = begun = time.monotonic()
+    seconds = TOTAL_SECONDS if timeout is None else timeout
+    for attempt in itertools.count():
+        hop, journey = first, Journey(egress)
         try:
-            with Journey(policy.egress) as journey:
-                while True:
-                    journey.begin_hop(hop.url.host, hop.url.port, by_proxy=hop.proxy is not None)
-                    status, headers = yield Send(hop, begun + seconds - time.monotonic())
-                    if status not in REDIRECT_STATUSES or (any_status and not allow_redirects):
-                        break
-                    if not allow_redirects:
-                        raise refused_redirect(hop.url, status)
-                    hop = hop.redirected(status, headers.get("Location"), policy.domains)
-                is_unchanged = is_conditional and status == 304 and not hop.number
-                if not (any_status or is_unchanged):
-                    if not 200 <= status < 300 or status == 206:
-                        yield Reject(_reason(status))
-                    body = Body(hop.url, headers, policy.max_bytes, policy.kind_max_bytes, budget)
-                    yield Receive(body, begun + seconds - time.monotonic())
-            break
+            while True:
+                journey.begin_hop(hop.url, by_proxy=hop.proxy is not None)
+                left = begun + seconds - time.monotonic()
+                status, headers, location = yield Send(hop, journey, left, limits)
+                if status not in REDIRECT_STATUSES or (any_status and not allow_redirects):
+                    break
+                if not allow_redirects:
+                    raise RefusedURLError(
+                        f"{redact_url(str(hop.url))!r} redirects ({status}), which "
+                        "VLLM_MEDIA_URL_ALLOW_REDIRECTS=0 (allow_redirects=False) does not admit.",
+                        reason="redirect",
+                    )
+                hop = hop.redirected(status, location, policy.domains)
+            if any_status or (is_conditional and status == 304 and not hop.number):
+                yield Answer(hop, status, headers)
+            yield Reject(_reason(status))
         except Exception as error:
             failure = _late(hop, seconds, error) if isinstance(error, TimeoutError) else error
             wait = _wait_after(failure, plan, attempt, started, first.url)
@@ -155,16 +216,17 @@ def _attempts(
                 if own is error:
                     raise
                 raise own from own.__cause__
-        yield Wait(wait)
-        attempt += 1
-    yield Answer(hop, status, headers)
+            pause = Wait(wait)
+        yield pause
+        begun = time.monotonic()
+        seconds = plan.attempt_seconds(attempt + 1, begun - started)
 
 
-def _reason(status: int) -> str | None:
-    """Say why a status that is no HTTP error still brings no whole body; `None` if it is an error."""
+def _reason(status: int) -> str:
+    """Say why a status that is no HTTP error still brings no whole body; nothing of one that is."""
     if status == 206:
         return "Partial Content for a request of the whole"
-    return None if status >= 400 else "Unexpected status"
+    return "" if status >= 400 else "Unexpected status"
 
 
 def _late(hop: Hop, seconds: float, error: BaseException) -> TimeoutError:

@@ -2,10 +2,14 @@
 
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmmedia.errors import MediaError, PartError
 from mmmedia.urls import HTTPURL, redact_url
+
+if TYPE_CHECKING:
+    import aiohttp
+    import requests
 
 
 def status_of(error: BaseException) -> int | None:
@@ -18,8 +22,8 @@ def http_status(error: BaseException) -> int:
     """Return what an engine may answer its own client with when fetching or decoding failed.
 
     Errors of this library know it. Of the others, 503 stands for what may heal (time, connection, DNS, a
-    server's 5xx, 408 or 429), 422 for a URL that another server answers with any other error, 500 for the
-    rest.
+    server's 5xx, 408 or 429), 422 for a URL that another server answers with any other error, or in no HTTP,
+    or under a certificate that is not good, 500 for the rest.
 
     >>> from mmmedia.errors import RefusedURLError
     >>> http_status(RefusedURLError("example.org")), http_status(TimeoutError()), http_status(KeyError())
@@ -32,7 +36,7 @@ def http_status(error: BaseException) -> int:
             return cause.http_status
     if is_transient(error):
         return 503
-    return 500 if status_of(error) is None else 422
+    return 500 if status_of(error) is None and not _is_no_server(error) else 422
 
 
 def headers_of(error: BaseException) -> Mapping[str, str]:
@@ -53,6 +57,20 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             queue += [current.__cause__, current.__context__, getattr(current, "reason", None), *current.args]
 
 
+def _is_no_server(error: BaseException) -> bool:
+    """Say whether what answered is no server to ask again: it speaks no HTTP, or is not whom it should be."""
+    from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+    from ssl import SSLCertVerificationError
+
+    kinds: tuple[type[BaseException], ...] = (HTTPException, SSLCertVerificationError)
+    if urllib3 := sys.modules.get("urllib3.exceptions"):
+        kinds = (*kinds, urllib3.InvalidHeader)  # of lengths that contradict each other
+    return any(
+        isinstance(cause, kinds) and not isinstance(cause, IncompleteRead | RemoteDisconnected)
+        for cause in _chain(error)
+    )
+
+
 def is_transient(error: BaseException) -> bool:
     """Say whether another attempt might succeed: timeouts, connections, DNS, 5xx, 429 and 408.
 
@@ -60,10 +78,7 @@ def is_transient(error: BaseException) -> bool:
     >>> is_transient(TimeoutError()), is_transient(RefusedURLError("example.org"))
     (True, False)
     """
-    from http.client import LineTooLong
-    from ssl import SSLCertVerificationError
-
-    if any(isinstance(cause, MediaError | LineTooLong | SSLCertVerificationError) for cause in _chain(error)):
+    if _is_no_server(error) or own_error(error) is not error or isinstance(error, MediaError):
         return False
     status = status_of(error)
     if status is not None:
@@ -82,6 +97,54 @@ def own_error(error: BaseException) -> BaseException:
     return next((cause for cause in _chain(error) if isinstance(cause, MediaError)), error)
 
 
+def sync_status_error(
+    status: int, reason: str, url: str | HTTPURL, headers: Mapping[str, str]
+) -> "requests.HTTPError":
+    """Return the error of requests for a status; it holds no connection and can be pickled."""
+    import requests
+
+    response = requests.Response()
+    response.status_code, response.reason, response.url = status, reason, redact_url(str(url))
+    response.headers.update(headers)
+    response._content = b""
+    blame = "Client Error: " if 400 <= status < 500 else "Server Error: " if status >= 500 else ""
+    return requests.HTTPError(f"{status} {blame}{reason} for url: {response.url}", response=response)
+
+
+def async_status_error(
+    status: int, reason: str, url: str | HTTPURL, headers: Mapping[str, str]
+) -> "aiohttp.ClientResponseError":
+    """Return the error of aiohttp for a status; it holds no connection and can be pickled."""
+    import aiohttp
+    from multidict import CIMultiDict
+    from yarl import URL
+
+    goal = URL(redact_url(str(url)), encoded=True)
+    nothing: Any = CIMultiDict()  # aiohttp's own is a proxy, which can't be pickled
+    request = aiohttp.RequestInfo(goal, "GET", nothing, goal)
+    return aiohttp.ClientResponseError(
+        request, (), status=status, message=reason, headers=CIMultiDict(headers)
+    )
+
+
+def portable_error(error: BaseException, url: str | HTTPURL) -> BaseException:
+    """Return an error of aiohttp without what can't be pickled, as TLS contexts; any other as it is."""
+    import aiohttp
+
+    portable: BaseException = error
+    if isinstance(error, aiohttp.ClientResponseError):
+        portable = async_status_error(error.status, error.message, url, error.headers or {})
+    elif isinstance(error, aiohttp.ServerDisconnectedError):
+        portable = aiohttp.ServerDisconnectedError()
+    elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
+        key, *others = error.args
+        if hasattr(key, "_replace"):
+            portable = type(error)(key._replace(ssl=True), *others)
+    if portable is not error:
+        portable.__cause__ = error
+    return portable
+
+
 def sync_error(error: Exception, url: str | HTTPURL) -> Exception:
     """Return the error of requests that stands for one of aiohttp; any other comes back as it is.
 
@@ -91,12 +154,7 @@ def sync_error(error: Exception, url: str | HTTPURL) -> Exception:
 
     aiohttp = sys.modules.get("aiohttp")
     if aiohttp is not None and isinstance(error, aiohttp.ClientResponseError):
-        response = requests.Response()
-        response.status_code, response.url = error.status, redact_url(str(url))
-        response.headers.update(error.headers or {})
-        return requests.HTTPError(
-            f"{error.status} {error.message} for url: {response.url}", response=response
-        )
+        return sync_status_error(error.status, error.message, url, error.headers or {})
     if isinstance(error, TimeoutError) and not isinstance(error, MediaError):
         return requests.Timeout(str(error))
     if aiohttp is not None and isinstance(error, aiohttp.ClientError):
@@ -107,8 +165,6 @@ def sync_error(error: Exception, url: str | HTTPURL) -> Exception:
 def async_error(error: Exception, url: str | HTTPURL) -> Exception:
     """Return the error of aiohttp that stands for one of requests; any other comes back as it is."""
     import aiohttp
-    from multidict import CIMultiDict, CIMultiDictProxy
-    from yarl import URL
 
     requests = sys.modules.get("requests")
     if requests is None or not isinstance(error, requests.RequestException):
@@ -118,7 +174,4 @@ def async_error(error: Exception, url: str | HTTPURL) -> Exception:
     status = status_of(error)
     if status is None:
         return aiohttp.ClientConnectionError(str(error))
-    headers = CIMultiDictProxy(CIMultiDict(headers_of(error)))
-    goal = URL(redact_url(str(url)))
-    request = aiohttp.RequestInfo(goal, "GET", CIMultiDictProxy(CIMultiDict()), goal)
-    return aiohttp.ClientResponseError(request, (), status=status, message=str(error), headers=headers)
+    return async_status_error(status, str(error), url, headers_of(error))

@@ -13,10 +13,7 @@ which it can be known, and each of them closes the session:
 import asyncio
 import atexit
 import contextlib
-import functools
 import io
-import os
-import ssl
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
@@ -27,16 +24,20 @@ from aiohttp.connector import NEEDS_CLEANUP_CLOSED
 from yarl import URL
 
 from mmmedia import metrics
-from mmmedia.connections.exchange import Exchange, Receive, Reject, Send
+from mmmedia.connections.environment import trust
+from mmmedia.connections.exchange import Answer, Exchange, Reject, Send, Step, Wait
+from mmmedia.connections.failures import async_status_error, portable_error
 from mmmedia.connections.rules import (
     HEADERS,
     MAX_CONNECTIONS,
-    Answer,
+    MAX_HEADERS,
+    MAX_LINE_BYTES,
     Body,
     CutShortError,
-    certificate_bundle,
+    whole_body,
 )
 from mmmedia.egress.on_loop import JudgedConnector
+from mmmedia.egress.policy import journey_under_way
 from mmmedia.work.fork import afresh_in_child
 
 _UNBOUNDED = aiohttp.ClientTimeout(total=None)
@@ -86,55 +87,6 @@ class LoopClient:
                 asyncio.run_coroutine_threadsafe(self.aclose(), self.loop).result(1)
             else:
                 self.loop.run_until_complete(self.aclose())
-
-    async def fetch(self, steps: Exchange, sink: IO[bytes]) -> Answer:
-        """Perform an exchange, each attempt when its turn comes; the body is written to `sink`.
-
-        Raises:
-            aiohttp.ClientError: it failed.
-            TimeoutError: the time was up.
-            MediaError: it was refused, or what came was.
-        """
-        session = self.session or new_session()
-        response: Any = None
-        self.fetches += 1
-        try:
-            while True:
-                async with self.semaphore:  # waiting for a turn is not the server's fault: no clock runs yet
-                    step = next(steps)
-                    while isinstance(step, Send | Receive | Reject):
-                        outcome: object = None
-                        try:
-                            if isinstance(step, Send):
-                                if response is not None:
-                                    _drop(response)
-                                async with asyncio.timeout(step.seconds):
-                                    response = await _request(session, step)
-                                outcome = response.status, response.headers
-                            elif isinstance(step, Receive):
-                                async with asyncio.timeout(step.seconds):
-                                    await _receive(response, step.body, sink)
-                            else:
-                                _reject(response, step.reason)
-                        except BaseException as error:  # noqa: BLE001  # the exchange decides
-                            step = steps.throw(error)
-                        else:
-                            step = steps.send(outcome)
-                    if response is not None:
-                        _drop(response)
-                        response = None
-                if isinstance(step, Answer):
-                    return step
-                await asyncio.sleep(step.seconds)
-                sink.seek(0)
-                sink.truncate()
-        finally:
-            self.fetches -= 1
-            steps.close()
-            if response is not None:
-                _drop(response)
-            if self.session is None:
-                await session.close()
 
 
 async def _hold(session: aiohttp.ClientSession) -> AsyncGenerator[None]:
@@ -199,6 +151,10 @@ class LoopClients:
         await made.begin()
         return made
 
+    async def session(self) -> aiohttp.ClientSession:
+        """Return the session of the running loop, or a new one where each fetch has its own."""
+        return (await self.client()).session or new_session()
+
     def sweep(self) -> None:
         """Forget those that are of no use any more; sessions of loops that were closed are closed."""
         with self._lock:
@@ -249,31 +205,90 @@ def new_session() -> aiohttp.ClientSession:
     Raises:
         RefusedURLError: (a `ValueError`) this version of aiohttp can't be held to it.
     """
-    bundle = certificate_bundle()
-    trust = _trusting(bundle, os.stat(bundle).st_mtime_ns) if bundle else True  # noqa: PTH116  # any path
     return aiohttp.ClientSession(
         # Where Python has the bug that it makes up for: TLS transports that are closed but never end.
-        connector=JudgedConnector(limit=0, ssl=trust, enable_cleanup_closed=NEEDS_CLEANUP_CLOSED),
+        connector=JudgedConnector(limit=0, enable_cleanup_closed=NEEDS_CLEANUP_CLOSED),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=HEADERS,
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_LINE_BYTES,
+        max_headers=MAX_HEADERS,
     )
 
 
-@functools.lru_cache(maxsize=4)
-def _trusting(bundle: str, changed: int) -> ssl.SSLContext:  # noqa: ARG001  # when it is changed it is read anew
-    """Return the TLS context that trusts the certificates of a file; reading them takes 20 ms."""
-    return ssl.create_default_context(cafile=bundle)
+async def fetch_bytes(clients: LoopClients, steps: Exchange) -> bytes:
+    """Return the body that an exchange brings; errors as of `perform`."""
+    sink = io.BytesIO()
+    await perform(clients, steps, sink)
+    return sink.getvalue()
+
+
+async def perform(clients: LoopClients, steps: Exchange, sink: IO[bytes]) -> Answer:
+    """Perform an exchange, each attempt when its turn comes; the body is written to `sink`.
+
+    Raises:
+        aiohttp.ClientError: it failed.
+        TimeoutError: the time was up.
+        MediaError: it was refused, or what came was.
+    """
+    client = await clients.client()
+    session = client.session or new_session()
+    step: Step | None = None
+    response: Any = None
+    client.fetches += 1
+    try:
+        with metrics.downloading(sink):
+            while not isinstance(step, Answer):
+                if isinstance(step, Wait):
+                    _drop(response)
+                    await asyncio.sleep(step.seconds)
+                    sink.seek(0)
+                    sink.truncate()
+                async with client.semaphore:  # no clock runs while who is not served waits for a turn
+                    step = next(steps)
+                    while isinstance(step, Send | Reject):
+                        outcome: object = None
+                        try:
+                            if isinstance(step, Send):
+                                url = step.hop.url
+                                _drop(response)
+                                async with asyncio.timeout(step.seconds):
+                                    response = await _request(session, step)
+                                    status, headers = response.status, response.headers
+                                    if step.limits is not None and (
+                                        body := whole_body(url, status, headers, step.limits)
+                                    ):
+                                        await _receive(response, body, sink)
+                                        _drop(response)
+                                        return Answer(step.hop, status, headers)
+                                outcome = status, headers, _location(response)
+                            else:
+                                reason = step.reason or response.reason or ""
+                                raise async_status_error(status, reason, url, headers)
+                        except BaseException as error:  # noqa: BLE001  # the exchange decides
+                            step = steps.throw(portable_error(error, url))
+                        else:
+                            step = steps.send(outcome)
+            _drop(response)
+        return step
+    except BaseException:
+        _drop(response)
+        raise
+    finally:
+        client.fetches -= 1
+        if client.session is None:
+            await session.close()
 
 
 async def open_response(
-    session: aiohttp.ClientSession,
+    clients: LoopClients,
     steps: Exchange,
     timeout: float | None,  # noqa: ASYNC109  # aiohttp bounds it, body included
 ) -> aiohttp.ClientResponse:
     """Perform an exchange to its response, of which the body is left unread.
 
     Args:
-        session: that of the running loop.
+        clients: those of the connection.
         steps: those of `exchange` with `any_status`.
         timeout: seconds in all, body included; `None` for no bound.
 
@@ -282,61 +297,62 @@ async def open_response(
         TimeoutError: the time was up.
         RefusedURLError: (a `ValueError`) the policy does not admit where it leads.
     """
+    session = await clients.session()
     response: Any = None
     try:
-        with contextlib.closing(steps):
-            step = next(steps)
-            while isinstance(step, Send):
-                if response is not None:
-                    _drop(response)
-                try:
-                    response = await _request(session, step, timeout=timeout, decode=True)
-                except BaseException as error:  # noqa: BLE001  # the exchange decides
-                    step = steps.throw(error)
-                else:
-                    step = steps.send((response.status, response.headers))
-    except BaseException:
-        if response is not None:
+        step = next(steps)
+        while isinstance(step, Send):
             _drop(response)
+            try:
+                response = await _request(session, step, timeout=timeout, decode=True)
+            except BaseException as error:  # noqa: BLE001  # the exchange decides
+                step = steps.throw(error)
+            else:
+                step = steps.send((response.status, response.headers, _location(response)))
+    except BaseException:
+        _drop(response)
         raise
     opened: aiohttp.ClientResponse = response
     return opened
 
 
-def _request(
-    session: aiohttp.ClientSession, step: Send, *, timeout: float | None = None, decode: bool = False
-) -> Awaitable[aiohttp.ClientResponse]:
-    """Return the response to come."""
-    headers = step.hop.headers
-    return session.get(
-        URL(str(step.hop.url), encoded=True),
-        headers=None if headers is HEADERS else headers,  # the session has those
-        timeout=_UNBOUNDED if timeout is None else aiohttp.ClientTimeout(total=timeout),
-        allow_redirects=False,
-        auto_decompress=decode,
-        proxy=step.hop.proxy,
-    )
+async def _request(
+    session: aiohttp.ClientSession,
+    step: Send,
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109  # aiohttp bounds it, body included
+    decode: bool = False,
+) -> aiohttp.ClientResponse:
+    url, headers, proxy, _ = step.hop
+    token = journey_under_way.set(step.journey)
+    try:
+        return await session.get(
+            URL(url.text, encoded=True),
+            headers=None if headers is HEADERS else headers,  # the session has those
+            timeout=_UNBOUNDED if timeout is None else aiohttp.ClientTimeout(total=timeout),
+            allow_redirects=False,
+            auto_decompress=decode,
+            proxy=proxy,
+            ssl=trust() if url.scheme == "https" or (proxy or "").startswith("https") else True,
+        )
+    finally:
+        journey_under_way.reset(token)
 
 
-def _drop(response: aiohttp.ClientResponse) -> None:
+def _location(response: aiohttp.ClientResponse) -> bytes | None:
+    """Return the `Location` as it was on the wire."""
+    return next((value for name, value in response.raw_headers if name.lower() == b"location"), None)
+
+
+def _drop(response: aiohttp.ClientResponse | None) -> None:
     """Let go of a response; unless it was read to its end, its connection is cut without a farewell.
 
     Under TLS the farewell waits for the other side's, which a stranger may withhold.
     """
-    if response.connection is not None and response.connection.transport is not None:
-        response.connection.transport.abort()
-    response.close()
-
-
-def _reject(response: aiohttp.ClientResponse, reason: str | None) -> None:
-    response.raise_for_status()
-    raise aiohttp.ClientResponseError(
-        response.request_info,
-        response.history,
-        status=response.status,
-        message=reason or "",
-        headers=response.headers,
-    )
+    if response is not None:
+        if response.connection is not None and response.connection.transport is not None:
+            response.connection.transport.abort()
+        response.close()
 
 
 async def _receive(response: aiohttp.ClientResponse, body: Body, sink: IO[bytes]) -> None:
@@ -344,14 +360,15 @@ async def _receive(response: aiohttp.ClientResponse, body: Body, sink: IO[bytes]
     in_memory = isinstance(sink, io.BytesIO)
     try:
         async for chunk in response.content.iter_any():
-            for piece in body.pieces(chunk):
+            for piece in (chunk,) if body.is_plain else body.pieces(chunk):
                 if in_memory:
                     sink.write(piece)
                 else:
                     await asyncio.to_thread(sink.write, piece)
-                if body.is_coded:
+                if body.coding:
                     await asyncio.sleep(0)  # between two milliseconds of inflating
-        body.finish()
+        if not body.is_plain:
+            body.finish()
     except CutShortError as error:
         raise aiohttp.ClientPayloadError(str(error)) from error
 

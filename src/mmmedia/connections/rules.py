@@ -1,20 +1,19 @@
 """The rules of a fetch, each once: what it may reach, where a redirect may lead, what a body may be."""
 
-import io
 import json
-import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from mmmedia import envs
 from mmmedia._version import __version__
-from mmmedia.egress.policy import EgressPolicy
-from mmmedia.errors import InvalidMediaError, LimitExceededError, RefusedURLError
+from mmmedia.errors import InvalidMediaError, LimitExceededError
 from mmmedia.exceptions import HTTPResponseSizeExceededError, MediaDownloadSizeExceededError
-from mmmedia.urls import HTTPURL, MAX_REDIRECTS, DomainList, domain_list, next_hop, redact_url
+from mmmedia.urls import ANY_HOST, HTTPURL, DomainList, redact_url
 
 USER_AGENT = f"mmmedia/{__version__}"
 HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "gzip, deflate"}
@@ -22,175 +21,54 @@ HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "gzip, 
 MAX_CONNECTIONS = 128
 """Fetches at a time on an event loop, and idle connections kept by the blocking half."""
 
-_PROXY_VARIABLES = {
-    "http": ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"),
-    "https": ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"),
-}
+MAX_LINE_BYTES = 64 * 1024
+"""A line of a response's head may have."""
+MAX_HEADERS = 100
+"""Lines that a response's head may have. Both are http.client's."""
+
 _PIECE_BYTES = 256 * 1024
-# Conditions are about one resource, and a redirect leads to another.
-_CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
-# What a redirect to another origin takes along; anything else may be a credential.
-_PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
-
-
-def _limit_bytes(megabytes: int) -> float:
-    """Return the download limit that a setting stands for."""
-    return megabytes * 1024 * 1024 if megabytes > 0 else float("inf")
+# What changes a body, but for those that are asked for (RFC 9110, 8.4.1, and what IANA has besides). Other
+# words that servers put there (UTF-8, aws-chunked, none, binary, …) are no codings and change nothing.
+_OTHER_CODINGS = frozenset(
+    {"aes128gcm", "br", "bzip2", "compress", "dcb", "dcz", "exi", "lz4", "lzma", "pack200-gzip", "sdch",
+     "snappy", "x-bzip2", "x-compress", "x-xz", "xz", "zstd"}
+)  # fmt: skip
+_CONTENT_RANGE = re.compile(r"\s*bytes\s+0-([0-9]{1,18})/([0-9]{1,18})\s*", re.ASCII | re.IGNORECASE)
+_CODINGS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate", **{each: each for each in _OTHER_CODINGS}}
 
 
 @dataclass(frozen=True, slots=True)
 class FetchPolicy:
-    """What one request of an engine may reach and take up, as the settings were when it was made.
-
-    Policies are equal if they admit the same hosts and addresses.
+    """What one request of an engine may reach and take up.
 
     Attributes:
         domains: the hosts that URLs and redirects may name.
-        egress: the addresses that may be dialled.
-        attempts: how many at most, in all, to fetch one URL.
-        max_bytes: the download limit, infinity for none.
-        kind_max_bytes: what a file of the kind that is fetched may have, infinity for any size.
+        settings: those of the moment in which the request began.
+
+    Raises:
+        InvalidSettingError: (a `ValueError`) a setting can't be read.
     """
 
-    domains: DomainList = field(default_factory=lambda: domain_list(None))
-    egress: EgressPolicy = field(default_factory=EgressPolicy.from_env)
-    attempts: int = field(default_factory=lambda: envs.VLLM_MEDIA_FETCH_MAX_RETRIES, compare=False)
-    max_bytes: float = field(
-        default_factory=lambda: _limit_bytes(envs.VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB), compare=False
-    )
-    kind_max_bytes: float = float("inf")
-
-    @classmethod
-    def of(
-        cls,
-        domains: DomainList,
-        settings: envs.FetchSettings | None = None,
-        kind_max_bytes: int | None = None,
-    ) -> "FetchPolicy":
-        """Return the policy for `allowed_media_domains` under settings, or those of now.
-
-        Raises:
-            InvalidSettingError: (a `ValueError`) a setting can't be read.
-        """
-        settings = settings or envs.fetch_settings()
-        max_bytes = settings.max_download_bytes
-        return cls(
-            domains,
-            EgressPolicy(settings.block_private, domains.names),
-            settings.attempts,
-            float("inf") if max_bytes is None else max_bytes,
-            float("inf") if kind_max_bytes is None else kind_max_bytes,
-        )
+    domains: DomainList = ANY_HOST
+    settings: envs.FetchSettings = field(default_factory=envs.fetch_settings)
 
 
-_policy: ContextVar[FetchPolicy | None] = ContextVar("mmmedia_fetch_policy", default=None)
+policy_under_way: ContextVar[FetchPolicy | None] = ContextVar("mmmedia_fetch_policy", default=None)
+"""What fetches are held to here; see `fetch_policy`."""
 
 
-class fetch_policy:  # noqa: N801  # reads as what it does
+@contextmanager
+def fetch_policy(policy: FetchPolicy) -> Iterator[FetchPolicy]:
     """Hold every fetch inside the block to `policy`, on every hop.
 
     It travels with the context and not as an argument, so that it also holds where a subclass of
     `HTTPConnection` overrides `get_bytes` with the signature that vLLM gives it.
     """
-
-    __slots__ = ("_policy", "_token")
-
-    def __init__(self, policy: FetchPolicy) -> None:
-        self._policy = policy
-
-    def __enter__(self) -> FetchPolicy:
-        self._token = _policy.set(self._policy)
-        return self._policy
-
-    def __exit__(self, *_: object) -> None:
-        _policy.reset(self._token)
-
-
-def current_policy() -> FetchPolicy:
-    """Return the policy of the `fetch_policy` block, or that of the settings of now."""
-    return _policy.get() or FetchPolicy()
-
-
-class Hop(NamedTuple):
-    """One request of a chain of redirects.
-
-    Attributes:
-        url: where it goes, as it is sent.
-        headers: those sent.
-        proxy: the URL of the proxy to ask, `None` for none.
-        number: how many redirects led here.
-    """
-
-    url: HTTPURL
-    headers: Mapping[str, str]
-    proxy: str | None
-    number: int = 0
-
-    @classmethod
-    def first(cls, url: HTTPURL, extra_headers: Mapping[str, str] | None = None) -> "Hop":
-        """Return the request for a URL."""
-        headers: Mapping[str, str] = HEADERS
-        if extra_headers or url.authorization:
-            extra = {name.title(): value for name, value in (extra_headers or {}).items()}
-            headers = {**HEADERS, **_credentials(url), **extra}
-        return cls(url, headers, environment_proxy(url))
-
-    def redirected(self, status: int, location: str | None, domains: DomainList) -> "Hop":
-        """Return the request that follows a redirect.
-
-        Raises:
-            InvalidURLError: (a `ValueError`) the `Location` can't be read.
-            RefusedURLError: (a `ValueError`) it leads where `domains` does not admit, or is one too many.
-        """
-        url = next_hop(self.url, status, location)
-        if self.number >= MAX_REDIRECTS:
-            raise RefusedURLError(
-                f"More than {MAX_REDIRECTS} redirects, the last to {redact_url(str(url))!r}.",
-                reason="redirect",
-            )
-        domains.check(url.host)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in _CONDITIONS}
-        if url.origin != self.url.origin:
-            headers = {name: value for name, value in headers.items() if name.lower() in _PLAIN_HEADERS}
-        return Hop(url, {**headers, **_credentials(url)}, environment_proxy(url), self.number + 1)
-
-
-def _credentials(url: HTTPURL) -> dict[str, str]:
-    return {"Authorization": url.authorization} if url.authorization else {}
-
-
-def refused_redirect(url: HTTPURL, status: int) -> RefusedURLError:
-    """Return the error for a redirect where none is to be followed."""
-    return RefusedURLError(
-        f"{redact_url(str(url))!r} redirects ({status}), which VLLM_MEDIA_URL_ALLOW_REDIRECTS=0 "
-        "(allow_redirects=False) does not admit.",
-        reason="redirect",
-    )
-
-
-def environment_proxy(url: HTTPURL) -> str | None:
-    """Return the proxy that the environment names for a URL (`https_proxy`, `no_proxy`, …)."""
-    # `getproxies` of the standard library goes through the whole environment, at every request.
-    for variable in _PROXY_VARIABLES[url.scheme]:
-        if variable in os.environ:
-            break
-    else:
-        return None
-    from urllib.request import (  # type: ignore[attr-defined]  # typeshed omits the second
-        getproxies_environment,
-        proxy_bypass_environment,
-    )
-
-    proxies = getproxies_environment()
-    proxy = proxies.get(url.scheme) or proxies.get("all")
-    if not proxy or proxy_bypass_environment(f"{url.host}:{url.port}", proxies):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def certificate_bundle() -> str | None:
-    """Return the file of certificates that the environment names, as requests and curl know it."""
-    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    token = policy_under_way.set(policy)
+    try:
+        yield policy
+    finally:
+        policy_under_way.reset(token)
 
 
 class Download(NamedTuple):
@@ -207,33 +85,33 @@ class Download(NamedTuple):
     last_modified: str = ""
 
 
-def conditions(etag: str, last_modified: str) -> dict[str, str]:
-    """Return the headers that ask for a body only if it has changed."""
-    headers = {"If-None-Match": etag, "If-Modified-Since": last_modified}
-    return {name: value for name, value in headers.items() if value}
-
-
-class Answer(NamedTuple):
-    """The end of a chain of redirects: of its last response, all but the body."""
-
-    hop: Hop
-    status: int
-    headers: Mapping[str, str]
-
-    def download(self, sink: io.BytesIO) -> Download:
-        """Return what it brought; its body has been written to `sink`."""
-        given = ["", ""]
-        if not self.hop.number:
-            given = [self.headers.get(name, "") for name in ("ETag", "Last-Modified")]
-        etag, last_modified = (value if value.isascii() and value.isprintable() else "" for value in given)
-        return Download(None if self.status == 304 else sink.getvalue(), etag, last_modified)
-
-
 class RequestBudget(Protocol):
     """What a request may still download; as `MediaRequestDownloadBudget`."""
 
     def charge(self, num_bytes: int, /) -> object:
         """Take so many bytes; raise if the request has used up its share."""
+
+
+class BodyLimits(NamedTuple):
+    """What a body may have.
+
+    Attributes:
+        max_bytes: infinity for any number.
+        is_of_kind: whether that is the limit of a kind of media, lower than the general one.
+        budget: charged with what comes out, piece by piece.
+    """
+
+    max_bytes: float
+    is_of_kind: bool = False
+    budget: RequestBudget | None = None
+
+    @classmethod
+    def of(
+        cls, settings: envs.FetchSettings, max_bytes: int | None = None, budget: RequestBudget | None = None
+    ) -> "BodyLimits":
+        """Return the limits under settings, and one more, if that is lower."""
+        settings = settings.held_to(max_bytes)
+        return cls(settings.max_download_bytes, settings.is_of_kind, budget)
 
 
 class CutShortError(Exception):
@@ -245,17 +123,21 @@ class Body:
 
     Both the bytes that arrive and those that come out of gzip count against the limit.
 
+    Attributes:
+        is_plain: it is not coded, and as long as its `Content-Length` says: what arrives is the body, and
+            needs neither `pieces` nor `finish`.
+        coding: `gzip` or `deflate`, empty for none.
+
     Args:
         url: where it comes from, for messages.
         headers: those of the response.
-        max_bytes: the download limit, infinity for none.
-        kind_max_bytes: what a file of this kind may have, likewise.
-        budget: charged with what comes out, piece by piece; `None` for none.
+        limits: what it may have.
+        whole_bytes: how long the whole is, where the server gives it as a part.
 
     Raises:
-        MediaDownloadSizeExceededError: (a `ValueError`) at once for a `Content-Length` above the download
-            limit, else where it is passed.
-        HTTPResponseSizeExceededError: (a `ValueError`) likewise where the other limit is the lower one.
+        MediaDownloadSizeExceededError: (a `ValueError`) at once for a `Content-Length` above the limit, else
+            where the limit is passed.
+        HTTPResponseSizeExceededError: (a `ValueError`) likewise, where it is the limit of a kind.
         Exception: what the budget raises.
         InvalidMediaError: (a `ValueError`) an encoding that was not asked for, or broken data in it.
     """
@@ -264,24 +146,28 @@ class Body:
         self,
         url: HTTPURL,
         headers: Mapping[str, str],
-        max_bytes: float,
-        kind_max_bytes: float = float("inf"),
-        budget: RequestBudget | None = None,
+        limits: BodyLimits,
+        whole_bytes: int | None = None,
     ) -> None:
-        self._max_bytes, self._source = min(max_bytes, kind_max_bytes), url
-        self._is_of_kind = kind_max_bytes < max_bytes
-        self._budget = budget
+        self._source, self._limits, self._whole_bytes = url, limits, whole_bytes
+        self._max_bytes = limits.max_bytes
         self._received = self._decoded = 0
-        declared = headers.get("Content-Length", "")
-        if declared.isdecimal() and int(declared[:20]) > self._max_bytes:
-            raise self._too_long(int(declared[:20]))
-        self.encoding = headers.get("Content-Encoding", "").strip().lower()
-        if self.encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
-            raise InvalidMediaError(
-                f"Content-Encoding {self.encoding[:64]!r} of {self._url!r} was not asked for and is not read."
-            )
-        self.is_coded = self.encoding not in ("", "identity")
         self._inflate: Any = None
+        declared = headers.get("Content-Length", "")
+        is_declared = declared.isdecimal() and "Transfer-Encoding" not in headers
+        if is_declared and int(declared[:20]) > self._max_bytes:
+            raise self._too_long(int(declared[:20]))
+        self.coding = ""
+        if encoding := headers.get("Content-Encoding"):
+            words = [word.strip().lower() for word in encoding.split(",")]
+            codings = [_CODINGS[word] for word in words if word in _CODINGS]
+            if len(codings) > 1 or not _OTHER_CODINGS.isdisjoint(codings):
+                raise InvalidMediaError(
+                    f"Content-Encoding {encoding[:64]!r} of {self._url!r} was not asked for and is not read."
+                )
+            self.coding = "".join(codings)
+        is_whole = is_declared and whole_bytes is None
+        self.is_plain = is_whole and not self.coding and limits.budget is None
 
     @property
     def _url(self) -> str:
@@ -289,7 +175,7 @@ class Body:
 
     def _too_long(self, received: int) -> LimitExceededError:
         source = repr(self._url)
-        if self._is_of_kind:
+        if self._limits.is_of_kind:
             return HTTPResponseSizeExceededError.of(received, self._max_bytes, source)
         return MediaDownloadSizeExceededError(self._max_bytes, received, source)
 
@@ -298,25 +184,25 @@ class Body:
         self._received += len(chunk)
         if self._received > self._max_bytes:
             raise self._too_long(self._received)
-        if self.is_coded:
+        if self.coding:
             return self._decode(chunk)
-        if self._budget is not None:
-            self._budget.charge(len(chunk))
+        if self._limits.budget is not None:
+            self._limits.budget.charge(len(chunk))
         return (chunk,)
 
     def _decode(self, chunk: bytes) -> Iterator[bytes]:
         try:
             while chunk:
                 if self._inflate is None:
-                    is_raw = self.encoding == "deflate" and (chunk[0] & 0x0F) != 8
+                    is_raw = self.coding == "deflate" and (chunk[0] & 0x0F) != 8
                     self._inflate = zlib.decompressobj(-15 if is_raw else 47)
                 piece = self._inflate.decompress(chunk, _PIECE_BYTES)
                 chunk = self._inflate.unconsumed_tail
                 self._decoded += len(piece)
                 if self._decoded > self._max_bytes:
                     raise self._too_long(self._decoded)
-                if self._budget is not None:
-                    self._budget.charge(len(piece))
+                if self._limits.budget is not None:
+                    self._limits.budget.charge(len(piece))
                 yield piece
                 if self._inflate.eof:  # a gzip file may be several in a row; what follows them is ignored
                     chunk = self._inflate.unused_data
@@ -324,7 +210,7 @@ class Body:
                         return
                     self._inflate = None
         except zlib.error as error:
-            raise InvalidMediaError(f"The body of {self._url!r} is not {self.encoding}: {error}.") from None
+            raise InvalidMediaError(f"The body of {self._url!r} is not {self.coding}: {error}.") from None
 
     def finish(self) -> None:
         """Check that the body is whole.
@@ -332,8 +218,27 @@ class Body:
         Raises:
             CutShortError: it is not.
         """
-        if self.is_coded and self._received and (self._inflate is None or not self._inflate.eof):
-            raise CutShortError(f"The {self.encoding} body of {self._url!r} is cut short.")
+        if self._whole_bytes not in (None, self._received):
+            raise CutShortError(f"{self._url!r} sent {self._received} bytes of {self._whole_bytes}.")
+        if self.coding and self._received and (self._inflate is None or not self._inflate.eof):
+            raise CutShortError(f"The {self.coding} body of {self._url!r} is cut short.")
+
+
+def whole_body(url: HTTPURL, status: int, headers: Mapping[str, str], limits: BodyLimits) -> Body | None:
+    """Return what reads the body of a response that has the whole, `None` for any other response.
+
+    The whole is a 2xx but for a part (206), unless it is the part from the first byte to the last.
+
+    Raises:
+        LimitExceededError: (a `ValueError`) it is longer than the limit.
+        InvalidMediaError: (a `ValueError`) an encoding that was not asked for.
+    """
+    if status == 206:
+        part = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+        if part is None or int(part[1]) + 1 != int(part[2]):
+            return None
+        return Body(url, headers, limits, int(part[2]))
+    return Body(url, headers, limits) if 200 <= status < 300 else None
 
 
 def text_of(data: bytes, url: str | HTTPURL) -> str:

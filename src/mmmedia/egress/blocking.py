@@ -11,6 +11,7 @@ import socket
 import ssl
 import sys
 import time
+from contextvars import ContextVar
 from ipaddress import ip_address
 from typing import Any, ClassVar
 
@@ -86,6 +87,10 @@ def _address_of(sock: socket.socket) -> Address:
     return ip_address(sock.getpeername()[0])
 
 
+_to_proxy: ContextVar[bool] = ContextVar("mmmedia_to_proxy", default=False)
+"""Whether what is being connected to is a proxy, which is the operator's choice."""
+
+
 class JudgedSSLSocket(ssl.SSLSocket):
     """Says nothing, not even the name that it wants, to a peer that is not admitted."""
 
@@ -95,8 +100,9 @@ class JudgedSSLSocket(ssl.SSLSocket):
         Raises:
             RefusedURLError: (a `ValueError`) it may not be reached.
         """
-        address = _address_of(self)
-        current_journey().arrive(str(self.server_hostname or address), address)
+        if not _to_proxy.get():
+            address = _address_of(self)
+            current_journey().arrive(str(self.server_hostname or address), address)
         super().do_handshake(block)
 
 
@@ -138,7 +144,11 @@ class JudgedHTTPConnection(urllib3.connection.HTTPConnection):
     def connect(self) -> None:
         """Connect, and shake hands where that is to be done; errors as of `dial`."""
         if self.proxy is not None:
-            super().connect()
+            token = _to_proxy.set(True)
+            try:
+                super().connect()
+            finally:
+                _to_proxy.reset(token)
             return
         sock, address = self.dial()
         try:
@@ -156,14 +166,19 @@ class JudgedHTTPConnection(urllib3.connection.HTTPConnection):
             address = _address_of(self.sock)
         current_journey().arrive(self.host, address)
 
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        """Send a request; over a new connection if the one there is may not be used any more."""
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+        """Send a request; over a new connection if the one there is may not be used any more.
+
+        The URL is sent as it was judged: by now urllib3 has rewritten it.
+        """
         if self.proxy is None and self.sock is not None:
             try:
                 self._admit()
             except (RefusedURLError, OSError):
                 self.close()  # it is dialled, and judged, anew
-        super().request(*args, **kwargs)
+        if (judged := current_journey().url) is not None:
+            url = judged.target if url.startswith("/") else str(judged)
+        super().request(method, url, *args, **kwargs)
 
     def send(self, data: Any) -> None:
         """Send bytes, to an admitted peer.
@@ -186,17 +201,13 @@ class JudgedHTTPSConnection(JudgedHTTPConnection, urllib3.connection.HTTPSConnec
     """The same under TLS."""
 
     ssl_socket: ClassVar[type[ssl.SSLSocket]] = JudgedSSLSocket
-    """What is made of the socket that is dialled."""
-    proxied_ssl_socket: ClassVar[type[ssl.SSLSocket]] = ssl.SSLSocket
-    """What is made of one to a proxy."""
+    """What is made of the socket that is dialled, where no TLS context is given."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.ssl_context is None:
             self.ssl_context = create_urllib3_context()
-            self.ssl_context.sslsocket_class = (
-                self.ssl_socket if self.proxy is None else self.proxied_ssl_socket
-            )
+            self.ssl_context.sslsocket_class = self.ssl_socket
 
     def secure(self, sock: socket.socket) -> socket.socket:
         """Shake hands; the certificate is to be for the host.

@@ -102,10 +102,8 @@ class JudgedConnector(aiohttp.TCPConnector):
             RefusedURLError: (a `ValueError`) it would lead where the policy does not admit.
             aiohttp.ClientConnectionError: it can't be made.
         """
-        journey = journey_under_way.get()
-        if journey is None:
-            with current_journey():
-                return await self.connect(req, traces, timeout)
+        journey = journey_under_way.get() or current_journey()
+        under_way = journey_under_way.set(journey)
         host = None if req.proxy is not None else req.url.raw_host or ""
         token = _host.set(host)
         try:
@@ -120,6 +118,7 @@ class JudgedConnector(aiohttp.TCPConnector):
             raise
         finally:
             _host.reset(token)
+            journey_under_way.reset(under_way)
 
     def _is_admitted(self, connection: aiohttp.connector.Connection, host: str, journey: Journey) -> bool:
         """Say whether a connection may be used, after closing one that may not.

@@ -7,12 +7,11 @@ Judged is always the address that is dialled, never the text of a host: `mmmedia
 import logging
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Self
 
 from mmmedia import envs
 from mmmedia.egress.addresses import BLOCKED_PORTS, Address, Reach, judge, literal_address, normal_host
 from mmmedia.errors import RefusedURLError
-from mmmedia.urls import DomainList
+from mmmedia.urls import HTTPURL, DomainList
 
 logger = logging.getLogger(__name__)
 
@@ -88,27 +87,24 @@ VLLM_MEDIA_EGRESS_BLOCK_PRIVATE=1 admits only public addresses, and hosts named 
 class Journey:
     """One attempt of a fetch: a chain of hops, each judged with regard to the one before.
 
-    All that is dialled inside a `with` block of it is held to its policy; call `begin_hop` before each hop.
+    What is dialled in a context in which it is the `journey_under_way` is held to its policy.
 
     Args:
         policy: what it is held to.
+
+    Attributes:
+        url: where the hop under way goes, as it is to be sent; `None` for what was not announced.
     """
 
-    __slots__ = ("_from_public", "_reached", "_token", "policy")
+    __slots__ = ("_from_public", "_reached", "policy", "url")
 
     def __init__(self, policy: EgressPolicy) -> None:
         self.policy = policy
+        self.url: HTTPURL | None = None
         self._from_public = False
         self._reached: Reach | None = None
 
-    def __enter__(self) -> Self:
-        self._token = journey_under_way.set(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        journey_under_way.reset(self._token)
-
-    def begin_hop(self, host: str, port: int, *, by_proxy: bool = False) -> None:
+    def begin_hop(self, url: HTTPURL, *, by_proxy: bool = False) -> None:
         """Begin the next hop, where what was reached last redirects to.
 
         What needs no look-up is judged here, whatever dials: the port, and a host that is an address. By a
@@ -117,10 +113,12 @@ class Journey:
         Raises:
             RefusedURLError: (a `ValueError`) the port or the address may not be reached.
         """
+        self.url = url
+        host = url.host
         self._from_public = self._reached is Reach.PUBLIC
         self._reached = None
-        if port in BLOCKED_PORTS:
-            self.policy.check_port(host, port)
+        if url.port in BLOCKED_PORTS:
+            self.policy.check_port(host, url.port)
         address = literal_address(host)
         if by_proxy:
             if address is None:
@@ -154,7 +152,7 @@ class Journey:
 
 
 journey_under_way: ContextVar[Journey | None] = ContextVar("mmmedia_journey", default=None)
-"""The journey that a context is on."""
+"""The journey that a context is on: what sends a request sets it, for as long as that takes."""
 
 
 def current_journey() -> Journey:

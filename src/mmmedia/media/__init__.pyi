@@ -12,3 +12,4 @@ from .connector import (
 )
 from .image import ImageEmbeddingMediaIO as ImageEmbeddingMediaIO, ImageMediaIO as ImageMediaIO
 from .video import VideoEmbeddingMediaIO as VideoEmbeddingMediaIO, VideoMediaIO as VideoMediaIO
+from .warm import warm_up as warm_up

@@ -25,9 +25,9 @@ _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/=]")
 class MediaWithBytes(Generic[T]):
     """A decoded object together with the bytes it was decoded from.
 
-    It stands in for `media` where attributes are read, where it is unpacked or indexed, and where NumPy
-    makes an array of it. Other special methods (``__len__``, ``__deepcopy__``, …) are its own, so that it
-    copies and pickles as a whole.
+    It stands in for `media` where attributes are read, where it is unpacked or indexed, and where NumPy makes
+    an array of it. Other special methods (``__len__``, ``__deepcopy__``, …) are its own, so that it copies
+    and pickles as a whole.
 
     Attributes:
         media: the decoded object.
@@ -94,7 +94,10 @@ class MediaIO(ABC, Generic[T]):
         return {**(default_kwargs or {}), **(runtime_kwargs or {})}
 
     def get_max_bytes(self) -> int | None:
-        """Return how many encoded bytes this kind may have, `None` where only the download limit counts."""
+        """Return how many bytes it takes at most, `None` for no limit but those of the settings.
+
+        The connector downloads no more.
+        """
         return None
 
     @abstractmethod
@@ -135,7 +138,17 @@ class Reservable(Chargeable, Protocol):
         """Give them back, and take what was used."""
 
 
-class MediaDecodedBudget:
+class Uncopied:
+    """A budget: what used a copy of it would not count, so that it has none, here or in other processes."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            f"A {type(self).__name__} can't be copied or pickled, nor what has one: "
+            "it is used up once. Give another process a budget of its own."
+        )
+
+
+class MediaDecodedBudget(Uncopied):
     """The bytes that all media of one request may decode to, charged from any thread.
 
     What is known before decoding is charged (`charge`). Where it isn't, the most that it may be is reserved,

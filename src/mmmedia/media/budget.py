@@ -1,17 +1,14 @@
 """`MediaBudget`: what all media of one request may use up together."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from mmmedia import envs, metrics
+from mmmedia import envs
 from mmmedia.errors import LimitExceededError
-from mmmedia.media.base import Chargeable, MediaIO
+from mmmedia.media.base import Chargeable, MediaIO, Uncopied
 from mmmedia.media.embedding import EmbeddingMediaIO
-
-T = TypeVar("T")
-
 
 Budget = Chargeable
 """What a request may still use up: a `Share`, or what an engine has for it."""
@@ -22,7 +19,21 @@ def is_reservable(budget: Budget | None) -> bool:
     return hasattr(budget, "settle")
 
 
-class Share:
+def charges_itself(media_io: MediaIO[Any], budget: Budget | None) -> bool:
+    """Whether a media IO charges the budget, or what it loads is not charged, as vLLM does not."""
+    own = getattr(media_io, "decoded_budget", None)
+    return is_reservable(budget) and (own is budget or isinstance(media_io, EmbeddingMediaIO))
+
+
+def cost_of_copy(media: Any, budget: Budget) -> int:
+    """Return what a copy of a picture costs: as much as decoding it."""
+    if not is_reservable(budget):
+        return size_of(media)
+    width, height = media.size
+    return int(width * height * 4)
+
+
+class Share(Uncopied):
     """A ceiling of bytes that many charge, from any thread.
 
     Args:
@@ -101,7 +112,8 @@ class MediaBudget:
 
     Hand one to every connector of the request: ``MediaConnector(budget=MediaBudget(...))``. Encoded bytes
     count however they came, also in data URLs, files and out of the cache. Media under a ceiling of decoded
-    bytes are decoded one after the other, so that together they never exceed it.
+    bytes are decoded one after the other, so that together they never exceed it. It can't be copied or sent
+    to another process, nor can a connector that has one: what was used there would not count here.
 
     Args:
         max_download_bytes: the ceiling of encoded bytes; `None` or 0 for none.
@@ -119,59 +131,6 @@ class MediaBudget:
             f"{share.what}: {share.used} of {share.max_bytes}" for share in (self.download, self.decoded)
         )
         return f"MediaBudget({', '.join(shares)})"
-
-
-class BudgetedLoads:
-    """Decodes, and charges for what comes in and what comes out.
-
-    Attributes:
-        decoded_budget: what decoded bytes are charged to, if anything.
-        download_budget: what encoded bytes are charged to, if anything.
-    """
-
-    decoded_budget: Budget | None
-    download_budget: Budget | None
-
-    def _charge_download(self, number_of_bytes: int) -> None:
-        if self.download_budget is not None:
-            self.download_budget.charge(number_of_bytes)
-
-    def _charge_copy(self, media: object) -> None:
-        """Charge for a copy of an object before it is made, as for decoding it."""
-        if self.decoded_budget is not None:
-            with getattr(self.decoded_budget, "one_at_a_time", nullcontext)():
-                self.decoded_budget.charge(
-                    _pixel_bytes(media) if is_reservable(self.decoded_budget) else size_of(media)
-                )
-
-    def _load_bytes(self, data: bytes, media_io: MediaIO[T]) -> T:
-        if self.download_budget is not None:
-            self.download_budget.charge(len(data))
-        return self._decode(media_io, media_io.load_bytes, data)
-
-    def _decode(self, media_io: MediaIO[T], load: Callable[..., T], *args: Any) -> T:
-        """Call what decodes, and charge for the result."""
-        if self.decoded_budget is None or self._charges_itself(media_io):
-            with metrics.decoding(media_io):
-                return load(*args)
-        one_at_a_time = getattr(self.decoded_budget, "one_at_a_time", nullcontext)  # others only charge
-        with one_at_a_time():
-            with metrics.decoding(media_io):
-                media = load(*args)
-            self.decoded_budget.charge(size_of(media))
-        return media
-
-    def _charges_itself(self, media_io: MediaIO[Any]) -> bool:
-        """Whether a media IO charges the budget, or what it loads is not charged, as vLLM does not."""
-        budget = self.decoded_budget
-        own = getattr(media_io, "decoded_budget", None)
-        return is_reservable(budget) and (own is budget or isinstance(media_io, EmbeddingMediaIO))
-
-
-def _pixel_bytes(media: Any) -> int:
-    """What a copy of a picture costs where pictures are charged by `ImageMediaIO`."""
-    width, height = media.size
-    return int(width * height * 4)
 
 
 def size_of(media: object) -> int:

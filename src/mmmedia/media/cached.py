@@ -1,19 +1,22 @@
-"""What a connector does with the on-disk cache: look first, store what decoded, ask about the expired."""
+"""What a connector does with bytes: decode and charge for them, and keep them in the on-disk cache."""
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from mmmedia import envs
+from mmmedia import envs, metrics
 from mmmedia.cache import MediaCache, StaleEntry, get_media_cache
 from mmmedia.connections import Download, HTTPConnection, RetryPlan, environment_proxy
 from mmmedia.egress import EgressPolicy, literal_address
 from mmmedia.envs import FetchSettings
 from mmmedia.errors import LimitExceededError
 from mmmedia.media.base import MediaIO
-from mmmedia.media.budget import BudgetedLoads
+from mmmedia.media.budget import Budget, charges_itself, cost_of_copy, size_of
+from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.urls import HTTPURL, DomainList, redact_url
+from mmmedia.work.flight import Flight
 
 T = TypeVar("T")
 
@@ -69,18 +72,66 @@ class Downloaded(NamedTuple):
         return cls(answer.data, answer.etag, answer.last_modified)
 
 
-class CachedLoads(BudgetedLoads):
-    """Loads out of the cache, and stores what was downloaded.
+class CachedLoads:
+    """Decodes, charges for it, loads out of the cache, and stores what was downloaded.
 
     Attributes:
         connection: what fetches HTTP URLs.
+        decoded_budget: what decoded bytes are charged to, if anything.
+        download_budget: what encoded bytes are charged to, if anything.
     """
 
     connection: HTTPConnection
+    decoded_budget: Budget | None
+    download_budget: Budget | None
     _domains: DomainList
     _media_cache_dir: str
     _media_cache_max_bytes: int
     _media_cache_ttl_secs: float
+
+    def _charge_download(self, number_of_bytes: int) -> None:
+        if self.download_budget is not None:
+            self.download_budget.charge(number_of_bytes)
+
+    def _charge_for(self, url: str, number_of_bytes: int) -> None:
+        """Charge a request for what was downloaded."""
+        try:
+            self._charge_download(number_of_bytes)
+        except Exception as error:
+            if (translated := _wrap_media_fetch_error(url, error)) is error:
+                raise
+            raise translated from error
+
+    def _charge_copy(self, media: object) -> None:
+        """Charge for a copy of an object before it is made, as for decoding it."""
+        if self.decoded_budget is not None:
+            with getattr(self.decoded_budget, "one_at_a_time", nullcontext)():
+                self.decoded_budget.charge(cost_of_copy(media, self.decoded_budget))
+
+    def _load_bytes(self, data: bytes, media_io: MediaIO[T]) -> T:
+        if self.download_budget is not None:
+            self.download_budget.charge(len(data))
+        return self._decode(media_io, media_io.load_bytes, data)
+
+    def _decode(self, media_io: MediaIO[T], load: Callable[..., T], *args: Any) -> T:
+        """Call what decodes, and charge for the result."""
+        if self.decoded_budget is None or charges_itself(media_io, self.decoded_budget):
+            return metrics.timed_decode(media_io, load, *args)
+        one_at_a_time = getattr(self.decoded_budget, "one_at_a_time", nullcontext)  # others only charge
+        with one_at_a_time():
+            media = metrics.timed_decode(media_io, load, *args)
+            self.decoded_budget.charge(size_of(media))
+        return media
+
+    def _load_downloaded(self, url: str, flight: Flight[bytes | Downloaded], media_io: MediaIO[T]) -> T:
+        """Decode what was downloaded, and store it if it decodes."""
+        result = flight.result
+        data = result.data if isinstance(result, Downloaded) else result
+        self._charge_for(url, len(data))
+        media = self._decode(media_io, media_io.load_bytes, data)
+        if self._media_cache_dir and flight.claim():
+            self._store(url, result if isinstance(result, Downloaded) else Downloaded(data))
+        return media
 
     @property
     def _media_cache(self) -> MediaCache | None:
@@ -113,21 +164,21 @@ class CachedLoads(BudgetedLoads):
         if cache is not None:
             cache.evict(exclude)
 
-    def _load_cached(self, goal: Goal, media_io: MediaIO[T]) -> tuple[bool, T]:
+    def _load_cached(self, url: str, remote: Any, media_io: MediaIO[T]) -> tuple[bool, T]:
         """Read from the cache and decode; the first item says whether there was anything to decode.
 
         Raises:
             LimitExceededError: (a `ValueError`) there is more than a download may have.
             RefusedURLError: (a `ValueError`) the policy of now does not admit the URL.
         """
-        url, max_bytes = goal.url, goal.settings.max_download_bytes
-        data = self._get_cached_bytes(url) if self._media_cache_dir else None
+        data = self._get_cached_bytes(url)
         missing: Any = None
-        if data is None or not self._may_still_be_served(goal.remote):
+        if data is None or not self._may_still_be_served(remote):
             return False, missing
-        if max_bytes is not None and len(data) > max_bytes:
+        megabytes = envs.VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB
+        if 0 < megabytes << 20 < len(data):
             raise LimitExceededError(
-                f"{redact_url(url)!r} has {len(data)} bytes, more than {max_bytes >> 20} MiB; "
+                f"{redact_url(url)!r} has {len(data)} bytes, more than {megabytes} MiB; "
                 "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
             )
         try:
@@ -186,7 +237,7 @@ class CachedLoads(BudgetedLoads):
             and _is_of(self.connection.async_get_bytes, HTTPConnection.async_get_bytes)
         )
 
-    def _get_stale(self, url: str, max_bytes: int | None) -> StaleEntry:
+    def _get_stale(self, url: str, max_bytes: float) -> StaleEntry:
         """Return the expired entry of a URL, an empty one if there is none to ask about."""
         cache = self._media_cache
         return (cache and cache.get_stale(url, max_size=max_bytes)) or _NO_ENTRY

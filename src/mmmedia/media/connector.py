@@ -24,12 +24,14 @@ from mmmedia.media.downloads import SharedDownloads
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error  # noqa: F401  # its place in vLLM
 from mmmedia.media.local import allowed_directory, opened_below
 from mmmedia.registry import ExtensionManager
-from mmmedia.urls import HTTPURL, domain_list, file_url_path, parse_http_url, redact_url, url_scheme
-from mmmedia.work.calls import Calls, calls_of_loop, number_waiting
+from mmmedia.urls import ANY_HOST, HTTPURL, domain_list, file_url_path, parse_http_url, redact_url, url_scheme
+from mmmedia.work.calls import calls_of_loop, number_waiting
 from mmmedia.work.executors import ProcessPool
 from mmmedia.work.fork import afresh_in_child
 
 if TYPE_CHECKING:
+    import asyncio
+
     import numpy as np
     import numpy.typing as npt
     import torch
@@ -54,8 +56,7 @@ _loading = ProcessPool("mmmedia", envs.SETTINGS["VLLM_MEDIA_LOADING_THREAD_COUNT
 def __getattr__(name: str) -> ThreadPoolExecutor:
     if name != "global_thread_pool":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    pool: ThreadPoolExecutor = globals().setdefault(name, _loading.executor())
-    return pool
+    return _loading.named(globals(), name)
 
 
 # The pool of a parent has none of its threads in a forked child.
@@ -72,12 +73,9 @@ def _queue_length() -> int:
 metrics.register_gauge("mmmedia_pool_queue_length", _queue_length, "loading")
 
 
-def _calls() -> Calls:
-    """Return what takes the running loop's calls to the thread pool.
-
-    Once the future of a call is cancelled before a worker is free, it never runs.
-    """
-    return calls_of_loop(globals().get("global_thread_pool") or __getattr__("global_thread_pool"))
+def _call(function: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
+    """Call in the thread pool; once the future is cancelled before a worker is free, it never runs."""
+    return calls_of_loop(_loading.named(globals(), "global_thread_pool")).call(function, *args)
 
 
 def merge_media_io_kwargs(
@@ -102,7 +100,7 @@ def merge_media_io_kwargs(
 
 
 @functools.lru_cache(maxsize=16)  # an import statement takes its time even when all is loaded
-def _media_io_class(modality: str) -> type[MediaIO[Any]]:
+def _media_io_class(modality: str) -> Any:
     if modality == "image":
         from mmmedia.media.image import ImageMediaIO
 
@@ -172,7 +170,7 @@ class MediaConnector(SharedDownloads):
         self.allowed_local_media_path = (
             allowed_directory(allowed_local_media_path) if allowed_local_media_path else None
         )
-        self._domains = domain_list(allowed_media_domains)
+        self._domains = ANY_HOST if allowed_media_domains is None else domain_list(allowed_media_domains)
         self.allowed_media_domains = list(allowed_media_domains or [])
         self.decoded_budget = budget.decoded if decoded_budget is None and budget else decoded_budget
         self.download_budget = budget.download if download_budget is None and budget else download_budget
@@ -203,12 +201,11 @@ class MediaConnector(SharedDownloads):
         try:
             if (remote := self._remote(url)) is None:
                 return self._load_in_place(url, media_io)
-            goal = Goal(url, remote, fetch_timeout, envs.fetch_settings())
             if self._media_cache_dir:
-                found, media = self._load_cached(goal, media_io)
+                found, media = self._load_cached(url, remote, media_io)
                 if found:
                     return media
-            return self._load_remote(goal, media_io)
+            return self._load_remote(Goal(url, remote, fetch_timeout, envs.fetch_settings()), media_io)
         except MediaError as error:
             metrics.count_refusal(error)
             raise
@@ -222,15 +219,24 @@ class MediaConnector(SharedDownloads):
         """
         try:
             if (remote := self._remote(url)) is None:
-                return await _calls().call(self._load_in_place, url, media_io)
-            goal = Goal(url, remote, fetch_timeout, envs.fetch_settings())
-            calls = _calls()
+                return await _call(self._load_in_place, url, media_io)
+            pool = _loading.named(globals(), "global_thread_pool")
             if self._media_cache_dir:
                 load: Callable[..., tuple[bool, T]] = self._load_cached
-                found, media = await calls.call(load, goal, media_io)
+                found, media = await calls_of_loop(pool).call(load, url, remote, media_io)
                 if found:
                     return media
-            return await self._load_remote_async(goal, media_io, calls)
+            goal = Goal(url, remote, fetch_timeout, envs.fetch_settings())
+            wanted = self._begin(goal, media_io, pool)
+            while True:
+                try:
+                    return await wanted.future
+                except Exception as error:  # noqa: BLE001  # perhaps another's
+                    failure = error
+                finally:
+                    if wanted.flight.is_open:
+                        wanted.leave()
+                wanted.board_again(failure)
         except MediaError as error:
             metrics.count_refusal(error)
             raise
@@ -245,7 +251,10 @@ class MediaConnector(SharedDownloads):
         scheme = url_scheme(url) if isinstance(url, str) else ""
         if scheme in ("http", "https"):
             parsed = parse_http_url(url)
-            self._assert_url_in_allowed_media_domains(parsed)
+            check = self._assert_url_in_allowed_media_domains
+            is_own = getattr(check, "__func__", None) is not _ASSERT_DOMAIN
+            if is_own or self._domains is not ANY_HOST:
+                check(parsed)
             return parsed
         if scheme in ("data", "file"):
             return None
@@ -365,7 +374,7 @@ class MediaConnector(SharedDownloads):
 
     async def fetch_image_embedding_async(self, data: str) -> "torch.Tensor":
         """Load an image embedding from base64 text."""
-        return await _calls().call(self.fetch_image_embedding, data)
+        return await _call(self.fetch_image_embedding, data)
 
     def fetch_audio_embedding(self, data: str) -> "torch.Tensor":
         """Load an audio embedding from base64 text."""
@@ -375,7 +384,7 @@ class MediaConnector(SharedDownloads):
 
     async def fetch_audio_embedding_async(self, data: str) -> "torch.Tensor":
         """Load an audio embedding from base64 text."""
-        return await _calls().call(self.fetch_audio_embedding, data)
+        return await _call(self.fetch_audio_embedding, data)
 
     def fetch_video_embedding(self, data: str) -> "torch.Tensor":
         """Load a video embedding from base64 text."""
@@ -385,34 +394,36 @@ class MediaConnector(SharedDownloads):
 
     async def fetch_video_embedding_async(self, data: str) -> "torch.Tensor":
         """Load a video embedding from base64 text."""
-        return await _calls().call(self.fetch_video_embedding, data)
+        return await _call(self.fetch_video_embedding, data)
 
     def _load_embedding(self, media_io: MediaIO[T], data: str) -> T:
         self._charge_download(len(data) * 3 // 4)
         return self._decode(media_io, media_io.load_base64, "", data)
 
     def _image_io(self, image_mode: str | None) -> "ImageMediaIO":
-        image_io: Any = _media_io_class("image")
         kwargs = {"image_mode": image_mode, **self.media_io_kwargs.get("image", {})}
         if is_reservable(self.decoded_budget):
             kwargs["decoded_budget"] = self.decoded_budget
-        made: ImageMediaIO = image_io(**kwargs)
+        made: ImageMediaIO = _media_io_class("image")(**kwargs)
         return made
 
     def _audio_io(self) -> "MediaIO[tuple[npt.NDArray[np.float32], float]]":
-        from mmmedia.media.audio import AudioMediaIO
-
         kwargs = self.media_io_kwargs.get("audio", {})
         if is_reservable(self.decoded_budget):
             kwargs = {**kwargs, "decoded_budget": self.decoded_budget}
-        return AudioMediaIO(**kwargs)
+        made: MediaIO[Any] = _media_io_class("audio")(**kwargs)
+        return made
 
     def _video_io(self, image_mode: str | None, video_processor: str | None = None) -> "VideoMediaIO":
-        from mmmedia.media.video import VideoMediaIO
-        from mmmedia.video.loaders import get_video_loader_backend_for_processor
-
         kwargs = self.media_io_kwargs.get("video", {})
         if video_processor and not kwargs.get("video_backend") and envs.MMMEDIA_COMPAT != "0.20":
+            from mmmedia.video.loaders import get_video_loader_backend_for_processor
+
             bound = get_video_loader_backend_for_processor(video_processor)
             kwargs = {**kwargs, "video_backend": bound}
-        return VideoMediaIO(self._image_io(image_mode), **kwargs)
+        made: VideoMediaIO = _media_io_class("video")(self._image_io(image_mode), **kwargs)
+        return made
+
+
+_ASSERT_DOMAIN = MediaConnector._assert_url_in_allowed_media_domains
+"""What subclasses may override, and then is called for every URL."""

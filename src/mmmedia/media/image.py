@@ -7,16 +7,18 @@ none of it again. (`mmmedia.pipeline` also takes PIL images that a caller made, 
 
 import io
 import struct
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from PIL import Image, ImageFile
 
 from mmmedia import envs
-from mmmedia._quiet import quiet
+from mmmedia._quiet import FILTER, is_quiet, put_filter_first
 from mmmedia.errors import InvalidArgumentError, MediaError, UnsupportedMediaError
 from mmmedia.image import (
+    ORIENTATION_SOURCES,
     WHITE,
     change_mode,
     flatten_alpha,
@@ -83,11 +85,12 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
         self.image_mode = image_mode
         self.decoded_budget = decoded_budget
         self.kwargs = kwargs
-        self.rgba_background_color = _color(kwargs.get("rgba_background_color"))
-        is_right = envs.MMMEDIA_COMPAT != "0.20"
-        self.exif_transpose = _switch("exif_transpose", kwargs.get("exif_transpose"), is_right)
-        self.flatten_alpha = _switch("flatten_alpha", kwargs.get("flatten_alpha"), is_right)
-        self.max_pixels = _count("max_pixels", kwargs.get("max_pixels"))
+        self.rgba_background_color: Sequence[int] = WHITE
+        self.max_pixels: int | None = None
+        self.scale_depth = self.exif_transpose = self.flatten_alpha = envs.MMMEDIA_COMPAT != "0.20"
+        for name, read in _KEYWORDS.items():
+            if (value := kwargs.get(name)) is not None:
+                setattr(self, name, read(name, value))
 
     def load_bytes(self, data: bytes) -> MediaWithBytes[Image.Image]:
         """Decode a picture.
@@ -101,9 +104,38 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
             LimitExceededError: (a `ValueError`) more pixels than `VLLM_MAX_IMAGE_PIXELS` by its header;
                 nothing is decoded then.
         """
-        with quiet():
-            image, is_converted = self._load(data)
-        return MediaWithBytes(image, data, self._config(is_converted))
+        if warnings.filters[:1] != [FILTER]:  # `with quiet():`, without its calls
+            put_filter_first()
+        token = is_quiet.set(True)
+        try:
+            is_charged = False
+            try:
+                picture = open_picture(data)
+                if self.decoded_budget is not None:
+                    _charge(self.decoded_budget, picture)
+                    is_charged = True
+                image, is_converted = self._decode(picture, data)
+            except ValueError:
+                smaller = without_large_texts(data)
+                if smaller is data:
+                    raise
+                picture = open_picture(smaller)
+                if self.decoded_budget is not None and not is_charged:
+                    _charge(self.decoded_budget, picture)
+                image, is_converted = self._decode(picture, smaller)
+        except MediaError:
+            raise
+        except _BudgetError as error:
+            raise error.reason from None
+        except Exception as error:  # noqa: BLE001 what parsers raise on the bytes of a stranger is not listed
+            refuse(brief(error))
+        finally:
+            is_quiet.reset(token)
+        is_default = (
+            self.exif_transpose and self.flatten_alpha and self.scale_depth and self.max_pixels is None
+        )
+        config = None if is_default and not is_converted else self._config(is_converted)
+        return MediaWithBytes(image, data, config)
 
     def load_base64(self, media_type: str, data: str) -> MediaWithBytes[Image.Image]:  # noqa: ARG002 the name is the interface
         """Decode a picture from base64 text; `media_type` is ignored, the bytes tell.
@@ -146,7 +178,8 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
         """Return the image in `image_mode`, itself if it is already."""
         if isinstance(image, MediaWithBytes):
             image = image.media
-        if self.image_mode is None:
+        is_plain = image.mode == "RGB" and "transparency" not in image.info
+        if self.image_mode is None or (is_plain and self.image_mode == "RGB"):
             return image
         if self.flatten_alpha and not has_alpha_channel(self.image_mode):
             image = flatten_alpha(image, self.rgba_background_color)
@@ -155,44 +188,28 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
         return change_mode(image, self.image_mode)
 
     def _config(self, is_converted: bool) -> dict[str, Any] | None:
+        is_right = self.exif_transpose and self.flatten_alpha and self.scale_depth
+        if is_right and not is_converted and self.max_pixels is None:
+            return None
         config: dict[str, Any] = {}
         if is_converted:
             config = {"image_mode": self.image_mode, "rgba_background_color": self.rgba_background_color}
         if self.max_pixels is not None:
             config["max_pixels"] = self.max_pixels
-        if not self.exif_transpose:
-            config["exif_transpose"] = False
-        if not self.flatten_alpha:
-            config["flatten_alpha"] = False
-        return config or None
-
-    def _load(self, data: bytes) -> tuple[Image.Image, bool]:
-        """Decode, and say whether what came out is not in the mode that the file has."""
-        is_charged = False
-        while True:
-            try:
-                picture = open_picture(data)
-                check_pixels(*picture.size)
-                if self.decoded_budget is not None and not is_charged:
-                    is_charged = True
-                    _charge(self.decoded_budget, picture)
-                return self._decode(picture, data)
-            except MediaError:
-                raise
-            except _BudgetError as error:
-                raise error.reason from None
-            except Exception as error:  # noqa: BLE001 what parsers raise on the bytes of a stranger is not listed
-                smaller = without_large_texts(data) if isinstance(error, ValueError) else data
-                if smaller is data:
-                    refuse(brief(error))
-                data = smaller
+        switches = ("exif_transpose", "flatten_alpha", "scale_depth")
+        return {**config, **{name: False for name in switches if not getattr(self, name)}}
 
     def _decode(self, picture: ImageFile.ImageFile, data: bytes) -> tuple[Image.Image, bool]:
+        """Decode, and say whether what came out is not in the mode that the file has."""
         if self.max_pixels is not None and picture.format in _SCALING_DECODERS:
             # The decoder of JPEG gives 1/2, 1/4 and 1/8 for less than the whole.
             picture.draft(None, size_within(picture.size, self.max_pixels))
         image: Image.Image = picture
-        if self.image_mode is None or is_deep(self.image_mode) or envs.MMMEDIA_COMPAT == "0.20":
+        if _is_plain(picture) and self.max_pixels is None:
+            picture.load()
+            converted = self._convert_image_mode(picture)
+            return converted, converted is not picture
+        if self.image_mode is None or is_deep(self.image_mode) or not self.scale_depth:
             picture.load()
         else:
             file = stored(picture, data)
@@ -201,7 +218,7 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
         is_converted = image is not picture
         if not type(picture).__module__.startswith("PIL."):
             check_pixels(*picture.size)  # libheif learns the size from the pixels
-            image = _plain(image)
+            image = _without_reader(image)
         if self.exif_transpose:
             image = turned_upright(image)
         if self.max_pixels is not None:
@@ -228,16 +245,20 @@ def _charge(budget: Chargeable, picture: Image.Image) -> None:
         raise _BudgetError(error) from error
 
 
-def _plain(image: Image.Image) -> Image.Image:
+def _is_plain(picture: Image.Image) -> bool:
+    """Say whether the pixels are as a person sees them once they are decoded: those of most JPEGs are."""
+    is_coloured = picture.format == "JPEG" and picture.mode == "RGB"
+    return is_coloured and ORIENTATION_SOURCES.isdisjoint(picture.info)
+
+
+def _without_reader(image: Image.Image) -> Image.Image:
     """Return the picture without its reader, nor the thumbnails and depth maps that this hangs on it."""
     plain = image.copy()
     plain.info = {name: value for name in _KEPT_INFO if (value := image.info.get(name))}
     return plain
 
 
-def _color(value: object) -> Sequence[int]:
-    if value is None:
-        return WHITE
+def _color(name: str, value: object) -> Sequence[int]:
     if (
         not isinstance(value, list | tuple)
         or len(value) != 3
@@ -245,23 +266,25 @@ def _color(value: object) -> Sequence[int]:
             isinstance(part, int) and not isinstance(part, bool) and 0 <= part <= 255 for part in value
         )
     ):
-        raise InvalidArgumentError(
-            f"rgba_background_color must be a list or tuple of 3 integers 0..255, got {value!r:.64}."
-        )
+        raise InvalidArgumentError(f"{name} must be a list or tuple of 3 integers 0..255, got {value!r:.64}.")
     return value
 
 
-def _switch(name: str, value: object, default: bool) -> bool:
-    if value is None:
-        return default
+def _switch(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidArgumentError(f"{name} must be True or False, got {value!r:.64}.")
     return value
 
 
-def _count(name: str, value: object) -> int | None:
-    if value is None:
-        return None
+def _count(name: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InvalidArgumentError(f"{name} must be a positive integer, got {value!r:.64}.")
     return value
+
+
+_KEYWORDS: Final[Mapping[str, Callable[[str, object], Any]]] = {
+    "rgba_background_color": _color,
+    "exif_transpose": _switch,
+    "flatten_alpha": _switch,
+    "max_pixels": _count,
+}

@@ -35,14 +35,16 @@ _HEIF_BRANDS: Final = frozenset({b"mif1", b"msf1"})
 
 
 def open_picture(data: bytes) -> ImageFile.ImageFile:
-    """Return a picture whose header is read and whose pixels are not.
+    """Return a picture, of no more pixels than may be, whose header is read and whose pixels are not.
 
     Raises:
         InvalidMediaError: (a `ValueError`) "Failed to load image: …": of no format that is read.
-        LimitExceededError: (a `ValueError`) what an icon carries has too many pixels.
+        LimitExceededError: (a `ValueError`) it, or what an icon carries, has too many pixels.
         Exception: whatever Pillow's parsers raise on broken files.
     """
-    return _open_heif(data) if is_heif(data) else _open(data)
+    picture = _open_heif(data) if is_heif(data) else _open(data)
+    check_pixels(*picture.size)
+    return picture
 
 
 def refuse(reason: str) -> NoReturn:
@@ -141,12 +143,13 @@ def _open(data: bytes) -> ImageFile.ImageFile:
             if name in _REFUSED_FORMATS:
                 reason = reason if accept is None else f"{name} is not read: Pillow leaves it to others."
                 continue
-            _check_icon_pixels(name, data)
+            if name in ("ICO", "ICNS"):
+                _check_icon_pixels(name, data)
             image = factory(io.BytesIO(data), "")
         except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as `Image.open` goes on
             reason = reason if accept is None else f"broken {name}: {brief(error)}"
             continue
-        if any(tile[0] == "fits_gzip" for tile in image.tile):
+        if name == "FITS" and any(tile[0] == "fits_gzip" for tile in image.tile):
             refuse("compressed FITS is not read: Pillow inflates it whatever its size.")
         return image
     refuse(reason)
@@ -185,8 +188,6 @@ def check_pixels(width: int, height: int) -> None:
 
 def _check_icon_pixels(format_name: str, data: bytes) -> None:
     """Check the pictures inside an icon, which may be larger than it says, and which Pillow loads unasked."""
-    if format_name not in ("ICO", "ICNS"):
-        return
     for width, height in _PNG_SIZE.findall(data):
         check_pixels(int.from_bytes(width), int.from_bytes(height))
     for width, height, left, top in _JPEG2000_SIZE.findall(data):

@@ -7,6 +7,7 @@ does to it, nobody else's changes. The pixels are common to all until someone ch
 """
 
 import enum
+import functools
 import io
 import operator
 import threading
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from PIL import Image, ImagePalette, JpegImagePlugin, PngImagePlugin
+from PIL import Image, ImageDraw, ImagePalette, JpegImagePlugin, PngImagePlugin
 
 from mmmedia import envs
 from mmmedia.media.base import MediaIO, MediaWithBytes
@@ -36,7 +37,9 @@ else:
 _AT_A_TIME = 16
 """Copies that one thread makes before it hands them over; others make the next ones meanwhile."""
 
-_IMAGE_SETTINGS = ("image_mode", "rgba_background_color", "exif_transpose", "flatten_alpha", "max_pixels")
+_IMAGE_SETTINGS = (
+    "image_mode", "rgba_background_color", "exif_transpose", "flatten_alpha", "max_pixels", "scale_depth",
+)  # fmt: skip
 _image_settings = operator.itemgetter(*_IMAGE_SETTINGS)
 _OF_IMAGE_IO = frozenset({*_IMAGE_SETTINGS, "kwargs", "decoded_budget"})
 _Core: Any = type(Image.new("L", (1, 1)).im)
@@ -55,10 +58,10 @@ def decode_key(media_io: MediaIO[Any]) -> Hashable | None:
     state = vars(media_io) if type(media_io) is ImageMediaIO else {}
     if state.keys() != _OF_IMAGE_IO:
         return None
-    mode, color, *others = _image_settings(state)
-    if state["decoded_budget"] is not None and others[-1] is not None:
+    if state["decoded_budget"] is not None and state["max_pixels"] is not None:
         return None  # such a picture costs its full size, which a copy doesn't tell
-    return (mode, tuple(color), *others, envs.VLLM_MAX_IMAGE_PIXELS, envs.MMMEDIA_COMPAT)
+    mode, color, *others = _image_settings(state)
+    return (mode, tuple(color), *others, envs.VLLM_MAX_IMAGE_PIXELS)
 
 
 def twin_maker(media: Any) -> Callable[[], Any] | None:
@@ -195,7 +198,39 @@ _LENT: dict[type[Image.Image], type[Image.Image]] = {
 
 def can_lend(image: Image.Image) -> bool:
     """Say whether other pictures may have the pixels of this one in common."""
-    return type(image) in _LENT and not getattr(image, "is_animated", False)
+    return type(image) in _LENT and not getattr(image, "is_animated", False) and _is_safe()
+
+
+@functools.cache
+def _is_safe() -> bool:
+    """Try whether this Pillow keeps its hands off pixels that are `readonly`; if not, none are shared."""
+    changes: tuple[Callable[[Any], object], ...] = (
+        lambda image: image.putpixel((0, 0), (1, 2, 3, 4)),
+        lambda image: image.paste((1, 2, 3, 4), (0, 0, 1, 1)),
+        lambda image: image.paste(Image.new("RGBA", (1, 1), (1, 2, 3, 4)), (0, 0)),
+        lambda image: image.putdata([(1, 2, 3, 4)] * 4),
+        lambda image: image.putalpha(4),
+        lambda image: image.alpha_composite(Image.new("RGBA", (1, 1), (1, 2, 3, 4))),
+        lambda image: image.frombytes(bytes(range(1, 17))),
+        lambda image: image.thumbnail((1, 1)),
+        lambda image: image.load().__setitem__((0, 0), (1, 2, 3, 4)),
+        lambda image: ImageDraw.Draw(image).point((0, 0), (1, 2, 3, 4)),
+        lambda image: image.getim() and image.im.putpixel((0, 0), (1, 2, 3, 4)),
+    )
+    image, kind = Image.new("RGBA", (2, 2)), _LENT[Image.Image]
+    for change in changes:
+        lent: Any = kind.__new__(kind)
+        try:
+            vars(lent).update(vars(image))
+            lent._lent = image.im
+            if lent.im is not image.im or not lent.readonly:
+                return False
+            change(lent)
+        except Exception:  # noqa: BLE001  # whatever another version raises
+            return False
+        if image.tobytes() != bytes(16) or lent.tobytes() == bytes(16):
+            return False
+    return True
 
 
 def _as_plain(image: object) -> object:

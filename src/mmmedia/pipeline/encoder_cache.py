@@ -1,13 +1,14 @@
 """`EncoderCache`: what encoders returned, by content, so that nothing is encoded twice."""
 
 import asyncio
+import functools
 import inspect
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Generic, Literal, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from mmmedia.errors import InvalidArgumentError
 
@@ -71,6 +72,7 @@ class EncoderCache(Generic[V]):
     """Encoder outputs by key, the least recently used leaving first. Thread-safe; one for each model.
 
     An error is never stored. Concurrent callers for one key, in threads and in event loops, encode it once.
+    A copy, also one in another process, is empty.
 
     Args:
         capacity: how much it holds.
@@ -107,6 +109,9 @@ class EncoderCache(Generic[V]):
         self._aliases: dict[Hashable, list[Hashable]] = {}
         self._flights: dict[Hashable, _Flight[V]] = {}
         self._hits = self._misses = self._evictions = self._bytes = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial(type(self), self.capacity, unit=self.unit), ()
 
     def __repr__(self) -> str:
         return f"EncoderCache(capacity={self.capacity}, unit={self.unit!r}, {self.stats()})"

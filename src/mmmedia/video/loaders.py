@@ -427,7 +427,7 @@ def _decode(
     def choose(source: VideoSourceMetadata) -> list[int]:
         prepared = loader._prepare_source(source)
         chosen = _plain(loader.compute_frames_index_to_sample(prepared, target, **options))
-        return chosen or _first(source, target)
+        return chosen or first_of_a_short_clip(source, target)
 
     options, decoder_options = codecs.resolve_video_backend_kwargs(backend, options)
     if backend in codecs.OTHER_DECODERS:
@@ -448,8 +448,8 @@ def _decode(
     return replace(decoded, source=loader._prepare_source(decoded.source))
 
 
-def _first(source: VideoSourceMetadata, target: VideoTargetMetadata) -> list[int]:
-    """The first frame of a clip that is shorter than the time from one sample to the next, else nothing."""
+def first_of_a_short_clip(source: VideoSourceMetadata, target: VideoTargetMetadata) -> list[int]:
+    """Return the first frame of a clip shorter than from one sample to the next, else nothing."""
     total, fps, _ = source
     is_short = total > 0 and fps > 0 and target.fps > 0 and total * target.fps < fps
     return [0] if is_short and envs.MMMEDIA_COMPAT != "0.20" else []

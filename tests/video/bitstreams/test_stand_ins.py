@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from mmmedia.video.decoders import plan, seek
+from mmmedia.video.decoders import clips, plan
 from mmmedia.video.decoders.bitstreams import h264
 from mmmedia.video.decoders.bitstreams.analyse import analyse
 from mmmedia.video.decoders.bitstreams.bits import BitReader, BitWriter, escape, unescape
@@ -103,7 +103,6 @@ def random_parameters(rng: random.Random) -> str:
 def test_frames_are_those_of_the_reference(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever x264 does with references: seeking, with pictures spared, gives the bytes of one pass."""
     monkeypatch.setattr(plan, "_SHORT", 0)
-    monkeypatch.setattr(plan, "_SHORT_BY_CODEC", {})
     rng = random.Random(seed)
     pix_fmt = rng.choice(["yuv420p", "yuv420p", "yuv444p", "yuv420p10le", "gray"])
     data = clip(
@@ -139,8 +138,8 @@ def test_spared_pictures_are_not_counted_as_decoded() -> None:
     assert structure.references is not None
     last = int(packets.display_order[-1])
     spared = structure.references.replaceable(0, last + 1, [last])
-    frames = np.empty((1, packets.height, packets.width, 3), np.uint8)
-    decoded = seek.execute(seek.make_plan(packets, structure, [len(packets) - 1]), frames)
+    spans = plan.plan_spans([last], structure.ranks, np.flatnonzero(structure.access_points).tolist())
+    decoded = clips.arrange(packets, structure, spans).decoded
     kept = set(np.flatnonzero(~structure.disposable[: last + 1]).tolist()) | {last}
     assert decoded == len(kept) - len(spared)
     assert spared

@@ -31,7 +31,7 @@ def test_what_it_says_of_a_stream(container: str, name: str) -> None:
     assert packets.key.sum() == 3
     assert not packets.discard.any()
     assert not packets.corrupt.any()
-    assert not packets.attached_picture
+    assert packets.is_first
     assert not packets.side_data
     assert packets.declared_frames == (0 if container == "matroska" else 50)
     seconds = packets.pts[packets.display_order] * float(packets.time_base)
@@ -69,9 +69,14 @@ def test_missing_timestamps() -> None:
 
 
 def test_payloads_that_are_not_stored_as_they_are() -> None:
-    """A transport stream cuts them up: there is nothing to point to."""
-    packets = index.build(clip(**CLIP, container="mpegts"))
-    assert (packets.offset == NOT_FOUND).any()
+    """A transport stream cuts them up: they are put together."""
+    data = clip(**CLIP, container="mpegts")
+    packets = index.build(data)
+    assert not (packets.offset == NOT_FOUND).any()
+    with av.open(__import__("io").BytesIO(data)) as file:
+        assert [packets.payload(n) for n in range(50)] == [
+            bytes(packet) for packet in file.demux(video=0) if packet.size
+        ]
 
 
 def test_hidden_packets() -> None:

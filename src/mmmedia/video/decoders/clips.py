@@ -21,6 +21,8 @@ STEP_MS = 40
 
 # What MP4 stores as any player expects it; all else goes into Matroska.
 _IN_MP4 = frozenset(["h264", "hevc", "vp9", "libdav1d", "av1"])
+# Codecs that PyAV writes into NUT alone, which tells no colours, as AVI does not.
+NO_COLOURS = frozenset(["huffyuv", "ffvhuff", "utvideo", "v210"])
 _UNSPECIFIED = 2
 
 
@@ -134,6 +136,8 @@ def write(index: PacketIndex, structure: Structure | None, clip: Clip, template:
 def _format(index: PacketIndex) -> str:
     """MP4, unless it would lose something: it tells matrix, primaries and transfer, or none of them."""
     told = {number != _UNSPECIFIED for number in index.colour[1:]}
+    if index.codec in NO_COLOURS:
+        return "nut"
     return "mp4" if index.codec in _IN_MP4 and len(told) == 1 else "matroska"
 
 

@@ -7,73 +7,106 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mmmedia import containers
+from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders import opencv
+from mmmedia.video.decoders.colours import is_mapped
 from mmmedia.video.decoders.upright import Upright
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 Pixels = npt.NDArray[np.uint8]
-
-# Primaries and transfers by FFmpeg's numbers that OpenCV's libswscale leaves as they are: BT.709, none told,
-# BT.470 BG, BT.601 and SMPTE 240.
-_PLAIN_PRIMARIES = frozenset([0, 1, 2])
-_PLAIN_TRANSFERS = frozenset([0, 1, 2])
 _STEP = Fraction(1, 25)
+# Codecs whose decoders say where the samples of chroma are, if the stream does not.
+_LEFT = frozenset(["h264", "hevc", "mpeg2video", "mpeg4"])
 
 
 class Converter:
     """Turns PyAV frames into rows of the frames array.
 
     OpenCV lets libswscale convert to BGR with bicubic chroma, whatever the format; straight to RGB, or with
-    another filter, odd sizes and more than 8 bits come out otherwise. Other primaries and transfers than the
-    usual PyAV does not map as OpenCV does: such a frame goes through OpenCV. One converter serves one thread.
+    another filter, odd sizes and more than 8 bits come out otherwise. Wide gamuts PyAV does not map as OpenCV
+    does: such frames go through OpenCV, as a film without loss, once all are there. One converter serves one
+    thread.
+
+    Args:
+        codec: FFmpeg's name of the decoder that the frames come from.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, codec: str = "") -> None:
+        self._codec = codec
         from av.video.reformatter import Interpolation, VideoReformatter
 
         self._reformatter = VideoReformatter()
         self._bicubic = Interpolation.BICUBIC
+        self._film: _Film | None = None
 
     def __call__(self, frame: "VideoFrame", row: Pixels, turn: Upright) -> None:
-        """Fill `row`, uint8 RGB of shape (height, width, 3), which must be the frame's size upright."""
-        import cv2
+        """Fill `row`, uint8 RGB of shape (height, width, 3), which must be the frame's size upright.
 
-        pixels = None if _is_plain(frame) else _by_opencv(frame)
-        if pixels is None:
-            bgr = self._reformatter.reformat(frame, format="bgr24", interpolation=self._bicubic, threads=1)
-            plane = bgr.planes[0]
-            shape, strides = (bgr.height, bgr.width, 3), (plane.line_size, 3, 1)
-            pixels = np.ndarray(shape, np.uint8, buffer=memoryview(plane), strides=strides)
-        if turn == Upright():
-            cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=row)
-        else:
-            row[...] = turn(pixels)[..., ::-1]
+        It is filled by the end of `finish`.
+        """
+        if is_mapped(int(frame.color_primaries), int(frame.color_trc)):
+            self._film = self._film or _Film(frame, self._codec)
+            self._film.add(frame, row, turn)
+            return
+        bgr = self._reformatter.reformat(frame, format="bgr24", interpolation=self._bicubic, threads=1)
+        plane = bgr.planes[0]
+        shape, strides = (bgr.height, bgr.width, 3), (plane.line_size, 3, 1)
+        pixels: Pixels = np.ndarray(shape, np.uint8, buffer=memoryview(plane), strides=strides)
+        _fill(row, pixels, turn)
+
+    def finish(self) -> None:
+        """Fill the rows that have not been filled yet.
+
+        Raises:
+            InvalidMediaError: (a `ValueError`) OpenCV can't convert them.
+        """
+        if self._film is not None:
+            self._film.develop()
 
 
-def _is_plain(frame: "VideoFrame") -> bool:
-    return int(frame.color_primaries) in _PLAIN_PRIMARIES and int(frame.color_trc) in _PLAIN_TRANSFERS
+def _fill(row: Pixels, bgr: Pixels, turn: Upright) -> None:
+    import cv2
+
+    if turn == Upright():
+        cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=row)
+    else:
+        row[...] = turn(bgr)[..., ::-1]
 
 
-def _by_opencv(frame: "VideoFrame") -> Pixels | None:
-    """Let OpenCV convert a frame, as a film of one picture without loss; None where it can't be made one."""
-    import av
+class _Film:
+    """Frames on their way through OpenCV."""
 
-    buffer = io.BytesIO()
-    try:
-        with av.open(buffer, "w", format="matroska") as out:
-            stream: Any = out.add_stream("ffv1", rate=25)
-            stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, frame.format.name
-            context = stream.codec_context
-            context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
-            context.colorspace, context.color_range = frame.colorspace, frame.color_range
-            context.time_base = _STEP
-            frame.pts, frame.time_base = 0, _STEP
-            out.mux(stream.encode(frame))
-            out.mux(stream.encode(None))
-    except (av.FFmpegError, ValueError, TypeError):
-        return None
-    capture = opencv.open_capture(buffer.getvalue(), threads=1)
-    found: tuple[bool, Any] = capture.read()
-    return found[1] if found[0] else None
+    def __init__(self, frame: "VideoFrame", codec: str) -> None:
+        import av
+
+        self._buffer = io.BytesIO()
+        self._out = av.open(self._buffer, "w", format="matroska")
+        stream: Any = self._out.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, frame.format.name
+        if codec in _LEFT:
+            stream.options = {"chroma_sample_location": "left"}
+        context = stream.codec_context
+        context.time_base = _STEP
+        context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
+        context.colorspace, context.color_range = frame.colorspace, frame.color_range
+        self._stream = stream
+        self._rows: list[tuple[Pixels, Upright]] = []
+
+    def add(self, frame: "VideoFrame", row: Pixels, turn: Upright) -> None:
+        frame.pts, frame.time_base = len(self._rows), _STEP
+        self._out.mux(self._stream.encode(frame))
+        self._rows.append((row, turn))
+
+    def develop(self) -> None:
+        self._out.mux(self._stream.encode(None))
+        self._out.close()
+        capture = opencv.open_capture(containers.Admitted(self._buffer.getvalue(), "clip"), threads=1)
+        for row, turn in self._rows:
+            ok, picture = capture.read()
+            if not ok:
+                raise InvalidMediaError("The video's colours can't be converted.")
+            _fill(row, np.asarray(picture, np.uint8), turn)
+        self._rows.clear()

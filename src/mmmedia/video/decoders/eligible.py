@@ -7,11 +7,12 @@ they can be counted.
 import numpy as np
 import numpy.typing as npt
 
+from mmmedia.video.decoders.annex_b import with_lengths
 from mmmedia.video.decoders.bitstreams.analyse import analyse
 from mmmedia.video.decoders.bitstreams.structure import ORDER, CannotSeekError, Structure
-from mmmedia.video.decoders.packets.annex_b import with_lengths
+from mmmedia.video.decoders.clips import NO_COLOURS
 from mmmedia.video.decoders.packets.index import NOT_FOUND, PacketIndex
-from mmmedia.video.decoders.packets.shown import Shown
+from mmmedia.video.decoders.shown import Shown
 
 
 def judge(index: PacketIndex, shown: Shown) -> tuple[PacketIndex, Structure, npt.NDArray[np.intp]]:
@@ -53,4 +54,6 @@ def _packets(index: PacketIndex) -> str | None:
         return "packets not stored as they are"
     if index.corrupt.any():
         return "corrupt packets"
+    if index.codec in NO_COLOURS and index.container != "avi":
+        return "codec"
     return None

@@ -12,7 +12,7 @@ from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders.convert import Converter
 from mmmedia.video.decoders.limits import Deadline, check_size
 from mmmedia.video.decoders.packets import index
-from mmmedia.video.decoders.packets.shown import Shown
+from mmmedia.video.decoders.shown import Shown
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
 from mmmedia.work.watch import may_use_threads, watched
@@ -51,27 +51,43 @@ def read_frames(
         InvalidMediaError: (a `ValueError`) the bytes can't be decoded, or the frames change their size.
         LimitExceededError: (a `ValueError`) the frames are larger than the settings admit.
     """
-    return watched(_KIND, lambda: _read_frames(data, packets, shown, wanted))
-
-
-def _read_frames(
-    data: bytes | containers.Admitted[bytes], packets: index.PacketIndex, shown: Shown, wanted: Sequence[int]
-) -> tuple[Frames, list[int], bool]:
-    targets = sorted({number for number in wanted if 0 <= number < shown.total})
-    rows = {number: row for row, number in enumerate(targets)}
     numbers: dict[int, int] | None = None
     if shown.positions is not None:
         numbers = {position: number for number, position in enumerate(shown.positions.tolist())}
+    try:
+        return watched(_KIND, lambda: _read_frames(data, packets, shown.total, numbers, wanted))
+    except _OtherOrderError:
+        return watched(_KIND, lambda: _read_frames(data, packets, shown.total, None, wanted))
+
+
+class _OtherOrderError(Exception):
+    """Frames come in another order than their times tell."""
+
+
+def _read_frames(
+    data: bytes | containers.Admitted[bytes],
+    packets: index.PacketIndex,
+    total: int,
+    numbers: dict[int, int] | None,
+    wanted: Sequence[int],
+) -> tuple[Frames, list[int], bool]:
+    """Tell frames by `numbers`, from decode position to number, or by counting."""
+    targets = sorted({number for number in wanted if 0 <= number < total})
+    rows = {number: row for row, number in enumerate(targets)}
     frames = np.empty((0, 0, 0, 3), np.uint8)
     valid: list[int] = []
     interlaced = False
-    convert = Converter()
+    convert = Converter(packets.codec)
     if not targets:
         return frames, valid, interlaced
-    turn = None
+    turn, last = None, -1
     for count, frame in enumerate(_decode(data)):
         number = count if numbers is None else numbers.get(-1 if frame.pts is None else frame.pts)
-        if number is not None and number in rows and number not in valid[-1:]:
+        if number is not None:
+            if number <= last:
+                raise _OtherOrderError
+            last = number
+        if number is not None and number in rows:
             turn = turn or upright(packets.matrix or index.frame_matrix(frame))
             size = turn.size(frame.height, frame.width)
             if not valid:
@@ -87,6 +103,7 @@ def _read_frames(
             valid.append(number)
         if number is not None and number >= targets[-1]:
             break
+    convert.finish()
     return frames[: len(valid)], valid, interlaced
 
 

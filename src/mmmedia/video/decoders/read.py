@@ -19,8 +19,8 @@ from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_b
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.opencv.numbered import ClockError, Numbered, Places, Times, times
 from mmmedia.video.decoders.packets import index
-from mmmedia.video.decoders.packets.shown import Shown, shown_frames
 from mmmedia.video.decoders.part import WHOLE, Part
+from mmmedia.video.decoders.shown import Shown, shown_frames
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
 from mmmedia.work.watch import watched
@@ -226,7 +226,7 @@ class _Request:
             return Decoded(*best, self._source)
         answer = self._by_pyav("OpenCV reads no frame of it")
         if answer is None:
-            raise _nothing_read(self._source)
+            raise _nothing_read(len(self._packets))
         return answer
 
     def _may_be_interlaced(self) -> bool:
@@ -278,7 +278,7 @@ class _Request:
         except InvalidMediaError as error:
             if only_if_interlaced:
                 return None
-            raise _nothing_read(self._source) from error
+            raise _nothing_read(len(self._packets)) from error
         if not valid or (only_if_interlaced and not interlaced):
             return None
         logger.warning("A video was decoded with PyAV: %s.", why)
@@ -322,7 +322,7 @@ def _animated(pictures: Animation, choose: Choose, mode: str, part: Part) -> Dec
     stats.count("sequential", "animation")
     frames, valid = pictures.read_frames(wanted)
     if not valid:
-        raise _nothing_read(source)
+        raise _nothing_read(source.total_frames_num)
     opencv.log_missing(wanted, valid)
     return Decoded(frames, valid, source)
 
@@ -353,7 +353,7 @@ def _as_claimed(data: bytes, choose: Choose, way: Way) -> Decoded:
         return Decoded(frames, valid, source)
     del capture, read
     if opencv.is_replaced():
-        raise _nothing_read(source)
+        raise _nothing_read(source.total_frames_num)
     return _claimed_by_pyav(data, wanted, source, "OpenCV reads no frame of it")
 
 
@@ -362,17 +362,15 @@ def _claimed_by_pyav(data: bytes, wanted: list[int], source: VideoSourceMetadata
         packets = index.build(data)
         frames, valid, _ = pyav.read_frames(data, packets, shown_frames(packets), wanted)
     except InvalidMediaError as error:
-        raise _nothing_read(source) from error
+        raise _nothing_read(source.total_frames_num) from error
     if not valid:
-        raise _nothing_read(source)
+        raise _nothing_read(source.total_frames_num)
     logger.warning("A video was decoded with PyAV: %s.", why)
     return Decoded(frames, valid, source)
 
 
-def _nothing_read(source: VideoSourceMetadata) -> InvalidMediaError:
-    return InvalidMediaError(
-        f"No frame could be read from the video, which claims {source.total_frames_num} frames."
-    )
+def _nothing_read(claimed: int) -> InvalidMediaError:
+    return InvalidMediaError(f"No frame could be read from the video, which claims {claimed} frames.")
 
 
 def _read_pyav(data: bytes, choose: Choose, mode: str, part: Part) -> Decoded:

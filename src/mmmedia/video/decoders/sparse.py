@@ -7,22 +7,21 @@ whole request.
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders import clips, opencv, plan
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, Structure
+from mmmedia.video.decoders.colours import is_mapped
 from mmmedia.video.decoders.limits import Deadline
 from mmmedia.video.decoders.packets.index import PacketIndex
 from mmmedia.video.decoders.plan import Span
 from mmmedia.video.decoders.upright import Upright
 from mmmedia.work.jobs import decode_pool, worker_count
-
-if TYPE_CHECKING:
-    from mmmedia import containers
 
 Frames = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -44,7 +43,9 @@ class SparsePlan:
     def groups(self, workers: int) -> list[list[Span]]:
         """Spread the spans over at most so many clips of about the same work; some must be a clip's first."""
         alone = self.structure.alone
-        groups: list[list[Span]] = [[] for _ in range(max(1, workers))]
+        # Every decoder makes a table of its own.
+        one = is_mapped(*self.index.colour[2:])
+        groups: list[list[Span]] = [[] for _ in range(1 if one else max(1, workers))]
         loads = [0.0] * len(groups)
         for span in sorted(self.spans, key=lambda each: each.start - each.stop):
             if alone is not None and alone[span.start]:
@@ -135,16 +136,18 @@ class _Work:
         with self._lock:  # which the template is under
             encoded = clips.write(index, structure, clip, self._template)
         try:
-            capture = opencv.open_capture(encoded, threads=1, turned=self._turn == Upright())
+            own = containers.Admitted(encoded, "clip")  # nobody else's file, so there is nothing to judge
+            capture = opencv.open_capture(own, threads=1, turned=self._turn == Upright())
         except InvalidMediaError:
             raise CannotSeekError("decoder error") from None
         expected = np.flatnonzero(clip.certain)
         due = iter(expected[np.argsort(clip.places[expected])].tolist())
+        first = int(clip.places[0])  # with which a clip's clock begins
         possible = set(clip.places[clip.possible].tolist())
         buffer = None
         for number in due:
             place = int(clip.places[number])
-            if not self._advance(capture, place, possible):
+            if not self._advance(capture, place, possible, first):
                 return
             row = self._sparse.rows.get(int(clip.positions[number]))
             if row is not None:
@@ -152,7 +155,7 @@ class _Work:
         with self._lock:
             self.decoded += clip.decoded
 
-    def _advance(self, capture: opencv.Capture, place: int, possible: set[int]) -> bool:
+    def _advance(self, capture: opencv.Capture, place: int, possible: set[int], first: int) -> bool:
         """Grab the frame that is due; False where nobody waits for it any more."""
         import cv2
 
@@ -162,7 +165,7 @@ class _Work:
                 return False
             if not capture.grab():
                 raise CannotSeekError("frame missing")
-            came = round(capture.get(cv2.CAP_PROP_POS_MSEC) / clips.STEP_MS)
+            came = first + round(capture.get(cv2.CAP_PROP_POS_MSEC) / clips.STEP_MS)
             if came == place:
                 return True
             if came not in possible:

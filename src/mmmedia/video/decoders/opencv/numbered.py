@@ -9,7 +9,7 @@ import numpy as np
 from mmmedia.video.decoders.limits import Deadline
 from mmmedia.video.decoders.opencv.capture import Capture
 from mmmedia.video.decoders.packets.index import PacketIndex
-from mmmedia.video.decoders.packets.shown import Shown
+from mmmedia.video.decoders.shown import Shown
 from mmmedia.video.decoders.upright import Upright
 
 # After so many failures in a row nothing more comes. A grab fails at the end, at packets that can't be
@@ -125,14 +125,17 @@ class Times:
         """Return the number of the frame of that time, at least `behind`; None where it is not shown.
 
         Raises:
-            ClockError: no packet has that time.
+            ClockError: no packet has that time, or one that should have come before.
         """
         time = self._start + round(milliseconds * self._ticks_a_millisecond)
         if behind < len(self._pts) and self._pts[behind] == time:
             return behind
-        if time not in self._all:
+        numbers = self._numbers.get(time, ())
+        following = next((number for number in numbers if number >= behind), None)
+        # Of no packet; or of one that should have come before, so that times tell another order.
+        if time not in self._all or (numbers and following is None):
             raise ClockError
-        return next((number for number in self._numbers.get(time, ()) if number >= behind), None)
+        return following
 
 
 class Places:

@@ -192,8 +192,8 @@ def build(data: "containers.Buffer | containers.Admitted[Any]") -> PacketIndex:
         )
     if index.data is whole and (index.offset == NOT_FOUND).any():
         with containers.open_av(admitted, options=_options(admitted)) as container:
-            columns = _by_demuxing(whole, container, container.streams.video[stream.index], gather=True)
-            index = replace(index, **columns)
+            again = containers.video_stream(container)
+            index = replace(index, **_by_demuxing(whole, container, again, gather=True))
     return index
 
 

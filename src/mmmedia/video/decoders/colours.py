@@ -1,0 +1,14 @@
+"""Colours that OpenCV's libswscale maps to those of a screen: wide gamuts, and brightness beyond it."""
+
+# FFmpeg's numbers of primaries (film, BT.2020, XYZ, DCI-P3, Display P3) and transfers (PQ, HLG).
+_WIDE_PRIMARIES = frozenset([8, 9, 10, 11, 12])
+_BRIGHT_TRANSFERS = frozenset([16, 18])
+
+
+def is_mapped(primaries: int, transfer: int) -> bool:
+    """Return whether frames of such colours are mapped, by a table that takes seconds to make.
+
+    >>> is_mapped(9, 16), is_mapped(1, 1)
+    (True, False)
+    """
+    return primaries in _WIDE_PRIMARIES or transfer in _BRIGHT_TRANSFERS

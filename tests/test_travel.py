@@ -1,0 +1,335 @@
+"""Objects that travel: pickled, cloudpickled, copied, spawned and forked, each arrives as something usable.
+
+Every class of the public faces has its line below, or a reason why it does not travel.
+"""
+
+import base64
+import copy
+import importlib
+import inspect
+import io
+import multiprocessing
+import pickle
+import pkgutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import pytest
+from PIL import Image
+
+import mmmedia
+from mmmedia import (
+    audio,
+    cache,
+    connections,
+    containers,
+    egress,
+    envs,
+    errors,
+    metrics,
+    registry,
+    urls,
+    video,
+)
+from mmmedia.connections import HTTPConnection, global_http_connection
+from mmmedia.image import Depth
+from mmmedia.media import MediaConnector, MediaDecodedBudget, MediaWithBytes, buckets, image as images
+from mmmedia.media.budget import MediaBudget, Share
+from mmmedia.media.fsspec_connector import FsspecConnector
+from support.forking import holds_in_child
+from support.sounds import encode as encode_sound, sine
+
+torch = pytest.importorskip("torch")
+
+_INSIDE = ("cli", "work")
+FACES = (
+    "mmmedia",
+    *(
+        f"mmmedia.{module.name}"
+        for module in pkgutil.iter_modules(mmmedia.__path__)
+        if not module.name.startswith("_") and module.name not in _INSIDE
+    ),
+    *(f"mmmedia.media.{name}" for name in ("base", "budget", "buckets", "fsspec_connector")),
+    *(f"mmmedia.video.{name}" for name in ("samplers", "decoders")),
+)
+
+
+def _classes() -> Iterator[type]:
+    """Every class that one of the faces hands out."""
+    seen = set()
+    for face in FACES:
+        module = importlib.import_module(face)
+        listed = getattr(module, "__all__", None)
+        for name in listed or [name for name in vars(module) if not name.startswith("_")]:
+            found = getattr(module, name)
+            is_ours = inspect.isclass(found) and found.__module__.startswith("mmmedia")
+            if is_ours and found not in seen and (listed or found.__module__ == face):
+                seen.add(found)
+                yield found
+
+
+STAY = {
+    "MediaIO": "abstract",
+    "VideoLoader": "abstract",
+    "Budget": "a protocol",
+    "Encoder": "a protocol",
+    "Preprocessor": "a protocol",
+    "downloading": "a block",
+    "fetch_policy": "a block",
+    "Journey": "a block of one attempt of a fetch",
+    "Share": "a copy would be used up twice",
+    "MediaBudget": "a copy would be used up twice",
+    "MediaDecodedBudget": "a copy would be used up twice",
+    "Uncopied": "its subclasses are used up",
+}
+"""What does not travel, and why."""
+
+PICTURE = io.BytesIO()
+Image.linear_gradient("L").resize((6, 4)).convert("RGB").save(PICTURE, "PNG")
+PNG = PICTURE.getvalue()
+PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
+WAV = encode_sound(sine(440.0, 0.1, 16_000), 16_000)
+
+
+def _tensor_bytes() -> bytes:
+    file = io.BytesIO()
+    torch.save(torch.arange(6.0).reshape(2, 3), file)
+    return file.getvalue()
+
+
+EMBEDDING = _tensor_bytes()
+
+
+def embed(text: str) -> Any:
+    """A text embedder that is found by its name."""
+    return torch.zeros(len(text), 4)
+
+
+def double(tensor: Any) -> Any:
+    return tensor * 2
+
+
+def _made(kind: type) -> Any:
+    """An instance of a class that travels."""
+    name = kind.__name__
+    if kind is errors.PartError:
+        return errors.PartError.around(errors.InvalidMediaError("bad"), 0, 2, "image_url")
+    if issubclass(kind, BaseException):
+        return kind("what was wrong")
+    if name in MAKERS:
+        return MAKERS[name]()
+    return kind()
+
+
+def _connector(kind: Any) -> Any:
+    return kind({"image": {"max_pixels": 20}}, allowed_media_domains=["example.org"])
+
+
+def _preprocessor() -> Any:
+    from mmmedia.pipeline import ImagePreprocessor
+
+    return ImagePreprocessor(size=(4, 6), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+def _encoder_path() -> Any:
+    from mmmedia.pipeline import EncoderPath
+
+    return EncoderPath(preprocess=_preprocessor(), encoder=torch.nn.Identity(), projector=double)
+
+
+def _pipeline(name: str) -> Any:
+    return getattr(importlib.import_module("mmmedia.pipeline"), name)
+
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    "AudioResampler": lambda: audio.AudioResampler(8000.0),
+    "ChannelReduction": lambda: audio.ChannelReduction.MEAN,
+    "MediaCache": lambda: cache.MediaCache(tempfile.gettempdir(), max_bytes=5, ttl_secs=3.0),
+    "StaleEntry": lambda: cache.StaleEntry(b"data", '"1"'),
+    "HTTPConnection": lambda: HTTPConnection(reuse_client=False),
+    "RetryPlan": lambda: connections.RetryPlan(5.0, 3),
+    "Download": lambda: connections.Download(b"data", '"1"'),
+    "FetchPolicy": lambda: connections.FetchPolicy(urls.domain_list(["example.org"])),
+    "Admitted": lambda: containers.Admitted(b"data", "PNG"),
+    "Judgement": lambda: egress.Judgement(egress.Reach.PUBLIC, "public"),
+    "Reach": lambda: egress.Reach.PRIVATE,
+    "EgressPolicy": lambda: egress.EgressPolicy(block_private=True),
+    "CacheSettings": envs.cache_settings,
+    "FetchSettings": envs.fetch_settings,
+    "Setting": lambda: envs.SETTINGS["VLLM_IMAGE_FETCH_TIMEOUT"],
+    "Depth": lambda: Depth(0, 4095),
+    "MediaWithBytes": lambda: images.ImageMediaIO().load_bytes(PNG),
+    "ObjectConnection": lambda: buckets.ObjectConnection(global_http_connection),
+    "ObjectURL": lambda: buckets.parse_object_url("s3://bucket/key"),
+    "BucketList": lambda: buckets.bucket_list(["s3://bucket"]),
+    "MediaConnector": lambda: _connector(MediaConnector),
+    "FsspecConnector": lambda: _connector(FsspecConnector),
+    "ImageMediaIO": lambda: images.ImageMediaIO("L", max_pixels=12),
+    "VideoMediaIO": lambda: video_io(),
+    "Description": lambda: metrics.METRICS["mmmedia_decode_seconds"],
+    "Sample": lambda: metrics.Sample("mmmedia_pool_queue_length", ("loading",), 2.0),
+    "Encoded": lambda: _pipeline("Encoded")(torch.arange(6.0).reshape(2, 3), (1, 1, 2)),
+    "EncoderPath": _encoder_path,
+    "Projector": lambda: _pipeline("Projector")(double, 4, 4),
+    "CacheKey": lambda: _pipeline("CacheKey")("hash", "image", "fingerprint"),
+    "EncoderCache": lambda: _pipeline("EncoderCache")(3, unit="bytes"),
+    "EncoderCacheStats": lambda: _pipeline("EncoderCacheStats")(1, 2, 3, 4, 5),
+    "ContentPart": lambda: _pipeline("ContentPart")("image_url", PNG_URL, uuid="7"),
+    "MultimodalPipeline": lambda: _pipeline("MultimodalPipeline")(
+        text_embedder=embed, paths={"image": _encoder_path()}, encoder_cache=_pipeline("EncoderCache")(2)
+    ),
+    "Span": lambda: _pipeline("Span")(0, "image", 1, 2),
+    "TokenStream": lambda: _pipeline("TokenStream")(
+        torch.zeros(2, 3), (_pipeline("Span")(0, "image", 0, 2),)
+    ),
+    "Preprocessed": lambda: _pipeline("Preprocessed")([torch.zeros(2)], (1, 1, 2)),
+    "ImagePreprocessor": _preprocessor,
+    "PatchBatch": lambda: _pipeline("PatchBatch")(torch.zeros(2, 3), torch.ones(1, 3)),
+    "VideoPreprocessor": lambda: _pipeline("VideoPreprocessor")(_preprocessor()),
+    "ResolvedPart": lambda: _pipeline("ResolvedPart")(_pipeline("ContentPart")("text", "words"), "words"),
+    "ExactSize": lambda: _pipeline("ExactSize")(4, 6),
+    "PixelBudget": lambda: _pipeline("PixelBudget")(16, 64),
+    "ShortestEdge": lambda: _pipeline("ShortestEdge")(32),
+    "ExtensionManager": lambda: registry.ExtensionManager("thing"),
+    "DomainList": lambda: urls.domain_list(["example.org", "*.example.com"]),
+    "HTTPURL": lambda: urls.parse_http_url("https://me:pass@example.org/a?b"),
+    "VideoSourceMetadata": lambda: video.VideoSourceMetadata(10, 2.0, 5.0),
+    "VideoTargetMetadata": lambda: video.VideoTargetMetadata(4, 2.0, 5.0),
+    "Sampler": lambda: next(iter(video.SAMPLERS.values())),
+}
+
+
+def video_io() -> Any:
+    from mmmedia.media import VideoMediaIO
+
+    return VideoMediaIO(images.ImageMediaIO(), num_frames=3)
+
+
+def _shown(value: Any) -> Any:
+    """What a value says, so that two can be compared that have no equality, and across processes."""
+    if isinstance(value, MediaWithBytes):
+        return _shown(value.media), value.original_bytes
+    if isinstance(value, Image.Image):
+        return value.mode, value.size, value.tobytes()
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), value.tolist()
+    if isinstance(value, np.ndarray):
+        return str(value.dtype), value.tolist()
+    if isinstance(value, BaseException):
+        return (
+            type(value).__name__,
+            str(value),
+            getattr(value, "http_status", 0),
+            getattr(value, "reason", ""),
+        )
+    if isinstance(value, dict):
+        return {repr(key): _shown(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(item) for item in value]
+    if value is None or isinstance(value, str | bytes | int | float):
+        return value
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def used(thing: Any) -> Any:
+    """What comes of using a thing: equal for it and a copy of it, in this process or another."""
+    name = type(thing).__name__
+    shown = _shown(thing)
+    if isinstance(thing, MediaConnector):
+        with pytest.raises(errors.MediaError):
+            thing.fetch_image("http://example.com/not-allowed")
+        loaded = thing.fetch_image(PNG_URL)
+        return _shown(loaded), thing.media_io_kwargs, thing.connection is global_http_connection
+    if isinstance(thing, HTTPConnection):
+        thing.get_sync_client().close()
+        return thing.reuse_client
+    if name == "ImageMediaIO":
+        return _shown(thing.load_bytes(PNG))
+    if name == "AudioMediaIO":
+        return _shown(thing.load_bytes(WAV))
+    if name.endswith("EmbeddingMediaIO"):
+        return _shown(thing.load_bytes(EMBEDDING))
+    if name == "MediaCache":
+        return str(thing.directory), thing.max_bytes, thing.ttl_secs, thing.get("http://example.org/none")
+    if name == "MultimodalPipeline":
+        return _shown(thing.run([{"role": "user", "content": "words"}]).embeddings)
+    if name == "EncoderCache":
+        return thing.capacity, thing.unit, _shown(thing.get_or_encode("a", lambda: torch.ones(2)))
+    if name == "ImagePreprocessor":
+        return _shown(thing(Image.new("RGB", (9, 8), "red")))
+    if name == "AudioResampler":
+        return _shown(thing.resample(np.ones(160, np.float32), orig_sr=16_000.0))
+    if isinstance(thing, registry.ExtensionManager):
+        return sorted(thing)
+    if dataclass_fields := getattr(thing, "__dataclass_fields__", None):
+        return shown, {field: _shown(getattr(thing, field)) for field in dataclass_fields}
+    return shown
+
+
+CLASSES = {kind.__name__: kind for kind in _classes()}
+TRAVELLERS = sorted(CLASSES.keys() - STAY.keys())
+
+
+def test_every_public_class_is_here() -> None:
+    assert len(CLASSES) > 80
+    assert STAY.keys() <= CLASSES.keys() | {"fetch_policy", "downloading"}
+    assert MAKERS.keys() <= CLASSES.keys() | {"Depth", "ExactSize", "ShortestEdge", "PixelBudget"}
+
+
+@pytest.mark.parametrize("name", TRAVELLERS)
+@pytest.mark.parametrize(
+    "travel",
+    [
+        pytest.param(lambda thing: pickle.loads(pickle.dumps(thing)), id="pickle"),
+        pytest.param(lambda thing: pickle.loads(pickle.dumps(thing, 2)), id="pickle protocol 2"),
+        pytest.param(lambda thing: pickle.loads(cloudpickle.dumps(thing)), id="cloudpickle"),
+        pytest.param(copy.deepcopy, id="deepcopy"),
+        pytest.param(copy.copy, id="copy"),
+    ],
+)
+def test_a_copy_is_usable(name: str, travel: Callable[[Any], Any]) -> None:
+    thing = _made(CLASSES[name])
+    copied = travel(thing)
+    assert isinstance(copied, CLASSES[name])
+    assert type(copied).__qualname__ == type(thing).__qualname__
+    assert used(copied) == used(thing)
+
+
+def used_of(things: dict[str, Any]) -> dict[str, Any]:
+    """Runs in a spawned process, to which the things were sent."""
+    return {name: used(thing) for name, thing in things.items()}
+
+
+def test_what_is_spawned_has_usable_copies() -> None:
+    things = {name: _made(CLASSES[name]) for name in TRAVELLERS}
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(used_of, things).result(120) == used_of(things)
+
+
+def test_what_is_forked_is_usable() -> None:
+    things = {name: _made(CLASSES[name]) for name in TRAVELLERS}
+    before = used_of(things)
+    assert holds_in_child(lambda: used_of(things) == before)
+
+
+@pytest.mark.parametrize("travel", [pickle.dumps, cloudpickle.dumps, copy.copy, copy.deepcopy])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Share("decoded", 5),
+        MediaBudget,
+        lambda: MediaDecodedBudget(5),
+        lambda: MediaConnector(budget=MediaBudget(max_decoded_bytes=5)),
+    ],
+)
+def test_a_budget_stays_where_it_is_used_up(make: Callable[[], Any], travel: Callable[[Any], Any]) -> None:
+    thing = make()
+    if travel is copy.copy and type(thing) in (MediaBudget, MediaConnector):  # with the very same shares
+        assert travel(thing)
+        return
+    with pytest.raises(TypeError, match="can't be copied or pickled"):
+        travel(thing)
