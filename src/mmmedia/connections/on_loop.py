@@ -255,8 +255,8 @@ async def perform(clients: LoopClients, steps: Exchange, sink: IO[bytes]) -> Ans
                                 async with asyncio.timeout(step.seconds):
                                     response = await _request(session, step)
                                     status, headers = response.status, response.headers
-                                    if step.max_bytes is not None and (
-                                        body := whole_body(url, status, headers, step.max_bytes)
+                                    if step.limits is not None and (
+                                        body := whole_body(url, status, headers, step.limits)
                                     ):
                                         await _receive(response, body, sink)
                                         _drop(response)

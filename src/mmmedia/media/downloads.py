@@ -16,6 +16,7 @@ from mmmedia.connections import (
 from mmmedia.connections.rules import policy_under_way
 from mmmedia.media.base import MediaIO
 from mmmedia.media.cached import CachedLoads, Downloaded, Goal
+from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.media.sharing import SharedDecode, decode_key
 from mmmedia.work.calls import calls_of_loop, holdable
 from mmmedia.work.flight import SingleFlight, fly_again, late
@@ -65,7 +66,7 @@ class SharedDownloads(CachedLoads):
                     linger=bool(self._media_cache_dir),
                 )
             except Exception as error:
-                translated = sync_error(error, goal.url)
+                translated = _wrap_media_fetch_error(goal.url, sync_error(error, goal.url))
                 if translated is error:
                     raise
                 raise translated from error
@@ -150,10 +151,11 @@ class Wanted(Generic[T]):
         """Begin anew if the flight failed for others' reasons; raise what is to be raised, if not."""
         if fly_again(self.flight, self._goal.timeout):
             self.board()
-        elif error is self.flight.error and (translated := async_error(error, self._goal.url)) is not error:
-            raise translated from error
-        else:
+        elif error is not self.flight.error:
             raise error
+        else:
+            translated = _wrap_media_fetch_error(self._goal.url, async_error(error, self._goal.url))
+            raise translated from (None if translated is error else error)
 
     def leave(self) -> None:
         """Wait no more for a flight that is open: not landed yet, or still there to be joined."""
@@ -178,7 +180,8 @@ class Wanted(Generic[T]):
         """Charge for a copy of what another request decoded."""
         result = self.flight.result
         data = result.data if isinstance(result, Downloaded) else result
-        self._loads._charge_copy(len(data), media)
+        self._loads._charge_for(self._goal.url, len(data))
+        self._loads._charge_copy(media)
 
     def _begin(self) -> None:
         """Have what was downloaded decoded, by now perhaps for others too; on the loop."""
