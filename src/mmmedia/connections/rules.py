@@ -110,7 +110,8 @@ class BodyLimits(NamedTuple):
         cls, settings: envs.FetchSettings, max_bytes: int | None = None, budget: RequestBudget | None = None
     ) -> "BodyLimits":
         """Return the limits under settings, and one more, if that is lower."""
-        settings = settings.held_to(max_bytes)
+        if max_bytes is not None:
+            settings = settings.held_to(max_bytes)
         return cls(settings.max_download_bytes, settings.is_of_kind, budget)
 
 
