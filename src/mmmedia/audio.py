@@ -26,9 +26,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mmmedia import envs
+from mmmedia._quiet import quiet
 from mmmedia.errors import InvalidArgumentError, MissingPackageError, MissingRateError
 
 logger = logging.getLogger(__name__)
+# Which packages are there is told to who looks at logs, not printed by whoever never set them up.
+logger.addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     import torch
@@ -287,7 +290,7 @@ def resample_audio_torchaudio(audio: FloatArray, *, orig_sr: float, target_sr: f
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # of the whole process, as is whether oneDNN is used
         try:
-            with torch.backends.mkldnn.flags(enabled=False):
+            with quiet(), torch.backends.mkldnn.flags(enabled=False):  # it warns of Intel's GPUs
                 return cast("FloatArray", resampler(rows).numpy())
         finally:
             torch.set_num_threads(threads)

@@ -26,8 +26,8 @@ ALLOWED_IMAGE_FORMATS: Final = (
 _OPENED_FORMATS: Final = [name for name in ALLOWED_IMAGE_FORMATS if name != "IPTC"]
 
 _ORIENTATION_TAG: Final = 0x0112
+# Where Pillow keeps EXIF and XMP data, from which it reads the orientation. TIFF it turns by itself.
 ORIENTATION_SOURCES: Final = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
-"""Where Pillow keeps EXIF and XMP data, from which it reads the orientation. TIFF it turns by itself."""
 _TURNS: Final[dict[Any, Image.Transpose]] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -245,7 +245,7 @@ class TestConfig:
         """What 0.20 makes of a file is not what 0.33 does."""
         monkeypatch.setenv("MMMEDIA_COMPAT", "0.20")
         config = ImageMediaIO().load_bytes(encode(picture(), "PNG")).io_config
-        assert config == {"exif_transpose": False, "flatten_alpha": False}
+        assert config == {"exif_transpose": False, "flatten_alpha": False, "scale_depth": False}
 
 
 class TestBudget:

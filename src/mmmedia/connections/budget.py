@@ -12,8 +12,8 @@ class Uncopied:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError(
-            f"A {type(self).__name__} can't be copied or pickled, nor a MediaBudget or connector that has "
-            "one: it is used up once. Give another process a budget of its own."
+            f"A {type(self).__name__} can't be copied or pickled, nor what has one: "
+            "it is used up once. Give another process a budget of its own."
         )
 
 

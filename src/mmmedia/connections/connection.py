@@ -16,9 +16,9 @@ from mmmedia.connections.exchange import Answer, Exchange, exchange
 from mmmedia.connections.files import partial_file
 from mmmedia.connections.rules import (
     Body,
+    BodyLimits,
     Download,
     FetchPolicy,
-    Limits,
     RequestBudget,
     json_of,
     policy_under_way,
@@ -140,8 +140,7 @@ class HTTPConnection:
         response, answer = blocking.open_response(self.get_sync_client(), steps, timeout, stream=stream)
         if not stream:
             try:
-                policy = policy_under_way.get() or FetchPolicy()
-                limits = Limits(policy.settings.max_download_bytes, policy.kind_max_bytes)
+                limits = BodyLimits.of((policy_under_way.get() or FetchPolicy()).settings)
                 body = Body(answer.hop.url, response.headers, limits)
                 blocking.read_all(response, body, None if timeout is None else end - time.monotonic())
             except BaseException:
@@ -179,15 +178,17 @@ class HTTPConnection:
             HTTPResponseSizeExceededError: (a `ValueError`) it is longer than `max_bytes`.
         """
         sink = io.BytesIO()
-        steps = exchange(
-            url,
-            timeout=timeout,
-            extra_headers=extra_headers,
-            allow_redirects=allow_redirects,
-            max_bytes=max_bytes,
-            request_budget=request_budget,
+        self._perform(
+            exchange(
+                url,
+                timeout=timeout,
+                extra_headers=extra_headers,
+                allow_redirects=allow_redirects,
+                max_bytes=max_bytes,
+                request_budget=request_budget,
+            ),
+            sink,
         )
-        self._perform(steps, sink)
         return sink.getvalue()
 
     def get_if_changed(
@@ -314,19 +315,21 @@ class HTTPConnection:
             TimeoutError: the time was up.
             InvalidURLError: (a `ValueError`) no HTTP URL.
             RefusedURLError: (a `ValueError`) the policy does not admit the URL or a redirect.
-            LimitExceededError: (a `ValueError`) the body is longer than a limit; as from `get_bytes`.
+            LimitExceededError: (a `ValueError`) the body is longer than the download limit.
         """
         from mmmedia.connections import on_loop
 
-        steps = exchange(
-            url,
-            timeout=timeout,
-            extra_headers=extra_headers,
-            allow_redirects=allow_redirects,
-            max_bytes=max_bytes,
-            request_budget=request_budget,
+        return on_loop.fetch_bytes(
+            self._loop_clients(),
+            exchange(
+                url,
+                timeout=timeout,
+                extra_headers=extra_headers,
+                allow_redirects=allow_redirects,
+                max_bytes=max_bytes,
+                request_budget=request_budget,
+            ),
         )
-        return on_loop.fetch_bytes(self._loop_clients(), steps)
 
     async def async_get_if_changed(
         self,

@@ -18,7 +18,14 @@ from mmmedia import metrics
 from mmmedia.connections.environment import environment_proxy
 from mmmedia.connections.failures import headers_of, is_transient, own_error
 from mmmedia.connections.retries import TOTAL_SECONDS, RetryPlan, retry_after_seconds
-from mmmedia.connections.rules import HEADERS, Download, FetchPolicy, Limits, RequestBudget, policy_under_way
+from mmmedia.connections.rules import (
+    HEADERS,
+    BodyLimits,
+    Download,
+    FetchPolicy,
+    RequestBudget,
+    policy_under_way,
+)
 from mmmedia.egress.policy import EgressPolicy, Journey
 from mmmedia.errors import RefusedURLError
 from mmmedia.urls import (
@@ -113,13 +120,13 @@ class Send(NamedTuple):
         hop: the request.
         journey: what connections are judged by while it is sent.
         seconds: how long that may take, body included.
-        limits: those of the body; `None` to read none, whatever comes.
+        limits: what the body may have; `None` to read none, whatever comes.
     """
 
     hop: Hop
     journey: Journey
     seconds: float
-    limits: Limits | None
+    limits: BodyLimits | None
 
 
 class Reject(NamedTuple):
@@ -164,7 +171,7 @@ def exchange(
         is_conditional: take "304 Not Modified" for an answer, without a body.
         any_status: take any response for the answer, also a redirect that is not to be followed, and leave
             its body unread; nothing is tried again.
-        max_bytes: what the body may have beside the download limit; `None`: as the policy has it.
+        max_bytes: what the body may have beside the download limit; `None` for no such limit.
         request_budget: charged with all that comes, also in attempts that fail.
 
     Raises:
@@ -179,10 +186,7 @@ def exchange(
     egress = EgressPolicy(policy.settings.block_private, policy.domains.names)
     first = Hop.first(parsed, extra_headers)
     plan = RetryPlan(timeout, 1 if any_status else policy.settings.attempts)
-    limits = None
-    if not any_status:
-        of_kind = policy.kind_max_bytes if max_bytes is None else max_bytes
-        limits = Limits(policy.settings.max_download_bytes, of_kind, request_budget)
+    limits = None if any_status else BodyLimits.of(policy.settings, max_bytes, request_budget)
     started = begun = time.monotonic()
     seconds = TOTAL_SECONDS if timeout is None else timeout
     for attempt in itertools.count():

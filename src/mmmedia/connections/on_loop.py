@@ -244,9 +244,7 @@ async def perform(clients: LoopClients, steps: Exchange, sink: IO[bytes]) -> Ans
                     await asyncio.sleep(step.seconds)
                     sink.seek(0)
                     sink.truncate()
-                async with (
-                    client.semaphore
-                ):  # waiting for a turn is not the server's fault: no clock runs yet
+                async with client.semaphore:  # no clock runs while who is not served waits for a turn
                     step = next(steps)
                     while isinstance(step, Send | Reject):
                         outcome: object = None

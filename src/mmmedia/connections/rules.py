@@ -1,7 +1,6 @@
 """The rules of a fetch, each once: what it may reach, where a redirect may lead, what a body may be."""
 
 import json
-import math
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,7 +44,6 @@ class FetchPolicy:
     Attributes:
         domains: the hosts that URLs and redirects may name.
         settings: those of the moment in which the request began.
-        kind_max_bytes: what a file of the kind that is fetched may have, infinity for any size.
 
     Raises:
         InvalidSettingError: (a `ValueError`) a setting can't be read.
@@ -53,7 +51,6 @@ class FetchPolicy:
 
     domains: DomainList = ANY_HOST
     settings: envs.FetchSettings = field(default_factory=envs.fetch_settings)
-    kind_max_bytes: float = math.inf
 
 
 policy_under_way: ContextVar[FetchPolicy | None] = ContextVar("mmmedia_fetch_policy", default=None)
@@ -95,18 +92,27 @@ class RequestBudget(Protocol):
         """Take so many bytes; raise if the request has used up its share."""
 
 
-class Limits(NamedTuple):
-    """What a body may have and cost.
+class BodyLimits(NamedTuple):
+    """What a body may have.
 
     Attributes:
-        max_bytes: the download limit, infinity for none.
-        kind_max_bytes: what a file of this kind may have, likewise.
-        budget: charged with what comes out, piece by piece; `None` for none.
+        max_bytes: infinity for any number.
+        is_of_kind: whether that is the limit of a kind of media, lower than the general one.
+        budget: charged with what comes out, piece by piece.
     """
 
     max_bytes: float
-    kind_max_bytes: float = math.inf
+    is_of_kind: bool = False
     budget: RequestBudget | None = None
+
+    @classmethod
+    def of(
+        cls, settings: envs.FetchSettings, max_bytes: int | None = None, budget: RequestBudget | None = None
+    ) -> "BodyLimits":
+        """Return the limits under settings, and one more, if that is lower."""
+        if max_bytes is not None:
+            settings = settings.held_to(max_bytes)
+        return cls(settings.max_download_bytes, settings.is_of_kind, budget)
 
 
 class CutShortError(Exception):
@@ -119,29 +125,33 @@ class Body:
     Both the bytes that arrive and those that come out of gzip count against the limit.
 
     Attributes:
-        is_plain: it is not coded, as long as its `Content-Length` says, and costs nothing: what arrives is
-            the body, and needs neither `pieces` nor `finish`.
+        is_plain: it is not coded, and as long as its `Content-Length` says: what arrives is the body, and
+            needs neither `pieces` nor `finish`.
         coding: `gzip` or `deflate`, empty for none.
 
     Args:
         url: where it comes from, for messages.
         headers: those of the response.
-        limits: what it may have and cost.
+        limits: what it may have.
         whole_bytes: how long the whole is, where the server gives it as a part.
 
     Raises:
-        MediaDownloadSizeExceededError: (a `ValueError`) at once for a `Content-Length` above the download
-            limit, else where it is passed.
-        HTTPResponseSizeExceededError: (a `ValueError`) likewise where the other limit is the lower one.
+        MediaDownloadSizeExceededError: (a `ValueError`) at once for a `Content-Length` above the limit, else
+            where the limit is passed.
+        HTTPResponseSizeExceededError: (a `ValueError`) likewise, where it is the limit of a kind.
         Exception: what the budget raises.
         InvalidMediaError: (a `ValueError`) an encoding that was not asked for, or broken data in it.
     """
 
     def __init__(
-        self, url: HTTPURL, headers: Mapping[str, str], limits: Limits, whole_bytes: int | None = None
+        self,
+        url: HTTPURL,
+        headers: Mapping[str, str],
+        limits: BodyLimits,
+        whole_bytes: int | None = None,
     ) -> None:
         self._source, self._limits, self._whole_bytes = url, limits, whole_bytes
-        self._max_bytes = min(limits.max_bytes, limits.kind_max_bytes)
+        self._max_bytes = limits.max_bytes
         self._received = self._decoded = 0
         self._inflate: Any = None
         declared = headers.get("Content-Length", "")
@@ -157,8 +167,8 @@ class Body:
                     f"Content-Encoding {encoding[:64]!r} of {self._url!r} was not asked for and is not read."
                 )
             self.coding = "".join(codings)
-        is_whole = is_declared and whole_bytes is None and not self.coding
-        self.is_plain = is_whole and limits.budget is None
+        is_whole = is_declared and whole_bytes is None
+        self.is_plain = is_whole and not self.coding and limits.budget is None
 
     @property
     def _url(self) -> str:
@@ -166,7 +176,7 @@ class Body:
 
     def _too_long(self, received: int) -> LimitExceededError:
         source = repr(self._url)
-        if self._limits.kind_max_bytes < self._limits.max_bytes:
+        if self._limits.is_of_kind:
             return HTTPResponseSizeExceededError.of(received, self._max_bytes, source)
         return MediaDownloadSizeExceededError(self._max_bytes, received, source)
 
@@ -215,13 +225,13 @@ class Body:
             raise CutShortError(f"The {self.coding} body of {self._url!r} is cut short.")
 
 
-def whole_body(url: HTTPURL, status: int, headers: Mapping[str, str], limits: Limits) -> Body | None:
+def whole_body(url: HTTPURL, status: int, headers: Mapping[str, str], limits: BodyLimits) -> Body | None:
     """Return what reads the body of a response that has the whole, `None` for any other response.
 
     The whole is a 2xx but for a part (206), unless it is the part from the first byte to the last.
 
     Raises:
-        LimitExceededError: (a `ValueError`) it is longer than the lower of its limits.
+        LimitExceededError: (a `ValueError`) it is longer than the limit.
         InvalidMediaError: (a `ValueError`) an encoding that was not asked for.
     """
     if status == 206:

@@ -8,7 +8,8 @@ from typing import Any
 from mmmedia import envs
 from mmmedia.connections.budget import Uncopied
 from mmmedia.errors import LimitExceededError
-from mmmedia.media.base import Chargeable
+from mmmedia.media.base import Chargeable, MediaIO
+from mmmedia.media.embedding import EmbeddingMediaIO
 
 Budget = Chargeable
 """What a request may still use up: a `Share`, or what an engine has for it."""
@@ -17,6 +18,18 @@ Budget = Chargeable
 def is_reservable(budget: Budget | None) -> bool:
     """Whether a budget is charged as vLLM 0.33 does it, by the media IOs: it can settle what it reserved."""
     return hasattr(budget, "settle")
+
+
+def charges_itself(media_io: MediaIO[Any], budget: Budget | None) -> bool:
+    """Whether a media IO charges the budget, or what it loads is not charged, as vLLM does not."""
+    own = getattr(media_io, "decoded_budget", None)
+    return is_reservable(budget) and (own is budget or isinstance(media_io, EmbeddingMediaIO))
+
+
+def pixel_bytes(media: Any) -> int:
+    """Return what a picture costs where `ImageMediaIO` charges for it, whatever its mode."""
+    width, height = media.size
+    return int(width * height * 4)
 
 
 class Share(Uncopied):
@@ -117,12 +130,6 @@ class MediaBudget:
             f"{share.what}: {share.used} of {share.max_bytes}" for share in (self.download, self.decoded)
         )
         return f"MediaBudget({', '.join(shares)})"
-
-
-def pixel_bytes(media: Any) -> int:
-    """Return what a picture costs where `ImageMediaIO` charges for it, whatever its mode."""
-    width, height = media.size
-    return int(width * height * 4)
 
 
 def size_of(media: object) -> int:

@@ -14,8 +14,7 @@ from mmmedia.envs import FetchSettings
 from mmmedia.errors import LimitExceededError
 from mmmedia.exceptions import MediaRequestDownloadSizeExceededError
 from mmmedia.media.base import MediaIO
-from mmmedia.media.budget import Budget, is_reservable, pixel_bytes, size_of
-from mmmedia.media.embedding import EmbeddingMediaIO
+from mmmedia.media.budget import Budget, charges_itself, pixel_bytes, size_of
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.urls import HTTPURL, DomainList, redact_url
 from mmmedia.work.flight import Flight
@@ -96,12 +95,7 @@ class CachedLoads:
             self.download_budget.charge(number_of_bytes)
 
     def _charge_for(self, url: str, number_of_bytes: int) -> None:
-        """Charge for what was downloaded.
-
-        Raises:
-            VLLMUnprocessableEntityError: (a `ValueError`) it is more than vLLM's budget of the request has.
-            Exception: what any other budget raises.
-        """
+        """Charge a request for what was downloaded; what an engine's own budget raises is unchanged."""
         try:
             self._charge_download(number_of_bytes)
         except MediaRequestDownloadSizeExceededError as error:
@@ -113,7 +107,7 @@ class CachedLoads:
         """Charge for a copy of a picture before it is made, as for decoding it."""
         if (own := getattr(media_io, "decoded_budget", None)) is not None:
             own.charge(pixel_bytes(media))
-        if self.decoded_budget is not None and not self._charges_itself(media_io):
+        if self.decoded_budget is not None and not charges_itself(media_io, self.decoded_budget):
             with getattr(self.decoded_budget, "one_at_a_time", nullcontext)():
                 self.decoded_budget.charge(size_of(media))
 
@@ -124,7 +118,7 @@ class CachedLoads:
 
     def _decode(self, media_io: MediaIO[T], load: Callable[..., T], *args: Any) -> T:
         """Call what decodes, and charge for the result."""
-        if self.decoded_budget is None or self._charges_itself(media_io):
+        if self.decoded_budget is None or charges_itself(media_io, self.decoded_budget):
             return metrics.timed_decode(media_io, load, *args)
         one_at_a_time = getattr(self.decoded_budget, "one_at_a_time", nullcontext)  # others only charge
         with one_at_a_time():
@@ -132,18 +126,11 @@ class CachedLoads:
             self.decoded_budget.charge(size_of(media))
         return media
 
-    def _charges_itself(self, media_io: MediaIO[Any]) -> bool:
-        """Whether a media IO charges the budget, or what it loads is not charged, as vLLM does not."""
-        budget = self.decoded_budget
-        own = getattr(media_io, "decoded_budget", None)
-        return is_reservable(budget) and (own is budget or isinstance(media_io, EmbeddingMediaIO))
-
     def _load_downloaded(self, url: str, flight: Flight[bytes | Downloaded], media_io: MediaIO[T]) -> T:
         """Decode what was downloaded, and store it if it decodes."""
         result = flight.result
         data = result.data if isinstance(result, Downloaded) else result
-        if self.download_budget is not None:
-            self._charge_for(url, len(data))
+        self._charge_for(url, len(data))
         media = self._decode(media_io, media_io.load_bytes, data)
         if self._media_cache_dir and flight.claim():
             self._store(url, result if isinstance(result, Downloaded) else Downloaded(data))

@@ -20,7 +20,7 @@ from mmmedia.exceptions import HTTPResponseSizeExceededError
 from mmmedia.media.base import MediaIO
 from mmmedia.media.budget import Budget, MediaBudget, is_reservable
 from mmmedia.media.cached import Goal
-from mmmedia.media.downloads import SharedDownloads, most_bytes
+from mmmedia.media.downloads import SharedDownloads
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error  # noqa: F401  # its place in vLLM
 from mmmedia.media.local import allowed_directory, opened_below
 from mmmedia.registry import ExtensionManager
@@ -100,7 +100,7 @@ def merge_media_io_kwargs(
 
 
 @functools.lru_cache(maxsize=16)  # an import statement takes its time even when all is loaded
-def _media_io_class(modality: str) -> type[MediaIO[Any]]:
+def _media_io_class(modality: str) -> Any:
     if modality == "image":
         from mmmedia.media.image import ImageMediaIO
 
@@ -293,8 +293,8 @@ class MediaConnector(SharedDownloads):
         if self.allowed_local_media_path is None:
             raise LocalFilesDisabledError("Cannot load local files without `--allowed-local-media-path`.")
         with opened_below(self.allowed_local_media_path, file_url_path(url)) as file:
-            max_bytes = most_bytes(media_io)
-            if file.size > max_bytes:
+            max_bytes = media_io.get_max_bytes() if hasattr(media_io, "get_max_bytes") else None
+            if max_bytes is not None and file.size > max_bytes:
                 raise HTTPResponseSizeExceededError.of(file.size, max_bytes)
             self._charge_download(file.size)
             data = file.read()
@@ -401,27 +401,28 @@ class MediaConnector(SharedDownloads):
         return self._decode(media_io, media_io.load_base64, "", data)
 
     def _image_io(self, image_mode: str | None) -> "ImageMediaIO":
-        image_io: Any = _media_io_class("image")
         kwargs = {"image_mode": image_mode, **self.media_io_kwargs.get("image", {})}
         if self.decoded_budget is not None and is_reservable(self.decoded_budget):
             kwargs["decoded_budget"] = self.decoded_budget
-        made: ImageMediaIO = image_io(**kwargs)
+        made: ImageMediaIO = _media_io_class("image")(**kwargs)
         return made
 
     def _audio_io(self) -> "MediaIO[tuple[npt.NDArray[np.float32], float]]":
-        from mmmedia.media.audio import AudioMediaIO
-
-        return AudioMediaIO(**self.media_io_kwargs.get("audio", {}))
+        kwargs = self.media_io_kwargs.get("audio", {})
+        if self.decoded_budget is not None and is_reservable(self.decoded_budget):
+            kwargs = {**kwargs, "decoded_budget": self.decoded_budget}
+        made: MediaIO[Any] = _media_io_class("audio")(**kwargs)
+        return made
 
     def _video_io(self, image_mode: str | None, video_processor: str | None = None) -> "VideoMediaIO":
-        from mmmedia.media.video import VideoMediaIO
-        from mmmedia.video.loaders import get_video_loader_backend_for_processor
-
         kwargs = self.media_io_kwargs.get("video", {})
         if video_processor and not kwargs.get("video_backend") and envs.MMMEDIA_COMPAT != "0.20":
+            from mmmedia.video.loaders import get_video_loader_backend_for_processor
+
             bound = get_video_loader_backend_for_processor(video_processor)
             kwargs = {**kwargs, "video_backend": bound}
-        return VideoMediaIO(self._image_io(image_mode), **kwargs)
+        made: VideoMediaIO = _media_io_class("video")(self._image_io(image_mode), **kwargs)
+        return made
 
 
 _ASSERT_DOMAIN = MediaConnector._assert_url_in_allowed_media_domains

@@ -2,10 +2,9 @@
 
 import asyncio
 import functools
-import math
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mmmedia.connections import (
     FetchPolicy,
@@ -18,12 +17,10 @@ from mmmedia.connections.rules import policy_under_way
 from mmmedia.media.base import MediaIO
 from mmmedia.media.cached import CachedLoads, Downloaded, Goal
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
+from mmmedia.media.sharing import SharedDecode, decode_key
 from mmmedia.work.calls import calls_of_loop, holdable
 from mmmedia.work.flight import SingleFlight, fly_again, late
 from mmmedia.work.fork import afresh_in_child
-
-if TYPE_CHECKING:
-    from mmmedia.media.sharing import SharedDecode
 
 T = TypeVar("T")
 
@@ -39,26 +36,11 @@ def _start_afresh() -> None:
 afresh_in_child(_start_afresh)
 
 
-@functools.cache  # an import statement takes its time even when all is loaded
-def _sharing() -> "tuple[Callable[[MediaIO[Any]], Hashable | None], type[SharedDecode]]":
-    """Return what tells which media IOs decode to the same, and what decodes for all of them."""
-    from mmmedia.media.sharing import SharedDecode, decode_key
-
-    return decode_key, SharedDecode
-
-
-def _decode_key(media_io: MediaIO[Any]) -> Hashable | None:
-    """Return what must be equal for others to have what a media IO decodes; `None` if they can't."""
-    decode_key, _ = _sharing()
-    return decode_key(media_io)
-
-
-def most_bytes(media_io: MediaIO[Any]) -> float:
-    """Return how many bytes a media IO takes; infinity for any number, as most do."""
+def _held_to(goal: Goal, media_io: MediaIO[Any]) -> Goal:
+    """Return a goal of no more bytes than a media IO takes; most take any number."""
     if getattr(type(media_io), "get_max_bytes", None) in (None, MediaIO.get_max_bytes):
-        return math.inf
-    max_bytes = media_io.get_max_bytes()
-    return math.inf if max_bytes is None else max_bytes
+        return goal
+    return goal._replace(settings=goal.settings.held_to(media_io.get_max_bytes()))
 
 
 class SharedDownloads(CachedLoads):
@@ -66,7 +48,8 @@ class SharedDownloads(CachedLoads):
 
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
-        with fetch_policy(FetchPolicy(self._domains, goal.settings, most_bytes(media_io))) as policy:
+        goal = _held_to(goal, media_io)
+        with fetch_policy(FetchPolicy(self._domains, goal.settings)) as policy:
             key: Hashable = (goal.url, id(self.connection), policy)
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
             fetch = self.connection.get_bytes
@@ -94,7 +77,8 @@ class SharedDownloads(CachedLoads):
 
     def _begin(self, goal: Goal, media_io: MediaIO[T], pool: Executor) -> "Wanted[T]":
         """Begin to download on a loop, or join who is downloading the same; `pool` will decode it."""
-        policy = FetchPolicy(self._domains, goal.settings, most_bytes(media_io))
+        goal = _held_to(goal, media_io)
+        policy = FetchPolicy(self._domains, goal.settings)
         how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
         fetch = self.connection.async_get_bytes
         is_ours = getattr(fetch, "__func__", None) is HTTPConnection.async_get_bytes
@@ -172,9 +156,7 @@ class Wanted(Generic[T]):
             raise error
         else:
             translated = _wrap_media_fetch_error(self._goal.url, async_error(error, self._goal.url))
-            if translated is error:
-                raise error
-            raise translated from error
+            raise translated from (None if translated is error else error)
 
     def leave(self) -> None:
         """Wait no more for a flight that is open: not landed yet, or still there to be joined."""
@@ -218,14 +200,13 @@ class Wanted(Generic[T]):
 
     def _share(self) -> bool:
         """Have what was or will be downloaded decoded once for all who want the same, if that can be."""
-        if (decoding := _decode_key(self._media_io)) is None:
+        if (decoding := decode_key(self._media_io)) is None:
             return False
         loop = self.future.get_loop()
         key = (loop, type(self._loads), decoding)
         shared: SharedDecode | None = self.flight.decodes.get(key)
         if shared is None:
-            _, shared_decode = _sharing()
-            made = shared_decode(calls_of_loop(self._pool))
+            made = SharedDecode(calls_of_loop(self._pool))
             shared = self.flight.decodes.setdefault(key, made)
             if shared is made:
                 self.flight.call_when_landed(functools.partial(made.open, self.flight), loop)

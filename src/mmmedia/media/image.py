@@ -107,10 +107,34 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
             put_filter_first()
         token = is_quiet.set(True)
         try:
-            image, is_converted = self._load(data)
+            is_charged = False
+            try:
+                picture = open_picture(data)
+                if self.decoded_budget is not None:
+                    _charge(self.decoded_budget, picture)
+                    is_charged = True
+                image, is_converted = self._decode(picture, data)
+            except ValueError:
+                smaller = without_large_texts(data)
+                if smaller is data:
+                    raise
+                picture = open_picture(smaller)
+                if self.decoded_budget is not None and not is_charged:
+                    _charge(self.decoded_budget, picture)
+                image, is_converted = self._decode(picture, smaller)
+        except MediaError:
+            raise
+        except _BudgetError as error:
+            raise error.reason from None
+        except Exception as error:  # noqa: BLE001 what parsers raise on the bytes of a stranger is not listed
+            refuse(brief(error))
         finally:
             is_quiet.reset(token)
-        return MediaWithBytes(image, data, self._config(is_converted))
+        is_default = (
+            self.exif_transpose and self.flatten_alpha and self.scale_depth and self.max_pixels is None
+        )
+        config = None if is_default and not is_converted else self._config(is_converted)
+        return MediaWithBytes(image, data, config)
 
     def load_base64(self, media_type: str, data: str) -> MediaWithBytes[Image.Image]:  # noqa: ARG002 the name is the interface
         """Decode a picture from base64 text; `media_type` is ignored, the bytes tell.
@@ -163,46 +187,27 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
         return change_mode(image, self.image_mode)
 
     def _config(self, is_converted: bool) -> dict[str, Any] | None:
+        is_right = self.exif_transpose and self.flatten_alpha and self.scale_depth
+        if is_right and not is_converted and self.max_pixels is None:
+            return None
         config: dict[str, Any] = {}
         if is_converted:
             config = {"image_mode": self.image_mode, "rgba_background_color": self.rgba_background_color}
         if self.max_pixels is not None:
             config["max_pixels"] = self.max_pixels
-        if not self.exif_transpose:
-            config["exif_transpose"] = False
-        if not self.flatten_alpha:
-            config["flatten_alpha"] = False
-        return config or None
-
-    def _load(self, data: bytes) -> tuple[Image.Image, bool]:
-        """Decode, and say whether what came out is not in the mode that the file has."""
-        budget = self.decoded_budget
-        while True:
-            try:
-                picture = open_picture(data)
-                if budget is not None:
-                    _charge(budget, picture)
-                    budget = None
-                return self._decode(picture, data)
-            except MediaError:
-                raise
-            except _BudgetError as error:
-                raise error.reason from None
-            except Exception as error:  # noqa: BLE001 what parsers raise on the bytes of a stranger is not listed
-                smaller = without_large_texts(data) if isinstance(error, ValueError) else data
-                if smaller is data:
-                    refuse(brief(error))
-                data = smaller
+        switches = ("exif_transpose", "flatten_alpha", "scale_depth")
+        return {**config, **{name: False for name in switches if not getattr(self, name)}}
 
     def _decode(self, picture: ImageFile.ImageFile, data: bytes) -> tuple[Image.Image, bool]:
+        """Decode, and say whether what came out is not in the mode that the file has."""
         if self.max_pixels is not None and picture.format in _SCALING_DECODERS:
             # The decoder of JPEG gives 1/2, 1/4 and 1/8 for less than the whole.
             picture.draft(None, size_within(picture.size, self.max_pixels))
         image: Image.Image = picture
         if _is_plain(picture) and self.max_pixels is None:
             picture.load()
-            image = self._convert_image_mode(picture)
-            return image, image is not picture
+            converted = self._convert_image_mode(picture)
+            return converted, converted is not picture
         if self.image_mode is None or is_deep(self.image_mode) or not self.scale_depth:
             picture.load()
         else:

@@ -58,9 +58,9 @@ def decode_key(media_io: MediaIO[Any]) -> Hashable | None:
     state = vars(media_io) if type(media_io) is ImageMediaIO else {}
     if state.keys() != _OF_IMAGE_IO:
         return None
-    mode, color, *others = _image_settings(state)
     if state["decoded_budget"] is not None and state["max_pixels"] is not None:
         return None  # such a picture costs its full size, which a copy doesn't tell
+    mode, color, *others = _image_settings(state)
     return (mode, tuple(color), *others, envs.VLLM_MAX_IMAGE_PIXELS)
 
 

@@ -13,8 +13,7 @@ from vllm.multimodal.media import (
 )
 from vllm.multimodal.media.connector import MediaConnector as VLLMMediaConnector
 
-from mmmedia import envs, metrics
-from mmmedia.exceptions import HTTPResponseSizeExceededError as OurHTTPResponseSizeExceededError
+from mmmedia import envs, exceptions, metrics
 from mmmedia.integrations.vllm import codec
 from mmmedia.integrations.vllm.errors import translate
 from mmmedia.media import ImageMediaIO, MediaConnector, MediaIO
@@ -191,7 +190,7 @@ def _take_codec(video_io: Any) -> None:
 def _translating(url: str, modality: str, media_io: MediaIO[Any]) -> Iterator[None]:
     try:
         yield
-    except OurHTTPResponseSizeExceededError as error:
+    except exceptions.HTTPResponseSizeExceededError as error:
         limit = media_io.get_max_bytes() or 0
         raise HTTPResponseSizeExceededError(limit, limit + 1) from error
     except Exception as error:
