@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 _STEP = Fraction(1, 25)
+# Codecs whose decoders say where the samples of chroma are, if the stream does not.
+_LEFT = frozenset(["h264", "hevc", "mpeg2video", "mpeg4"])
 
 
 class Converter:
@@ -27,9 +29,13 @@ class Converter:
     another filter, odd sizes and more than 8 bits come out otherwise. Wide gamuts PyAV does not map as OpenCV
     does: such frames go through OpenCV, as a film without loss, once all are there. One converter serves one
     thread.
+
+    Args:
+        codec: FFmpeg's name of the decoder that the frames come from.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, codec: str = "") -> None:
+        self._codec = codec
         from av.video.reformatter import Interpolation, VideoReformatter
 
         self._reformatter = VideoReformatter()
@@ -42,7 +48,7 @@ class Converter:
         It is filled by the end of `finish`.
         """
         if is_mapped(int(frame.color_primaries), int(frame.color_trc)):
-            self._film = self._film or _Film(frame)
+            self._film = self._film or _Film(frame, self._codec)
             self._film.add(frame, row, turn)
             return
         bgr = self._reformatter.reformat(frame, format="bgr24", interpolation=self._bicubic, threads=1)
@@ -73,13 +79,15 @@ def _fill(row: Pixels, bgr: Pixels, turn: Upright) -> None:
 class _Film:
     """Frames on their way through OpenCV."""
 
-    def __init__(self, frame: "VideoFrame") -> None:
+    def __init__(self, frame: "VideoFrame", codec: str) -> None:
         import av
 
         self._buffer = io.BytesIO()
         self._out = av.open(self._buffer, "w", format="matroska")
         stream: Any = self._out.add_stream("ffv1", rate=25)
         stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, frame.format.name
+        if codec in _LEFT:
+            stream.options = {"chroma_sample_location": "left"}
         context = stream.codec_context
         context.time_base = _STEP
         context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc

@@ -89,7 +89,7 @@ def _read_frames(
     frames = np.empty((0, 0, 0, 3), np.uint8)
     valid: list[int] = []
     interlaced = False
-    convert = Converter()
+    convert = Converter(packets.codec)
     if not targets:
         return frames, valid, interlaced
     turn, last = None, -1

@@ -31,7 +31,7 @@ Frames = npt.NDArray[np.uint8]
 BACKENDS = ("opencv", "pyav")
 MODES = ("auto", "sequential", "seek")
 # Codecs that may become interlaced in the midst of a stream.
-_MIXED = frozenset(["h264", "hevc", "mpeg2video", "vc1"])
+_MIXED = frozenset(["h264", "hevc", "mpeg2video", "mpeg4", "vc1"])
 
 
 @dataclass(frozen=True)

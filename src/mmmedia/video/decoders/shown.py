@@ -65,8 +65,8 @@ class Shown:
             return False
         if not self.seconds:
             return True
-        # A frame more or less is a matter of rounding, or of how long the last one stays.
-        tolerance = max(1.5 / claim.original_fps, 0.02 * claim.duration)
+        # Less than half a frame is a matter of rounding, or of how long the last one stays.
+        tolerance = max(0.5 / claim.original_fps, 0.01 * claim.duration)
         return abs(claim.duration - float(self.seconds)) <= tolerance
 
 
@@ -101,7 +101,7 @@ def _seconds(index: PacketIndex, clock: Ints, stretches: Ints, positions: Ints) 
     last = {number: int(clock[stretches == number].max()) for number in first}
     ticks, steps = sum(last[number] - first[number] for number in first), len(clock) - len(first)
     end = int(index.duration[positions[np.argmax(clock)]])
-    if "mov" in index.container or not steps:  # an MP4 says it of every sample
+    if "mov" in index.container or index.container == "gif" or not steps:  # they say it of every frame
         tail = Fraction(end * len(first))
     else:
         tail = Fraction(ticks, steps) * len(first)

@@ -380,6 +380,10 @@ def segments(index: PacketIndex) -> Ints:
         steps = np.diff(clock[known])
         usual = max(int(np.median(steps)), 1)
         ahead = max(_JUMP_SECONDS / index.time_base, _JUMP_STEPS * usual)
-        numbers[known[1:]] = (steps < -back * usual) | (steps > ahead)
+        behind = steps < -back * usual
+        if index.container == "matroska,webm":  # decoding times are FFmpeg's guesses, wild behind a join
+            returns = np.diff(index.pts[known])
+            behind &= (returns < -_JUMP_STEPS * usual) | (returns < 0) & index.key[known[1:]]
+        numbers[known[1:]] = behind | (steps > ahead)
         numbers = np.cumsum(numbers)
     return numbers
