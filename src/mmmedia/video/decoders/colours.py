@@ -1,7 +1,7 @@
 """Colours that OpenCV's libswscale maps to those of a screen: wide gamuts, and brightness beyond it."""
 
-# FFmpeg's numbers of primaries (film, BT.2020, XYZ, DCI-P3, Display P3) and transfers (PQ, HLG).
-_WIDE_PRIMARIES = frozenset([8, 9, 10, 11, 12])
+# FFmpeg's numbers of primaries (film, BT.2020, XYZ, DCI-P3, Display P3, EBU 3213) and transfers (PQ, HLG).
+_WIDE_PRIMARIES = frozenset([8, 9, 10, 11, 12, 22])
 _BRIGHT_TRANSFERS = frozenset([16, 18])
 
 
