@@ -1,6 +1,7 @@
 """Files that were cut: in the midst of a picture, or between pictures that need each other."""
 
 import io
+import re
 import tempfile
 from functools import lru_cache
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
+from mmmedia.cli.inspect import InspectIO
 from mmmedia.errors import InvalidMediaError, NotSeekableError
 from mmmedia.video import OpenCVVideoBackend, excerpt
 from mmmedia.video.decoders.packets import index
@@ -163,3 +166,19 @@ def test_an_mp4_cut_within_its_index(backend: str, size: int) -> None:
     data = index_first(clip())
     with pytest.raises(InvalidMediaError, match="cut short before its index"):
         OpenCVVideoBackend.load_bytes(data[:size], num_frames=4, backend=backend)
+
+
+def test_half_an_animated_webp() -> None:
+    """The frames that are whole, which Pillow alone would not give."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(5).integers(0, 255, (12, 40, 60, 3), np.uint8)
+    images = [Image.fromarray(pixels) for pixels in noise]
+    images[0].save(file, "WEBP", save_all=True, append_images=images[1:], duration=80, lossless=True)
+    whole = file.getvalue()
+    starts = [match.start() for match in re.finditer(b"ANMF", whole)]
+    assert len(starts) == 12
+    frames, metadata = OpenCVVideoBackend.load_bytes(whole[: starts[7] + 100], num_frames=-1)
+    assert np.array_equal(frames, noise[:7])
+    assert metadata["total_num_frames"] == 7
+    assert metadata["duration"] == pytest.approx(7 * 0.08)
+    assert InspectIO().load_bytes(whole[: starts[7] + 100])["frames"] == 7
