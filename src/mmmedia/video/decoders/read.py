@@ -16,6 +16,7 @@ from mmmedia.video.decoders import clips, eligible, opencv, plan, pyav, sparse, 
 from mmmedia.video.decoders.animation import Animation, animation
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
+from mmmedia.video.decoders.colours import is_converted
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.opencv.numbered import ClockError, Numbered, Places, Times, times
 from mmmedia.video.decoders.packets import index
@@ -214,6 +215,11 @@ class _Request:
         """The reference: one pass by OpenCV, over the file or, where that won't do, over its stream alone."""
         if self._way.built_in and self._may_be_interlaced():
             answer = self._by_pyav("OpenCV can't convert its interlaced frames", only_if_interlaced=True)
+            if answer is not None:
+                return answer
+        _, matrix, _, transfer = self._packets.colour
+        if self._way.built_in and not is_converted(matrix, transfer):
+            answer = self._by_pyav("OpenCV can't convert its colours")
             if answer is not None:
                 return answer
         best: tuple[Frames, list[int]] | None = None
