@@ -171,6 +171,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "ImageMediaIO": lambda: images.ImageMediaIO("L", max_pixels=12),
     "VideoMediaIO": lambda: video_io(),
     "Description": lambda: metrics.METRICS["mmmedia_decode_seconds"],
+    "Excerpt": lambda: video.Excerpt(b"clip", [4], [0], 1, 0, 9, video.VideoSourceMetadata(10, 2.0, 5.0)),
     "Sample": lambda: metrics.Sample("mmmedia_pool_queue_length", ("loading",), 2.0),
     "Encoded": lambda: _pipeline("Encoded")(torch.arange(6.0).reshape(2, 3), (1, 1, 2)),
     "EncoderPath": _encoder_path,

@@ -112,9 +112,9 @@ class BodyLimits(NamedTuple):
         cls, policy: FetchPolicy, max_bytes: int | None = None, budget: RequestBudget | None = None
     ) -> "BodyLimits":
         """Return the limits under a policy, and one more of a kind of media, if that is lower."""
-        held = policy.settings.held_to(max_bytes)
-        is_of_kind = policy.is_of_kind or held is not policy.settings
-        return cls(held.max_download_bytes, is_of_kind, budget)
+        settings = policy.settings if max_bytes is None else policy.settings.held_to(max_bytes)
+        is_of_kind = policy.is_of_kind or settings is not policy.settings
+        return cls(settings.max_download_bytes, is_of_kind, budget)
 
 
 class CutShortError(Exception):

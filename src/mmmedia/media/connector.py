@@ -402,14 +402,14 @@ class MediaConnector(SharedDownloads):
 
     def _image_io(self, image_mode: str | None) -> "ImageMediaIO":
         kwargs = {"image_mode": image_mode, **self.media_io_kwargs.get("image", {})}
-        if is_reservable(self.decoded_budget):
+        if self.decoded_budget is not None and is_reservable(self.decoded_budget):
             kwargs["decoded_budget"] = self.decoded_budget
         made: ImageMediaIO = _media_io_class("image")(**kwargs)
         return made
 
     def _audio_io(self) -> "MediaIO[tuple[npt.NDArray[np.float32], float]]":
         kwargs = self.media_io_kwargs.get("audio", {})
-        if is_reservable(self.decoded_budget):
+        if self.decoded_budget is not None and is_reservable(self.decoded_budget):
             kwargs = {**kwargs, "decoded_budget": self.decoded_budget}
         made: MediaIO[Any] = _media_io_class("audio")(**kwargs)
         return made

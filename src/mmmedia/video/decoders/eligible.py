@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from mmmedia.video.decoders.annex_b import with_lengths
 from mmmedia.video.decoders.bitstreams.analyse import analyse
-from mmmedia.video.decoders.bitstreams.structure import ORDER, CannotSeekError, Structure
+from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
+from mmmedia.video.decoders.bitstreams.structure import INTERLACED, ORDER, CannotSeekError, Structure
 from mmmedia.video.decoders.clips import NO_COLOURS
 from mmmedia.video.decoders.packets.index import NOT_FOUND, PacketIndex
 from mmmedia.video.decoders.shown import Shown
@@ -30,6 +31,8 @@ def judge(index: PacketIndex, shown: Shown) -> tuple[PacketIndex, Structure, npt
     reason = _packets(index)
     if reason:
         raise CannotSeekError(reason)
+    if index.codec == "hevc" and may_hold_fields(index):  # that of others their structure tells
+        raise CannotSeekError(INTERLACED)
     index = with_lengths(index)
     structure = analyse(index)
     access = np.flatnonzero(structure.access_points)

@@ -32,7 +32,7 @@ def read_hevc(index: "PacketIndex") -> Structure:
         CannotSeekError: its headers don't fit.
         HeaderEndError, IndexError: one ends too early.
     """
-    length_size, parameter_sets = _read_hvcc(index.extradata)
+    length_size, parameter_sets = read_hvcc(index.extradata)
     sequences = [s for s in parameter_sets if s[0] >> 1 == 33]
     pictures = dict(_read_picture(p) for p in parameter_sets if p[0] >> 1 == 34)
     if len(sequences) != 1 or not pictures or len({p.layout for p in pictures.values()}) != 1:
@@ -81,13 +81,15 @@ def read_hevc(index: "PacketIndex") -> Structure:
     # Not anchored on: sub-layer non-reference pictures, leading pictures, higher sub-layers.
     unreferenced = (kind < 16) & (kind % 2 == 0)
     anchor = (level == 1) & ~unreferenced & ~((kind >= 6) & (kind <= 9))
-    ranks = ranks_by_order(index, order_counts(order, order_bits, anchor, reset), reset)
+    counts = order_counts(order, order_bits, anchor, reset)
+    ranks = ranks_by_order(index, counts, reset)
     # What its own sub-layer does not refer to, a higher one still may.
     return Structure(
         (kind >= 16) & index.key,
         unreferenced & (level == level.max()),
         ranks,
         undecodable=(kind == 8) | (kind == 9),
+        counts=(counts, 1 << order_bits) if (kind == _CLEAN).any() else None,
     )
 
 
@@ -104,8 +106,8 @@ def as_splice(payload: bytes, length_size: int) -> bytes:
     return bytes(made)
 
 
-def _read_hvcc(extradata: bytes) -> tuple[int, list[bytes]]:
-    """The length of a length prefix, and the parameter sets, of an HEVCDecoderConfigurationRecord."""
+def read_hvcc(extradata: bytes) -> tuple[int, list[bytes]]:
+    """Return the length of a length prefix, and the parameter sets, of an HEVCDecoderConfigurationRecord."""
     if len(extradata) < 23 or extradata[0] != 1:
         raise CannotSeekError(UNSUPPORTED)
     sets: list[bytes] = []
