@@ -32,12 +32,14 @@ class Goal(NamedTuple):
         remote: as it was read: an `HTTPURL`, or what a subclass of the connector makes of a URL.
         timeout: seconds of the first attempt, `None` for no limit.
         settings: those of the moment in which the request began.
+        is_of_kind: whether their download limit is that of the kind of media.
     """
 
     url: str
     remote: Any
     timeout: float | None
     settings: FetchSettings
+    is_of_kind: bool = False
 
     @property
     def longest(self) -> float:
@@ -95,10 +97,10 @@ class CachedLoads:
             self.download_budget.charge(number_of_bytes)
 
     def _charge_for(self, url: str, number_of_bytes: int) -> None:
-        """Charge a request for what was downloaded; what an engine's own budget raises is unchanged."""
+        """Charge a request for what was downloaded."""
         try:
             self._charge_download(number_of_bytes)
-        except MediaRequestDownloadSizeExceededError as error:
+        except MediaRequestDownloadSizeExceededError as error:  # what others raise is theirs to say
             if (translated := _wrap_media_fetch_error(url, error)) is error:
                 raise
             raise translated from error

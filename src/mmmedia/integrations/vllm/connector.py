@@ -13,7 +13,8 @@ from vllm.multimodal.media import (
 )
 from vllm.multimodal.media.connector import MediaConnector as VLLMMediaConnector
 
-from mmmedia import envs, exceptions, metrics
+from mmmedia import envs, metrics
+from mmmedia.exceptions import HTTPResponseSizeExceededError as TooLargeOfItsKindError
 from mmmedia.integrations.vllm import codec
 from mmmedia.integrations.vllm.errors import translate
 from mmmedia.media import ImageMediaIO, MediaConnector, MediaIO
@@ -190,10 +191,10 @@ def _take_codec(video_io: Any) -> None:
 def _translating(url: str, modality: str, media_io: MediaIO[Any]) -> Iterator[None]:
     try:
         yield
-    except exceptions.HTTPResponseSizeExceededError as error:
-        limit = media_io.get_max_bytes() or 0
-        raise HTTPResponseSizeExceededError(limit, limit + 1) from error
     except Exception as error:
+        limit = media_io.get_max_bytes()
+        if limit is not None and isinstance(error, TooLargeOfItsKindError):
+            raise HTTPResponseSizeExceededError(limit, limit + 1) from error
         shown = url if isinstance(url, str) else ""
         translated = translate(error, parameter=f"{modality}_url", url=shown)
         if translated is error:
