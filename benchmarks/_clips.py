@@ -1,6 +1,7 @@
 """The clips of the video benchmark, encoded once into `benchmarks/.clips` and kept."""
 
 import io
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -61,7 +62,26 @@ CLIPS = {
     "vp9_720p_60s.webm": ("libvpx-vp9", 1280, 720, 60, 30, 128, {"deadline": "realtime", "cpu-used": "8"}),
     "av1_720p_60s.mp4": ("libsvtav1", 1280, 720, 60, 30, 128, {"preset": "9", "crf": "40"}),
     "mpeg4_720p_60s.mp4": ("mpeg4", 1280, 720, 60, 30, 60, {"qscale": "6", "bf": "2"}),
+    "vp8_720p_60s.webm": (
+        "libvpx",
+        1280,
+        720,
+        60,
+        30,
+        128,
+        {"deadline": "realtime", "cpu-used": "8", "b": "3M"},
+    ),
+    "mjpeg_720p_60s.avi": ("mjpeg", 1280, 720, 60, 30, 1, {"qscale": "6"}),
+    "prores_720p_60s.mov": ("prores_ks", 1280, 720, 60, 30, 1, {"profile": "0"}),
 }
+
+# name: of which clip it is a copy, and the container
+COPIES = {
+    "h264_720p_75s.ts": (("h264_720p_600s.mp4", 75), "mpegts"),
+    "mpeg4_720p_60s.avi": (("mpeg4_720p_60s.mp4", 0), "avi"),
+}
+PIXELS = {"mjpeg": "yuvj420p", "prores_ks": "yuv422p10le"}
+CONTAINERS = {".webm": "webm", ".avi": "avi", ".mov": "mov", ".mp4": "mp4"}
 
 
 def clip(name: str) -> bytes:
@@ -70,9 +90,34 @@ def clip(name: str) -> bytes:
     if not path.exists():
         FOLDER.mkdir(exist_ok=True)
         part = path.with_suffix(".part")
-        _encode(part, *CLIPS[name])
+        if name in COPIES:
+            (source, seconds), container = COPIES[name]
+            part.write_bytes(_copy(prefix(source, seconds) if seconds else clip(source), container))
+        elif name.startswith("turned_"):
+            part.write_bytes(_turned(clip(name.removeprefix("turned_"))))
+        else:
+            _encode(part, CONTAINERS[path.suffix], *CLIPS[name])
         part.rename(path)
     return path.read_bytes()
+
+
+def _copy(data: bytes, container: str) -> bytes:
+    """The video in another container, not encoded anew."""
+    buffer = io.BytesIO()
+    with av.open(io.BytesIO(data)) as whole, av.open(buffer, "w", format=container) as out:
+        stream = out.add_stream_from_template(whole.streams.video[0], opaque=True)
+        for packet in whole.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                out.mux(packet)
+    return buffer.getvalue()
+
+
+def _turned(data: bytes) -> bytes:
+    """An MP4 as a phone held upright writes it: its first track's matrix turns the picture."""
+    at = data.index(b"tkhd") + 4 + 40
+    one = 1 << 16
+    return data[:at] + struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30) + data[at + 36 :]
 
 
 def prefix(name: str, seconds: int) -> bytes:
@@ -93,13 +138,20 @@ def prefix(name: str, seconds: int) -> bytes:
 
 
 def _encode(
-    path: Path, codec: str, width: int, height: int, seconds: int, rate: int, gop: int, options: dict
+    path: Path,
+    container: str,
+    codec: str,
+    width: int,
+    height: int,
+    seconds: int,
+    rate: int,
+    gop: int,
+    options: dict,
 ) -> None:
     """A camera that pans over a textured scene, a disc that crosses it, a cut every 20 s."""
-    container = "webm" if codec.startswith("libvpx") else "mp4"
     with av.open(str(path), "w", format=container) as out:
         stream = out.add_stream(codec, rate=rate)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, PIXELS.get(codec, "yuv420p")
         stream.codec_context.gop_size = gop
         stream.codec_context.time_base = Fraction(1, rate)
         stream.options = options
@@ -121,7 +173,9 @@ def _encode(
             for plane, values in zip(frame.planes, planes, strict=True):
                 rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
                 rows[: values.shape[0], : values.shape[1]] = values
-            frame.pts = number
+            if codec in PIXELS:
+                frame = frame.reformat(format=PIXELS[codec])
+            frame.pts, frame.time_base = number, Fraction(1, rate)
             out.mux(stream.encode(frame))
         out.mux(stream.encode(None))
 

@@ -89,7 +89,7 @@ STAY = {
 """What does not travel, and why."""
 
 PICTURE = io.BytesIO()
-Image.effect_noise((6, 4), 50).convert("RGB").save(PICTURE, "PNG")
+Image.linear_gradient("L").resize((6, 4)).convert("RGB").save(PICTURE, "PNG")
 PNG = PICTURE.getvalue()
 PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
 WAV = encode_sound(sine(440.0, 0.1, 16_000), 16_000)
@@ -171,6 +171,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "ImageMediaIO": lambda: images.ImageMediaIO("L", max_pixels=12),
     "VideoMediaIO": lambda: video_io(),
     "Description": lambda: metrics.METRICS["mmmedia_decode_seconds"],
+    "Excerpt": lambda: video.Excerpt(b"clip", [4], [0], 1, 0, 9, video.VideoSourceMetadata(10, 2.0, 5.0)),
     "Sample": lambda: metrics.Sample("mmmedia_pool_queue_length", ("loading",), 2.0),
     "Encoded": lambda: _pipeline("Encoded")(torch.arange(6.0).reshape(2, 3), (1, 1, 2)),
     "EncoderPath": _encoder_path,
@@ -182,7 +183,6 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "MultimodalPipeline": lambda: _pipeline("MultimodalPipeline")(
         text_embedder=embed, paths={"image": _encoder_path()}, encoder_cache=_pipeline("EncoderCache")(2)
     ),
-    "Excerpt": lambda: video.Excerpt(b"clip", [4], [0], 1, 0, 9, video.VideoSourceMetadata(10, 2.0, 5.0)),
     "Span": lambda: _pipeline("Span")(0, "image", 1, 2),
     "TokenStream": lambda: _pipeline("TokenStream")(
         torch.zeros(2, 3), (_pipeline("Span")(0, "image", 0, 2),)
@@ -332,5 +332,5 @@ def test_a_budget_stays_where_it_is_used_up(make: Callable[[], Any], travel: Cal
     if travel is copy.copy and type(thing) in (MediaBudget, MediaConnector):  # with the very same shares
         assert travel(thing)
         return
-    with pytest.raises(TypeError, match="MediaBudget"):
+    with pytest.raises(TypeError, match="can't be copied or pickled"):
         travel(thing)

@@ -186,7 +186,6 @@ def test_userinfo_is_sent_as_basic_credentials(server: Server, fetch: Callable[.
         stall(head(200, {"Content-Length": 1024 * 1024 + 1})),  # refused before any byte of the body
         stall(head(200, {"Content-Length": 10**30})),
         endless(),
-        endless(headers={"Content-Length": "10"}),
         zipped(bytes(1024 * 1024 + 1)),
         zipped(bytes(100_000_000)),
         reply(zlib.compress(bytes(100_000_000)), headers={"Content-Encoding": "deflate"}),
@@ -197,9 +196,8 @@ def test_more_than_the_download_limit_is_refused_at_once(
     server: Server, fetch: Callable[..., bytes], behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", "1")
-    with pytest.raises(
-        (LimitExceededError, aiohttp.ClientResponseError), match=r"MAX_MEDIA_DOWNLOAD|Bad|400"
-    ):
+    # aiohttp itself takes a length of 31 digits for none.
+    with pytest.raises((LimitExceededError, aiohttp.ClientResponseError), match=r"MAX_MEDIA_DOWNLOAD|400"):
         fetch(server.route("/a", behaviour), timeout=20)
     assert server.count() == 1
 
@@ -283,8 +281,9 @@ def test_other_statuses_are_final(
 def test_the_last_error_reaches_the_caller_after_all_attempts(
     server: Server, fetch: Callable[..., bytes], waits: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises((requests.HTTPError, aiohttp.ClientResponseError), match="500"):
+    with pytest.raises((requests.HTTPError, aiohttp.ClientResponseError), match="500") as caught:
         fetch(server.route("/a", reply(status=500)) + "?token=secret")
+    assert "secret" not in str(caught.value)
     assert server.count() == 3
     assert [round(wait / 4**attempt) for attempt, wait in enumerate(waits)] == [1, 1]
     assert "secret" not in caplog.text
@@ -350,7 +349,7 @@ def test_huge_headers_are_an_error_and_final(
     huge = {f"X-{index}": "a" * (70_000 // number) for index in range(number)}
     with pytest.raises((requests.RequestException, aiohttp.ClientError)):
         fetch(server.route("/a", reply(BODY, headers=huge)))
-    assert server.count() in (1, 3)
+    assert (server.count(), waits) == (1, [])
 
 
 def test_cancelling_stops_a_transfer_at_once(server: Server) -> None:

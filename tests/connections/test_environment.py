@@ -296,6 +296,17 @@ def test_a_session_takes_the_certificates_of_its_user(
         assert session.get(secure).content == BODY
 
 
+def test_a_proxy_may_speak_tls(fetch: Fetch, certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server(certificate=certificates / "both.pem") as proxy:
+        proxy.route("http://media.example/a", reply(BODY))
+        monkeypatch.setenv("http_proxy", proxy.origin.replace("127.0.0.1", "localhost"))
+        with pytest.raises(Exception, match="self-signed"):
+            fetch("http://media.example/a")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "good.pem"))
+        assert fetch("http://media.example/a") == BODY
+        assert proxy.count() == 1
+
+
 def test_https_goes_through_a_proxy_that_is_not_judged(
     fetch: Fetch, secure: str, certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +315,7 @@ def test_https_goes_through_a_proxy_that_is_not_judged(
 
     def tunnel(request: Request) -> None:
         asked.append(request.target)
+        assert request.headers["Proxy-Authorization"] == "Basic bWU6c2VjcmV0"
         request.send(b"HTTP/1.1 200 OK\r\n\r\n")
         port = int(request.target.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as upstream:
@@ -325,6 +337,6 @@ def test_https_goes_through_a_proxy_that_is_not_judged(
     with Server() as proxy:
         port = secure.split(":")[2].partition("/")[0]
         proxy.route(f"localhost:{port}", tunnel)
-        monkeypatch.setenv("https_proxy", proxy.origin)
+        monkeypatch.setenv("https_proxy", proxy.origin.replace("//", "//me:secret@"))
         assert fetch(secure) == BODY
     assert asked == [f"localhost:{port}"]

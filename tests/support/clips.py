@@ -64,7 +64,11 @@ class Clip:
     time_base: Fraction | None = None
     colorspace: Colorspace | None = None
     color_range: ColorRange | None = None
+    primaries: int | None = None
+    transfer: int | None = None
+    aspect: Fraction | None = None
     audio: bool = False
+    sound_seconds: float | None = None
     extra_video: tuple[int, int] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
@@ -94,11 +98,13 @@ def encode(spec: Clip) -> bytes:
                     frame.colorspace = spec.colorspace
                 if spec.color_range is not None:
                     frame.color_range = spec.color_range
+                if spec.primaries is not None:
+                    frame.color_primaries, frame.color_trc = spec.primaries, spec.transfer
                 frame.pts = spec.timestamps[number] if spec.timestamps is not None else number
                 frame.time_base = stream.codec_context.time_base
                 out.mux(stream.encode(frame))
         if sound is not None:
-            for frame in _tone(spec.frames / float(spec.rate)):
+            for frame in _tone(spec.sound_seconds or spec.frames / float(spec.rate)):
                 out.mux(sound.encode(frame))
             out.mux(sound.encode(None))
         for stream in streams:
@@ -119,6 +125,10 @@ def _video_stream(out: av.container.OutputContainer, spec: Clip, width: int, hei
         context.colorspace = spec.colorspace
     if spec.color_range is not None:
         context.color_range = spec.color_range
+    if spec.primaries is not None:
+        context.color_primaries, context.color_trc = spec.primaries, spec.transfer
+    if spec.aspect is not None:
+        context.sample_aspect_ratio = spec.aspect
     defaults = _FAST.get(spec.codec, {})
     stream.options = {**defaults, **spec.options}
     return stream

@@ -78,11 +78,12 @@ SHAPES: dict[str, list[Options]] = {
 
 # The common kinds: what must be answered by seeking, whatever the shape.
 COMMON_CONTAINERS: dict[str, list[str]] = {
-    "libx264": ["mp4", "mov", "matroska"],
-    "libx265": ["mp4", "mov", "matroska"],
+    "libx264": ["mp4", "mov", "matroska", "mpegts", "flv"],
+    "libx265": ["mp4", "mov", "matroska", "mpegts"],
     "libvpx-vp9": ["mp4", "matroska", "webm"],
+    "libvpx": ["webm", "matroska"],
     "libsvtav1": ["mp4", "matroska", "webm"],
-    "mpeg4": ["mp4", "mov", "matroska"],
+    "mpeg4": ["mp4", "mov", "matroska", "avi"],
 }
 FURTHER_CONTAINERS: dict[str, list[str]] = {
     "libx264": ["mpegts", "avi", "flv", "h264"],
@@ -117,10 +118,16 @@ FRAGMENTED = {"container_options": {"movflags": "frag_keyframe+empty_moov+defaul
 # ----------------------------------------------------------------- what is done to the bytes of a clip
 def rotate(data: bytes, degrees: int) -> bytes:
     """Write a rotation into the display matrix of an MP4's first track."""
-    one = 1 << 16
-    a, b = {90: (0, one), 180: (-one, 0), 270: (0, -one)}[degrees]
+    a, b = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    return write_matrix(data, a, b, -b, a)
+
+
+def write_matrix(data: bytes, a: int, b: int, c: int, d: int) -> bytes:
+    """Write the upper left of a display matrix into an MP4's first track."""
     at = data.index(b"tkhd") + 4 + 40
-    return data[:at] + struct.pack(">9i", a, b, 0, -b, a, 0, 0, 0, 1 << 30) + data[at + 36 :]
+    one = 1 << 16
+    matrix = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+    return data[:at] + matrix + data[at + 36 :]
 
 
 def hide_lead_in(data: bytes, ticks: int) -> bytes:
@@ -211,6 +218,9 @@ STEPS: dict[str, Callable[..., bytes]] = {
     "drop": lambda data, container, *numbers: remux([data], container, without(set(numbers))),
     "double": lambda data, container, *numbers: remux([data], container, doubled(set(numbers))),
     "damage": damage,
+    "mirror": lambda data, *matrix: write_matrix(data, *matrix),
+    "join": lambda data: data + data,
+    "behead": lambda data, container, count: remux([data], container, lambda packets: packets[count:]),
 }
 
 
@@ -261,13 +271,56 @@ def _common(rng: random.Random) -> Options:
         **rng.choice(SHAPES[codec]),
         **rng.choice(COLOURS),
     }
-    if rng.random() < 0.25:
+    if container == "flv":
+        fields["codec"] = "libx264"
+    if rng.random() < 0.25 and container != "avi":
         fields |= _variable(rng, fields["frames"])
     elif rng.random() < 0.2 and container in {"mp4", "mov"}:
         fields |= FRAGMENTED
-    if rng.random() < 0.2:
+    if rng.random() < 0.2 and container in {"mp4", "mov", "matroska", "webm"}:
         fields["audio"] = True
+        if rng.random() < 0.5:  # longer than the pictures
+            fields["sound_seconds"] = fields["frames"] / float(fields["rate"]) + rng.choice([0.5, 3, 10])
+    if rng.random() < 0.1 and codec not in {"libvpx", "mpeg4"} and "pix_fmt" not in fields:
+        fields |= _tagged(rng)
+    if rng.random() < 0.1:
+        fields["aspect"] = rng.choice([Fraction(2), Fraction(4, 3), Fraction(16, 11)])
     return fields
+
+
+# Primaries, transfers and matrices by FFmpeg's numbers; the wide ones take OpenCV seconds each.
+USUAL_COLOURS = [
+    (1, 1, 1),
+    (5, 6, 5),
+    (6, 6, 6),
+    (7, 7, 7),
+    (1, 13, 1),
+    (4, 4, 5),
+    (22, 1, 1),
+    (2, 14, 9),
+    (2, 15, 9),
+    (2, 17, 1),
+]
+WIDE_COLOURS = [
+    (9, 14, 9),
+    (9, 16, 9),
+    (9, 18, 9),
+    (12, 13, 1),
+    (11, 17, 1),
+    (8, 1, 6),
+    (10, 17, 1),
+    (2, 16, 9),
+]
+
+
+def _tagged(rng: random.Random, *, wide: bool = False) -> Options:
+    primaries, transfer, matrix = rng.choice(WIDE_COLOURS if wide else USUAL_COLOURS)
+    return {
+        "primaries": primaries,
+        "transfer": transfer,
+        "colorspace": Colorspace(matrix),
+        "color_range": rng.choice([ColorRange.MPEG, ColorRange.JPEG]),
+    }
 
 
 def _uncommon(rng: random.Random, seed: int) -> Recipe:
@@ -386,6 +439,50 @@ def _copied(rng: random.Random, fields: Options, steps: list[tuple[Any, ...]]) -
     steps.append(("copy", rng.choice(["matroska", "mov", "mp4", "mpegts", "avi"])))
 
 
+def _wide(rng: random.Random, fields: Options, steps: list[tuple[Any, ...]]) -> None:
+    if fields["codec"] in {"libx264", "libx265", "libvpx-vp9", "libsvtav1"} and rng.random() < 0.3:
+        fields |= _tagged(rng, wide=True)
+
+
+def _mirrored(rng: random.Random, fields: Options, steps: list[tuple[Any, ...]]) -> None:
+    _mp4(fields)
+    steps.append(("mirror", *rng.choice([(-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)])))
+
+
+def _live(rng: random.Random, fields: Options, steps: list[tuple[Any, ...]]) -> None:
+    """Of unknown length."""
+    if fields["container"] not in {"matroska", "webm"}:
+        fields["container"] = "matroska"
+    fields["container_options"] = {"live": "1"}
+
+
+def _joined(rng: random.Random, fields: Options, steps: list[tuple[Any, ...]]) -> None:
+    """Two recordings, one behind the other, with the same clock."""
+    codec = fields["codec"] if fields["codec"] in {"libx264", "libx265", "mpeg4"} else "libx264"
+    if codec != fields["codec"]:
+        fields.pop("options", None)
+    fields |= {"codec": codec, "container": "mpegts", "audio": False, "container_options": {}}
+    fields |= {"timestamps": None, "time_base": None, "aspect": None}
+    steps.clear()
+    steps.append(("join",))
+
+
+def _sparse(rng: random.Random, fields: Options, steps: list[tuple[Any, ...]]) -> None:
+    """A picture every some seconds."""
+    if fields["container"] in {"mp4", "mov", "matroska", "webm"}:
+        times = [n * 900 + rng.randrange(100) for n in range(fields["frames"])]
+        fields |= {"timestamps": times, "time_base": Fraction(1, 100)}
+
+
+def _beheaded(rng: random.Random, fields: Options, steps: list[tuple[Any, ...]]) -> None:
+    """Begins within a group."""
+    if fields["container"] not in {"mpegts", "matroska"}:
+        fields["container"] = "matroska"
+        fields.pop("container_options", None)
+    steps.clear()
+    steps.append(("behead", fields["container"], rng.randrange(1, fields["frames"] // 2)))
+
+
 _TWISTS: dict[str, Callable[[random.Random, Options, list[tuple[Any, ...]]], None]] = {
     "odd": _odd,
     "other codec": _other_codec,
@@ -401,6 +498,12 @@ _TWISTS: dict[str, Callable[[random.Random, Options, list[tuple[Any, ...]]], Non
     "dropped": _dropped,
     "doubled": _doubled,
     "copied": _copied,
+    "wide": _wide,
+    "mirrored": _mirrored,
+    "live": _live,
+    "joined": _joined,
+    "sparse": _sparse,
+    "beheaded": _beheaded,
 }
 
 

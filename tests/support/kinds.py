@@ -93,17 +93,6 @@ def with_sound(
     return buffer.getvalue()
 
 
-def with_matrix(data: bytes, a: int, b: int, c: int, d: int) -> bytes:
-    """Write a matrix into an MP4's first track."""
-    at = data.index(b"tkhd") + 4 + 40
-    one = 1 << 16
-    return (
-        data[:at]
-        + struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
-        + data[at + 36 :]
-    )
-
-
 def with_cover(*, first: bool) -> bytes:
     """An MP4 with a picture as tag programs add it, behind or before the clip's own track."""
     buffer = io.BytesIO()
@@ -213,9 +202,9 @@ KINDS: dict[str, Kind] = {
     "turned right": Kind(lambda: corpus.rotate(clip(**SIZE), 90), SIXTY, 2.4, lambda f: np.rot90(f)),
     "turned over": Kind(lambda: corpus.rotate(clip(**SIZE), 180), SIXTY, 2.4, lambda f: np.rot90(f, 2)),
     "turned left": Kind(lambda: corpus.rotate(clip(**SIZE), 270), SIXTY, 2.4, lambda f: np.rot90(f, -1)),
-    "mirrored": Kind(lambda: with_matrix(clip(**SIZE), -1, 0, 0, 1), SIXTY, 2.4, lambda f: f[:, ::-1]),
-    "upside down": Kind(lambda: with_matrix(clip(**SIZE), 1, 0, 0, -1), SIXTY, 2.4, lambda f: f[::-1]),
-    "mirrored and turned": Kind(lambda: with_matrix(clip(**SIZE), 0, 1, 1, 0), SIXTY, 2.4, lambda f: f.transpose(1, 0, 2)),  # noqa: E501
+    "mirrored": Kind(lambda: corpus.write_matrix(clip(**SIZE), -1, 0, 0, 1), SIXTY, 2.4, lambda f: f[:, ::-1]),  # noqa: E501
+    "upside down": Kind(lambda: corpus.write_matrix(clip(**SIZE), 1, 0, 0, -1), SIXTY, 2.4, lambda f: f[::-1]),  # noqa: E501
+    "mirrored and turned": Kind(lambda: corpus.write_matrix(clip(**SIZE), 0, 1, 1, 0), SIXTY, 2.4, lambda f: f.transpose(1, 0, 2)),  # noqa: E501
     "interlaced and turned": Kind(lambda: corpus.rotate(clip(**SIZE, **corpus.x264("tff=1")), 90), SIXTY, 2.4, lambda f: np.rot90(f)),  # noqa: E501
     # I: short
     **{f"one frame, {c}": Kind(lambda c=c, k=k: clip(**SIZE, frames=1, container=c, codec=k), range(1)) for c, k in (("mp4", "libx264"), ("mov", "libx264"), ("matroska", "libx264"), ("webm", "libvpx"), ("avi", "mpeg4"), ("flv", "libx264"))},  # noqa: E501

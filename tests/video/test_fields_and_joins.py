@@ -1,4 +1,4 @@
-"""Pictures made of fields, recordings joined byte by byte, streams of a few packets, colours of no formula."""
+"""Pictures made of fields, recordings joined byte by byte, short transport streams, colours of no formula."""
 
 import re
 from typing import Any
@@ -175,7 +175,8 @@ class TestShortTransportStreams:
 
 class TestColours:
     @pytest.mark.parametrize(
-        "colours", ["transfer=log100:colorprim=film", "transfer=log316", "colormatrix=ictcp"]
+        "colours",
+        ["transfer=log100:colorprim=film", "transfer=log316", "colormatrix=ICtCp", "colormatrix=YCgCo"],
     )
     def test_colours_without_a_formula(self, colours: str, caplog: pytest.LogCaptureFixture) -> None:
         """OpenCV hands out memory as it found it; these are PyAV's pictures, as a player shows them."""

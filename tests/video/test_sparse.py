@@ -110,6 +110,15 @@ class TestLoaders:
         assert (paths, reasons) == ({"seek": 1, "sequential": 1}, {"by request": 1})
         assert decoded >= wanted == len(frames)
 
+    def test_order_counts_that_meet_at_a_splice(self) -> None:
+        """HEVC counts pictures modulo 256: one that is spliced in may bear the count of one before it."""
+        open_groups = corpus.x265("open-gop=1:keyint=60:min-keyint=60:scenecut=0:bframes=3:b-adapt=0")
+        data = clip(frames=560, width=64, height=48, codec="libx265", **open_groups)
+        for step in (37, 52, 64, 85):
+            expected, _ = OpenCVVideoBackend.load_bytes(data, num_frames=560 // step, decode="sequential")
+            frames, _ = OpenCVVideoBackend.load_bytes(data, num_frames=560 // step, decode="seek")
+            assert np.array_equal(frames, expected)
+
     def test_far_less_is_decoded(self, counted: Any) -> None:
         """Four frames of ninety, each the first of its group."""
         OpenCVVideoBackend.load_bytes(clip(**CLIP, bframes=0), num_frames=-1, fps=1, decode="seek")

@@ -75,6 +75,6 @@ def _choice(
         if num_frames is not None:
             return samplers.sample_uniform(source.total_frames_num, source.duration, num_frames=num_frames)
         assert fps is not None
-        return samplers.sample_dynamic(*source, fps=fps, max_duration=float("inf")) or [0]
+        return samplers.sample_dynamic(*source, fps=fps, max_duration=1e9) or [0]
 
     return choose

@@ -105,8 +105,7 @@ class InspectIO(MediaIO[Report]):
                 if name != "mov" and _looks_like_picture(data):
                     raise
             else:
-                if name != "gif" or report["frames"] == 1:
-                    return report
+                return report if report["frames"] == 1 else self._describe_animation(data, name, report)
         if refusal is None:
             return self._describe_container(data)
         try:
@@ -124,9 +123,36 @@ class InspectIO(MediaIO[Report]):
         """Report on a file."""
         return self.load_bytes(filepath.read_bytes())  # as given: a path made of it may be another file
 
+    def _describe_animation(self, data: bytes, name: str | None, picture: Report) -> Report:
+        """Report on several pictures in one file: as on a video where loaders take them for one."""
+        from mmmedia.video.decoders.animation import animation
+
+        if (found := animation(data)) is not None:
+            source, form = found.metadata, picture["format"].lower()
+            return {
+                "kind": "video",
+                "bytes": len(data),
+                "container": form,
+                "codec": form,
+                "width": found.width,
+                "height": found.height,
+                "frames": source.total_frames_num,
+                "fps": source.original_fps,
+                "duration": source.duration,
+                "samplers": self._picks(source, (found.height, found.width)),
+            }
+        if name in {"gif", "mov"}:
+            try:
+                return self._describe_container(data)
+            except MediaError:
+                logger.debug("A container of pictures alone.", exc_info=True)
+        return picture
+
     def _describe_container(self, data: bytes) -> Report:
+        from mmmedia.video.decoders.packets.index import open_held
+
         admitted = containers.admit(data)
-        with containers.open_av(admitted) as container:
+        with open_held(admitted) as container:
             name, audio = container.format.name, _audio_track(container)
             videos = [
                 stream

@@ -5,11 +5,17 @@ which are pure, and `environment`; `blocking` and `on_loop` do it, with requests
 aiohttp. These three are imported when they are first needed.
 """
 
+from mmmedia.connections.budget import MediaRequestDownloadBudget
 from mmmedia.connections.connection import HTTPConnection, global_http_connection
 from mmmedia.connections.environment import environment_proxy
 from mmmedia.connections.failures import async_error, http_status, is_transient, status_of, sync_error
 from mmmedia.connections.retries import MAX_RETRY_AFTER, TOTAL_SECONDS, RetryPlan, retry_after_seconds
 from mmmedia.connections.rules import Download, FetchPolicy, fetch_policy
+from mmmedia.exceptions import (
+    HTTPResponseSizeExceededError,
+    MediaDownloadSizeExceededError,
+    MediaRequestDownloadSizeExceededError,
+)
 
 __all__ = [
     "MAX_RETRY_AFTER",
@@ -17,6 +23,10 @@ __all__ = [
     "Download",
     "FetchPolicy",
     "HTTPConnection",
+    "HTTPResponseSizeExceededError",
+    "MediaDownloadSizeExceededError",
+    "MediaRequestDownloadBudget",
+    "MediaRequestDownloadSizeExceededError",
     "RetryPlan",
     "async_error",
     "environment_proxy",

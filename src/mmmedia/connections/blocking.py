@@ -64,8 +64,8 @@ def perform(client: requests.Session, steps: Exchange, sink: IO[bytes]) -> Answe
                     with deadline(step.seconds):
                         response = responses.enter_context(_send(client, step, step.seconds))
                         status, headers = response.status_code, response.headers
-                        if step.max_bytes is not None and (
-                            body := whole_body(step.hop.url, status, headers, step.max_bytes)
+                        if step.limits is not None and (
+                            body := whole_body(step.hop.url, status, headers, step.limits)
                         ):
                             receive(response, body, sink)
                             return Answer(step.hop, status, headers)

@@ -18,7 +18,14 @@ from mmmedia import metrics
 from mmmedia.connections.environment import environment_proxy
 from mmmedia.connections.failures import headers_of, is_transient, own_error
 from mmmedia.connections.retries import TOTAL_SECONDS, RetryPlan, retry_after_seconds
-from mmmedia.connections.rules import HEADERS, Download, FetchPolicy, policy_under_way
+from mmmedia.connections.rules import (
+    HEADERS,
+    BodyLimits,
+    Download,
+    FetchPolicy,
+    RequestBudget,
+    policy_under_way,
+)
 from mmmedia.egress.policy import EgressPolicy, Journey
 from mmmedia.errors import RefusedURLError
 from mmmedia.urls import (
@@ -113,13 +120,13 @@ class Send(NamedTuple):
         hop: the request.
         journey: what connections are judged by while it is sent.
         seconds: how long that may take, body included.
-        max_bytes: the download limit; `None` to read no body, whatever comes.
+        limits: what the body may have; `None` to read none, whatever comes.
     """
 
     hop: Hop
     journey: Journey
     seconds: float
-    max_bytes: float | None
+    limits: BodyLimits | None
 
 
 class Reject(NamedTuple):
@@ -151,6 +158,8 @@ def exchange(
     allow_redirects: bool = True,
     is_conditional: bool = False,
     any_status: bool = False,
+    max_bytes: int | None = None,
+    request_budget: RequestBudget | None = None,
 ) -> Exchange:
     """Yield the steps that fetch the body behind a URL.
 
@@ -162,6 +171,8 @@ def exchange(
         is_conditional: take "304 Not Modified" for an answer, without a body.
         any_status: take any response for the answer, also a redirect that is not to be followed, and leave
             its body unread; nothing is tried again.
+        max_bytes: what the body may have beside the download limit; `None` for no such limit.
+        request_budget: charged with all that comes, also in attempts that fail.
 
     Raises:
         InvalidURLError: (a `ValueError`) no HTTP URL.
@@ -175,7 +186,7 @@ def exchange(
     egress = EgressPolicy(policy.settings.block_private, policy.domains.names)
     first = Hop.first(parsed, extra_headers)
     plan = RetryPlan(timeout, 1 if any_status else policy.settings.attempts)
-    max_bytes = None if any_status else policy.settings.max_download_bytes
+    limits = None if any_status else BodyLimits.of(policy.settings, max_bytes, request_budget)
     started = begun = time.monotonic()
     seconds = TOTAL_SECONDS if timeout is None else timeout
     for attempt in itertools.count():
@@ -184,7 +195,7 @@ def exchange(
             while True:
                 journey.begin_hop(hop.url, by_proxy=hop.proxy is not None)
                 left = begun + seconds - time.monotonic()
-                status, headers, location = yield Send(hop, journey, left, max_bytes)
+                status, headers, location = yield Send(hop, journey, left, limits)
                 if status not in REDIRECT_STATUSES or (any_status and not allow_redirects):
                     break
                 if not allow_redirects:

@@ -244,9 +244,7 @@ async def perform(clients: LoopClients, steps: Exchange, sink: IO[bytes]) -> Ans
                     await asyncio.sleep(step.seconds)
                     sink.seek(0)
                     sink.truncate()
-                async with (
-                    client.semaphore
-                ):  # waiting for a turn is not the server's fault: no clock runs yet
+                async with client.semaphore:  # no clock runs while who is not served waits for a turn
                     step = next(steps)
                     while isinstance(step, Send | Reject):
                         outcome: object = None
@@ -257,8 +255,8 @@ async def perform(clients: LoopClients, steps: Exchange, sink: IO[bytes]) -> Ans
                                 async with asyncio.timeout(step.seconds):
                                     response = await _request(session, step)
                                     status, headers = response.status, response.headers
-                                    if step.max_bytes is not None and (
-                                        body := whole_body(url, status, headers, step.max_bytes)
+                                    if step.limits is not None and (
+                                        body := whole_body(url, status, headers, step.limits)
                                     ):
                                         await _receive(response, body, sink)
                                         _drop(response)

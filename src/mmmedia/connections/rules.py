@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from mmmedia import envs
 from mmmedia._version import __version__
 from mmmedia.errors import InvalidMediaError, LimitExceededError
+from mmmedia.exceptions import HTTPResponseSizeExceededError, MediaDownloadSizeExceededError
 from mmmedia.urls import ANY_HOST, HTTPURL, DomainList, redact_url
 
 USER_AGENT = f"mmmedia/{__version__}"
@@ -84,6 +85,36 @@ class Download(NamedTuple):
     last_modified: str = ""
 
 
+class RequestBudget(Protocol):
+    """What a request may still download; as `MediaRequestDownloadBudget`."""
+
+    def charge(self, num_bytes: int, /) -> object:
+        """Take so many bytes; raise if the request has used up its share."""
+
+
+class BodyLimits(NamedTuple):
+    """What a body may have.
+
+    Attributes:
+        max_bytes: infinity for any number.
+        is_of_kind: whether that is the limit of a kind of media, lower than the general one.
+        budget: charged with what comes out, piece by piece.
+    """
+
+    max_bytes: float
+    is_of_kind: bool = False
+    budget: RequestBudget | None = None
+
+    @classmethod
+    def of(
+        cls, settings: envs.FetchSettings, max_bytes: int | None = None, budget: RequestBudget | None = None
+    ) -> "BodyLimits":
+        """Return the limits under settings, and one more, if that is lower."""
+        if max_bytes is not None:
+            settings = settings.held_to(max_bytes)
+        return cls(settings.max_download_bytes, settings.is_of_kind, budget)
+
+
 class CutShortError(Exception):
     """A coded body that ends before its end; each half raises its library's own error for it."""
 
@@ -101,25 +132,32 @@ class Body:
     Args:
         url: where it comes from, for messages.
         headers: those of the response.
-        max_bytes: the limit, infinity for none.
+        limits: what it may have.
         whole_bytes: how long the whole is, where the server gives it as a part.
 
     Raises:
-        LimitExceededError: (a `ValueError`) at once for a `Content-Length` above the limit, else where the
-            limit is passed.
+        MediaDownloadSizeExceededError: (a `ValueError`) at once for a `Content-Length` above the limit, else
+            where the limit is passed.
+        HTTPResponseSizeExceededError: (a `ValueError`) likewise, where it is the limit of a kind.
+        Exception: what the budget raises.
         InvalidMediaError: (a `ValueError`) an encoding that was not asked for, or broken data in it.
     """
 
     def __init__(
-        self, url: HTTPURL, headers: Mapping[str, str], max_bytes: float, whole_bytes: int | None = None
+        self,
+        url: HTTPURL,
+        headers: Mapping[str, str],
+        limits: BodyLimits,
+        whole_bytes: int | None = None,
     ) -> None:
-        self._source, self._max_bytes, self._whole_bytes = url, max_bytes, whole_bytes
+        self._source, self._limits, self._whole_bytes = url, limits, whole_bytes
+        self._max_bytes = limits.max_bytes
         self._received = self._decoded = 0
         self._inflate: Any = None
         declared = headers.get("Content-Length", "")
         is_declared = declared.isdecimal() and "Transfer-Encoding" not in headers
-        if is_declared and int(declared[:20]) > max_bytes:
-            raise self._too_long()
+        if is_declared and int(declared[:20]) > self._max_bytes:
+            raise self._too_long(int(declared[:20]))
         self.coding = ""
         if encoding := headers.get("Content-Encoding"):
             words = [word.strip().lower() for word in encoding.split(",")]
@@ -129,24 +167,29 @@ class Body:
                     f"Content-Encoding {encoding[:64]!r} of {self._url!r} was not asked for and is not read."
                 )
             self.coding = "".join(codings)
-        self.is_plain = is_declared and whole_bytes is None and not self.coding
+        is_whole = is_declared and whole_bytes is None
+        self.is_plain = is_whole and not self.coding and limits.budget is None
 
     @property
     def _url(self) -> str:
         return redact_url(str(self._source))
 
-    def _too_long(self) -> LimitExceededError:
-        return LimitExceededError(
-            f"{self._url!r} has more than {self._max_bytes:.0f} bytes; "
-            "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
-        )
+    def _too_long(self, received: int) -> LimitExceededError:
+        source = repr(self._url)
+        if self._limits.is_of_kind:
+            return HTTPResponseSizeExceededError.of(received, self._max_bytes, source)
+        return MediaDownloadSizeExceededError(self._max_bytes, received, source)
 
     def pieces(self, chunk: bytes) -> Iterable[bytes]:
         """Return what a chunk from the wire holds, decoded, in pieces of bounded size."""
         self._received += len(chunk)
         if self._received > self._max_bytes:
-            raise self._too_long()
-        return self._decode(chunk) if self.coding else (chunk,)
+            raise self._too_long(self._received)
+        if self.coding:
+            return self._decode(chunk)
+        if self._limits.budget is not None:
+            self._limits.budget.charge(len(chunk))
+        return (chunk,)
 
     def _decode(self, chunk: bytes) -> Iterator[bytes]:
         try:
@@ -158,7 +201,9 @@ class Body:
                 chunk = self._inflate.unconsumed_tail
                 self._decoded += len(piece)
                 if self._decoded > self._max_bytes:
-                    raise self._too_long()
+                    raise self._too_long(self._decoded)
+                if self._limits.budget is not None:
+                    self._limits.budget.charge(len(piece))
                 yield piece
                 if self._inflate.eof:  # a gzip file may be several in a row; what follows them is ignored
                     chunk = self._inflate.unused_data
@@ -180,7 +225,7 @@ class Body:
             raise CutShortError(f"The {self.coding} body of {self._url!r} is cut short.")
 
 
-def whole_body(url: HTTPURL, status: int, headers: Mapping[str, str], max_bytes: float) -> Body | None:
+def whole_body(url: HTTPURL, status: int, headers: Mapping[str, str], limits: BodyLimits) -> Body | None:
     """Return what reads the body of a response that has the whole, `None` for any other response.
 
     The whole is a 2xx but for a part (206), unless it is the part from the first byte to the last.
@@ -193,8 +238,8 @@ def whole_body(url: HTTPURL, status: int, headers: Mapping[str, str], max_bytes:
         part = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
         if part is None or int(part[1]) + 1 != int(part[2]):
             return None
-        return Body(url, headers, max_bytes, int(part[2]))
-    return Body(url, headers, max_bytes) if 200 <= status < 300 else None
+        return Body(url, headers, limits, int(part[2]))
+    return Body(url, headers, limits) if 200 <= status < 300 else None
 
 
 def text_of(data: bytes, url: str | HTTPURL) -> str:

@@ -16,10 +16,12 @@ from urllib.parse import unquote
 from mmmedia import envs, metrics
 from mmmedia.connections import HTTPConnection, global_http_connection
 from mmmedia.errors import InvalidURLError, LocalFilesDisabledError, MediaError, UnsupportedMediaError
+from mmmedia.exceptions import HTTPResponseSizeExceededError
 from mmmedia.media.base import MediaIO
-from mmmedia.media.budget import Budget, MediaBudget
+from mmmedia.media.budget import Budget, MediaBudget, is_reservable
 from mmmedia.media.cached import Goal
 from mmmedia.media.downloads import SharedDownloads
+from mmmedia.media.fetch_errors import _wrap_media_fetch_error  # noqa: F401  # its place in vLLM
 from mmmedia.media.local import allowed_directory, opened_below
 from mmmedia.registry import ExtensionManager
 from mmmedia.urls import ANY_HOST, HTTPURL, domain_list, file_url_path, parse_http_url, redact_url, url_scheme
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from mmmedia.media.base import MediaWithBytes
     from mmmedia.media.image import ImageMediaIO
+    from mmmedia.media.video import VideoMediaIO
 
 T = TypeVar("T")
 
@@ -97,7 +100,7 @@ def merge_media_io_kwargs(
 
 
 @functools.lru_cache(maxsize=16)  # an import statement takes its time even when all is loaded
-def _media_io_class(modality: str) -> type[MediaIO[Any]]:
+def _media_io_class(modality: str) -> Any:
     if modality == "image":
         from mmmedia.media.image import ImageMediaIO
 
@@ -131,7 +134,9 @@ class MediaConnector(SharedDownloads):
         allowed_media_domains: the hosts that HTTP URLs and redirects may name, `*.example.org` for all below
             one; empty for any.
         decoded_budget: an object whose `charge(number_of_bytes)` is told of all decoded bytes, and raises
-            when the request has used up its share.
+            when the request has used up its share. One that also has `reserve` and `settle`, as
+            `MediaDecodedBudget`, is charged as vLLM does it: pictures before they are decoded, at 4 bytes a
+            pixel, sounds by reserving, the frames of videos, and no embeddings.
         download_budget: the same for encoded bytes, whichever way they came.
         budget: both in one, for all connectors of a request.
 
@@ -288,6 +293,9 @@ class MediaConnector(SharedDownloads):
         if self.allowed_local_media_path is None:
             raise LocalFilesDisabledError("Cannot load local files without `--allowed-local-media-path`.")
         with opened_below(self.allowed_local_media_path, file_url_path(url)) as file:
+            max_bytes = media_io.get_max_bytes()
+            if max_bytes is not None and file.size > max_bytes:
+                raise HTTPResponseSizeExceededError.of(file.size, max_bytes)
             self._charge_download(file.size)
             data = file.read()
         return self._decode(media_io, media_io.load_bytes, data)
@@ -328,17 +336,20 @@ class MediaConnector(SharedDownloads):
         video_url: str,
         *,
         image_mode: str | None = "RGB",
-        video_processor: str | None = None,  # noqa: ARG002  # newer engines pass it
-    ) -> "tuple[npt.NDArray[np.uint8], dict[str, Any]]":
+        video_processor: str | None = None,
+    ) -> "MediaWithBytes[tuple[npt.NDArray[np.uint8], dict[str, Any]]]":
         """Load a video: the sampled frames, uint8 `(frames, height, width, 3)`, and their metadata.
 
         Args:
             video_url: where it is.
             image_mode: the pixel mode for frames that were sent as single images.
-            video_processor: the name of the model's processor; accepted for compatibility.
+            video_processor: the class name of the model's video processor, whose loader is taken unless
+                `media_io_kwargs` names one.
         """
         return self.load_from_url(
-            video_url, self._video_io(image_mode), fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT
+            video_url,
+            self._video_io(image_mode, video_processor),
+            fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT,
         )
 
     async def fetch_video_async(
@@ -346,11 +357,13 @@ class MediaConnector(SharedDownloads):
         video_url: str,
         *,
         image_mode: str | None = "RGB",
-        video_processor: str | None = None,  # noqa: ARG002  # newer engines pass it
-    ) -> "tuple[npt.NDArray[np.uint8], dict[str, Any]]":
+        video_processor: str | None = None,
+    ) -> "MediaWithBytes[tuple[npt.NDArray[np.uint8], dict[str, Any]]]":
         """Load a video; see `fetch_video`."""
         return await self.load_from_url_async(
-            video_url, self._video_io(image_mode), fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT
+            video_url,
+            self._video_io(image_mode, video_processor),
+            fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT,
         )
 
     def fetch_image_embedding(self, data: str) -> "torch.Tensor":
@@ -388,19 +401,28 @@ class MediaConnector(SharedDownloads):
         return self._decode(media_io, media_io.load_base64, "", data)
 
     def _image_io(self, image_mode: str | None) -> "ImageMediaIO":
-        image_io: Any = _media_io_class("image")
-        made: ImageMediaIO = image_io(**{"image_mode": image_mode, **self.media_io_kwargs.get("image", {})})
+        kwargs = {"image_mode": image_mode, **self.media_io_kwargs.get("image", {})}
+        if self.decoded_budget is not None and is_reservable(self.decoded_budget):
+            kwargs["decoded_budget"] = self.decoded_budget
+        made: ImageMediaIO = _media_io_class("image")(**kwargs)
         return made
 
     def _audio_io(self) -> "MediaIO[tuple[npt.NDArray[np.float32], float]]":
-        from mmmedia.media.audio import AudioMediaIO
+        kwargs = self.media_io_kwargs.get("audio", {})
+        if self.decoded_budget is not None and is_reservable(self.decoded_budget):
+            kwargs = {**kwargs, "decoded_budget": self.decoded_budget}
+        made: MediaIO[Any] = _media_io_class("audio")(**kwargs)
+        return made
 
-        return AudioMediaIO(**self.media_io_kwargs.get("audio", {}))
+    def _video_io(self, image_mode: str | None, video_processor: str | None = None) -> "VideoMediaIO":
+        kwargs = self.media_io_kwargs.get("video", {})
+        if video_processor and not kwargs.get("video_backend") and envs.MMMEDIA_COMPAT != "0.20":
+            from mmmedia.video.loaders import get_video_loader_backend_for_processor
 
-    def _video_io(self, image_mode: str | None) -> "MediaIO[tuple[npt.NDArray[np.uint8], dict[str, Any]]]":
-        from mmmedia.media.video import VideoMediaIO
-
-        return VideoMediaIO(self._image_io(image_mode), **self.media_io_kwargs.get("video", {}))
+            bound = get_video_loader_backend_for_processor(video_processor)
+            kwargs = {**kwargs, "video_backend": bound}
+        made: VideoMediaIO = _media_io_class("video")(self._image_io(image_mode), **kwargs)
+        return made
 
 
 _ASSERT_DOMAIN = MediaConnector._assert_url_in_allowed_media_domains

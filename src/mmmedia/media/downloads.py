@@ -4,7 +4,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mmmedia.connections import (
     FetchPolicy,
@@ -16,12 +16,11 @@ from mmmedia.connections import (
 from mmmedia.connections.rules import policy_under_way
 from mmmedia.media.base import MediaIO
 from mmmedia.media.cached import CachedLoads, Downloaded, Goal
+from mmmedia.media.fetch_errors import _wrap_media_fetch_error
+from mmmedia.media.sharing import SharedDecode, decode_key
 from mmmedia.work.calls import calls_of_loop, holdable
 from mmmedia.work.flight import SingleFlight, fly_again, late
 from mmmedia.work.fork import afresh_in_child
-
-if TYPE_CHECKING:
-    from mmmedia.media.sharing import SharedDecode
 
 T = TypeVar("T")
 
@@ -35,20 +34,6 @@ def _start_afresh() -> None:
 
 
 afresh_in_child(_start_afresh)
-
-
-@functools.cache  # an import statement takes its time even when all is loaded
-def _sharing() -> "tuple[Callable[[MediaIO[Any]], Hashable | None], type[SharedDecode]]":
-    """Return what tells which media IOs decode to the same, and what decodes for all of them."""
-    from mmmedia.media.sharing import SharedDecode, decode_key
-
-    return decode_key, SharedDecode
-
-
-def _decode_key(media_io: MediaIO[Any]) -> Hashable | None:
-    """Return what must be equal for others to have what a media IO decodes; `None` if they can't."""
-    decode_key, _ = _sharing()
-    return decode_key(media_io)
 
 
 def _held_to(goal: Goal, media_io: MediaIO[Any]) -> Goal:
@@ -81,7 +66,7 @@ class SharedDownloads(CachedLoads):
                     linger=bool(self._media_cache_dir),
                 )
             except Exception as error:
-                translated = sync_error(error, goal.url)
+                translated = _wrap_media_fetch_error(goal.url, sync_error(error, goal.url))
                 if translated is error:
                     raise
                 raise translated from error
@@ -166,10 +151,11 @@ class Wanted(Generic[T]):
         """Begin anew if the flight failed for others' reasons; raise what is to be raised, if not."""
         if fly_again(self.flight, self._goal.timeout):
             self.board()
-        elif error is self.flight.error and (translated := async_error(error, self._goal.url)) is not error:
-            raise translated from error
-        else:
+        elif error is not self.flight.error:
             raise error
+        else:
+            translated = _wrap_media_fetch_error(self._goal.url, async_error(error, self._goal.url))
+            raise translated from (None if translated is error else error)
 
     def leave(self) -> None:
         """Wait no more for a flight that is open: not landed yet, or still there to be joined."""
@@ -194,7 +180,8 @@ class Wanted(Generic[T]):
         """Charge for a copy of what another request decoded."""
         result = self.flight.result
         data = result.data if isinstance(result, Downloaded) else result
-        self._loads._charge_copy(len(data), media)
+        self._loads._charge_for(self._goal.url, len(data))
+        self._loads._charge_copy(media)
 
     def _begin(self) -> None:
         """Have what was downloaded decoded, by now perhaps for others too; on the loop."""
@@ -212,14 +199,13 @@ class Wanted(Generic[T]):
 
     def _share(self) -> bool:
         """Have what was or will be downloaded decoded once for all who want the same, if that can be."""
-        if (decoding := _decode_key(self._media_io)) is None:
+        if (decoding := decode_key(self._media_io)) is None:
             return False
         loop = self.future.get_loop()
         key = (loop, type(self._loads), decoding)
         shared: SharedDecode | None = self.flight.decodes.get(key)
         if shared is None:
-            _, shared_decode = _sharing()
-            made = shared_decode(calls_of_loop(self._pool))
+            made = SharedDecode(calls_of_loop(self._pool))
             shared = self.flight.decodes.setdefault(key, made)
             if shared is made:
                 self.flight.call_when_landed(functools.partial(made.open, self.flight), loop)

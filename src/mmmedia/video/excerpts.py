@@ -97,7 +97,7 @@ def _of_parts(
     packets, structure, positions = eligible.judge(packets, shown)
     order = sorted(set(wanted))
     plan = sparse.make_plan(packets, structure, positions[order], one_clip=True)
-    clip = clips.arrange(packets, structure, plan.spans)
+    clip = clips.arrange(packets, structure, plan.in_one())
     if clip.possible.any():
         raise CannotSeekError("no key frame at the start")
     data = clips.write(packets, structure, clip, clips.template_of(admitted, packets))

@@ -148,7 +148,11 @@ class _Request:
         try:
             self._packets = index.build(self._admitted)
         except InvalidMediaError:
-            raise _unreadable(self._admitted) from None
+            if index.is_cut_before_its_index(self._admitted):
+                raise
+            raise InvalidMediaError(
+                "Could not open video stream: there is none that a decoder recognises."
+            ) from None
         self._shown = shown_frames(self._packets)
         self._upright = upright(self._packets.matrix)
         # OpenCV takes the first stream of pictures, be it a cover; and it can turn pictures, not mirror them.
@@ -331,17 +335,6 @@ def _animated(pictures: Animation, choose: Choose, mode: str, part: Part) -> Dec
         raise _nothing_read(source.total_frames_num)
     opencv.log_missing(wanted, valid)
     return Decoded(frames, valid, source)
-
-
-def _unreadable(admitted: "containers.Admitted[bytes]") -> InvalidMediaError:
-    """Say why a file can't be opened."""
-    if admitted.name == "mov" and not any(
-        name in (b"moov", b"moof") for name, _ in containers.boxes(admitted.data, 0, len(admitted.data))
-    ):
-        return InvalidMediaError(
-            "Could not open video stream: the file is cut short before its index (the box 'moov')."
-        )
-    return InvalidMediaError("Could not open video stream: there is none that a decoder recognises.")
 
 
 def _as_claimed(data: bytes, choose: Choose, way: Way) -> Decoded:

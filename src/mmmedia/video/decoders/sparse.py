@@ -5,7 +5,7 @@ whole request.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,31 @@ class SparsePlan:
             least = loads.index(min(loads))
             groups[least].append(span)
             loads[least] += span.cost(self.structure.disposable)
-        return [group for group in groups if group]
+        return [
+            part for group in groups for part in self._joinable(sorted(group, key=lambda each: each.start))
+        ]
+
+    def _joinable(self, spans: list[Span]) -> Iterator[list[Span]]:
+        """Part spans where one may not stand behind the other."""
+        part: list[Span] = []
+        for span in spans:
+            if part and not self.structure.may_follow(part[-1].start, part[-1].stop, span.start):
+                yield part
+                part = []
+            part.append(span)
+        if part:
+            yield part
+
+    def in_one(self) -> list[Span]:
+        """The spans for a single clip: those that may not follow each other are one with what is between."""
+        spans: list[Span] = []
+        for span in self.spans:
+            if spans and not self.structure.may_follow(spans[-1].start, spans[-1].stop, span.start):
+                before = spans.pop()
+                spans.append(Span(before.start, span.stop, before.wanted + span.wanted))
+            else:
+                spans.append(span)
+        return spans
 
 
 def make_plan(

@@ -81,13 +81,15 @@ def read_hevc(index: "PacketIndex") -> Structure:
     # Not anchored on: sub-layer non-reference pictures, leading pictures, higher sub-layers.
     unreferenced = (kind < 16) & (kind % 2 == 0)
     anchor = (level == 1) & ~unreferenced & ~((kind >= 6) & (kind <= 9))
-    ranks = ranks_by_order(index, order_counts(order, order_bits, anchor, reset), reset)
+    counts = order_counts(order, order_bits, anchor, reset)
+    ranks = ranks_by_order(index, counts, reset)
     # What its own sub-layer does not refer to, a higher one still may.
     return Structure(
         (kind >= 16) & index.key,
         unreferenced & (level == level.max()),
         ranks,
         undecodable=(kind == 8) | (kind == 9),
+        counts=(counts, 1 << order_bits) if (kind == _CLEAN).any() else None,
     )
 
 

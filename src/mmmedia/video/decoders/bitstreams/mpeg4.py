@@ -19,6 +19,9 @@ from mmmedia.video.decoders.bitstreams.structure import (
 if TYPE_CHECKING:
     from mmmedia.video.decoders.packets.index import PacketIndex
 
+# By these FFmpeg takes on an encoder's habits, where the stream does not name it; a clip loses them.
+_TELLING_TAGS = frozenset(["XVID", "XVIX", "RMP4", "ZMP4", "SIPP", "DIVX"])
+_ENCODER = re.compile(rb"\x00\x00\x01\xb2(Lavc|FFmpeg|ffmpeg|XviD|DivX)")
 _VOL_START, _VOP_START = re.compile(rb"\x00\x00\x01[\x20-\x2f]"), b"\x00\x00\x01\xb6"
 _LONGEST_LAYER = 48
 
@@ -30,9 +33,12 @@ def read_mpeg4(index: "PacketIndex") -> Structure:
         CannotSeekError: its headers don't fit.
         HeaderEndError, IndexError: one ends too early.
     """
-    bits = time_bits(configuration(index))
+    headers = configuration(index)
+    if index.codec_tag in _TELLING_TAGS and not _ENCODER.search(headers):
+        raise CannotSeekError(UNSUPPORTED)
     if may_hold_fields(index):
         raise CannotSeekError(INTERLACED)
+    bits = time_bits(headers)
     kinds = np.empty(len(index), np.int64)
     for position in range(len(index)):
         start = int(index.offset[position])

@@ -36,6 +36,8 @@ class Structure:
         alone: of the access points, those that must be the first that a decoder gets; None: none.
         hidden: never shown, but referred to; None: nothing.
         undecodable: what can't be decoded when decoding began at the access point before it; None: nothing.
+        counts: for HEVC with clean random access pictures, the order count of each picture, and the number
+            by which counts are taken modulo from such a picture on, where it is spliced in; None: else.
         references: for H.264, what refers to what, by which more can be spared.
         extradata: the codec's configuration with what that takes; None: the container's.
     """
@@ -46,8 +48,20 @@ class Structure:
     alone: Bools | None = None
     hidden: Bools | None = None
     undecodable: Bools | None = None
+    counts: tuple[Ints, int] | None = None
     references: H264References | None = None
     extradata: bytes | None = None
+
+    def may_follow(self, start: int, stop: int, following: int) -> bool:
+        """Return whether a stretch that begins at `following` may stand behind one from `start` to `stop`.
+
+        FFmpeg loses a picture that is spliced in behind one of the same order count, not shown yet.
+        """
+        if self.counts is None:
+            return True
+        counts, many = self.counts
+        before = counts[start:stop] - counts[start] + counts[start] % many
+        return bool((before != counts[following] % many).all())
 
 
 def ranks_by_time(index: "PacketIndex") -> Ints | None:
