@@ -291,7 +291,6 @@ class FetchSettings(NamedTuple):
         max_download_bytes: of one download; infinity for no limit.
         revalidate: ask servers whether expired entries of the cache are still good.
         block_private: let only public addresses be reached.
-        is_of_kind: whether the download limit is that of a kind of media, lower than the general one.
     """
 
     attempts: int
@@ -299,13 +298,12 @@ class FetchSettings(NamedTuple):
     max_download_bytes: float
     revalidate: bool
     block_private: bool
-    is_of_kind: bool = False
 
     def held_to(self, max_download_bytes: int | None) -> "FetchSettings":
         """Return these, under another limit of a download if that is the lower one."""
         if max_download_bytes is None or self.max_download_bytes <= max_download_bytes:
             return self
-        return self._replace(max_download_bytes=max_download_bytes, is_of_kind=True)
+        return self._replace(max_download_bytes=max_download_bytes)
 
 
 def cache_settings() -> CacheSettings:

@@ -106,8 +106,8 @@ class HTTPResponseSizeExceededError(VLLMValidationError, LimitExceededError):
     def of(cls, size: int, max_bytes: float, source: str = "the file") -> Self:
         """Return the error for a file of so many bytes, or of at least so many."""
         return cls(
-            f"Maximum file size exceeded: {source} has {size} bytes or more, over the limit of "
-            f"{max_bytes:.0f} (VLLM_MAX_AUDIO_CLIP_FILESIZE_MB).",
+            f"Maximum file size exceeded: {source} has more than {max_bytes:.0f} bytes, the limit "
+            "of its kind; for sounds VLLM_MAX_AUDIO_CLIP_FILESIZE_MB sets it.",
             parameter="audio_filesize_mb",
             value=size / _MIB,
         )

@@ -140,7 +140,7 @@ class HTTPConnection:
         response, answer = blocking.open_response(self.get_sync_client(), steps, timeout, stream=stream)
         if not stream:
             try:
-                limits = BodyLimits.of((policy_under_way.get() or FetchPolicy()).settings)
+                limits = BodyLimits.of(policy_under_way.get() or FetchPolicy())
                 body = Body(answer.hop.url, response.headers, limits)
                 blocking.read_all(response, body, None if timeout is None else end - time.monotonic())
             except BaseException:

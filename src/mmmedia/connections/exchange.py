@@ -186,7 +186,7 @@ def exchange(
     egress = EgressPolicy(policy.settings.block_private, policy.domains.names)
     first = Hop.first(parsed, extra_headers)
     plan = RetryPlan(timeout, 1 if any_status else policy.settings.attempts)
-    limits = None if any_status else BodyLimits.of(policy.settings, max_bytes, request_budget)
+    limits = None if any_status else BodyLimits.of(policy, max_bytes, request_budget)
     started = begun = time.monotonic()
     seconds = TOTAL_SECONDS if timeout is None else timeout
     for attempt in itertools.count():

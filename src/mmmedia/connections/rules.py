@@ -44,6 +44,7 @@ class FetchPolicy:
     Attributes:
         domains: the hosts that URLs and redirects may name.
         settings: those of the moment in which the request began.
+        is_of_kind: whether their download limit is that of a kind of media, lower than the general one.
 
     Raises:
         InvalidSettingError: (a `ValueError`) a setting can't be read.
@@ -51,6 +52,7 @@ class FetchPolicy:
 
     domains: DomainList = ANY_HOST
     settings: envs.FetchSettings = field(default_factory=envs.fetch_settings)
+    is_of_kind: bool = False
 
 
 policy_under_way: ContextVar[FetchPolicy | None] = ContextVar("mmmedia_fetch_policy", default=None)
@@ -107,12 +109,12 @@ class BodyLimits(NamedTuple):
 
     @classmethod
     def of(
-        cls, settings: envs.FetchSettings, max_bytes: int | None = None, budget: RequestBudget | None = None
+        cls, policy: FetchPolicy, max_bytes: int | None = None, budget: RequestBudget | None = None
     ) -> "BodyLimits":
-        """Return the limits under settings, and one more, if that is lower."""
-        if max_bytes is not None:
-            settings = settings.held_to(max_bytes)
-        return cls(settings.max_download_bytes, settings.is_of_kind, budget)
+        """Return the limits under a policy, and one more of a kind of media, if that is lower."""
+        settings = policy.settings if max_bytes is None else policy.settings.held_to(max_bytes)
+        is_of_kind = policy.is_of_kind or settings is not policy.settings
+        return cls(settings.max_download_bytes, is_of_kind, budget)
 
 
 class CutShortError(Exception):

@@ -12,6 +12,7 @@ from mmmedia.connections import Download, HTTPConnection, RetryPlan, environment
 from mmmedia.egress import EgressPolicy, literal_address
 from mmmedia.envs import FetchSettings
 from mmmedia.errors import LimitExceededError
+from mmmedia.exceptions import MediaRequestDownloadSizeExceededError
 from mmmedia.media.base import MediaIO
 from mmmedia.media.budget import Budget, charges_itself, cost_of_copy, size_of
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
@@ -31,12 +32,14 @@ class Goal(NamedTuple):
         remote: as it was read: an `HTTPURL`, or what a subclass of the connector makes of a URL.
         timeout: seconds of the first attempt, `None` for no limit.
         settings: those of the moment in which the request began.
+        is_of_kind: whether their download limit is that of the kind of media.
     """
 
     url: str
     remote: Any
     timeout: float | None
     settings: FetchSettings
+    is_of_kind: bool = False
 
     @property
     def longest(self) -> float:
@@ -97,7 +100,7 @@ class CachedLoads:
         """Charge a request for what was downloaded."""
         try:
             self._charge_download(number_of_bytes)
-        except Exception as error:
+        except MediaRequestDownloadSizeExceededError as error:  # what others raise is theirs to say
             if (translated := _wrap_media_fetch_error(url, error)) is error:
                 raise
             raise translated from error

@@ -40,7 +40,8 @@ def _held_to(goal: Goal, media_io: MediaIO[Any]) -> Goal:
     """Return a goal of no more bytes than a media IO takes; most take any number."""
     if getattr(type(media_io), "get_max_bytes", None) in (None, MediaIO.get_max_bytes):
         return goal
-    return goal._replace(settings=goal.settings.held_to(media_io.get_max_bytes()))
+    held = goal.settings.held_to(media_io.get_max_bytes())
+    return goal._replace(settings=held, is_of_kind=held is not goal.settings)
 
 
 class SharedDownloads(CachedLoads):
@@ -49,7 +50,7 @@ class SharedDownloads(CachedLoads):
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
         goal = _held_to(goal, media_io)
-        with fetch_policy(FetchPolicy(self._domains, goal.settings)) as policy:
+        with fetch_policy(FetchPolicy(self._domains, goal.settings, goal.is_of_kind)) as policy:
             key: Hashable = (goal.url, id(self.connection), policy)
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
             fetch = self.connection.get_bytes
@@ -78,7 +79,7 @@ class SharedDownloads(CachedLoads):
     def _begin(self, goal: Goal, media_io: MediaIO[T], pool: Executor) -> "Wanted[T]":
         """Begin to download on a loop, or join who is downloading the same; `pool` will decode it."""
         goal = _held_to(goal, media_io)
-        policy = FetchPolicy(self._domains, goal.settings)
+        policy = FetchPolicy(self._domains, goal.settings, goal.is_of_kind)
         how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
         fetch = self.connection.async_get_bytes
         is_ours = getattr(fetch, "__func__", None) is HTTPConnection.async_get_bytes

@@ -25,6 +25,7 @@ from vllm.exceptions import GracefulHTTPError, VLLMError, VLLMUnprocessableEntit
 from mmmedia import exceptions
 from mmmedia.connections import http_status, status_of
 from mmmedia.errors import InvalidURLError, LimitExceededError, MediaError, UnsupportedMediaError
+from mmmedia.exceptions import VLLMUnprocessableEntityError as RefusedByServerError
 from mmmedia.urls import redact_url
 
 
@@ -104,6 +105,8 @@ def answer_of(error: Exception, url: str = "") -> HTTPStatus | None:
     if isinstance(error, exceptions.VLLMUnprocessableEntityError):
         return HTTPStatus.UNPROCESSABLE_ENTITY
     is_of_http = url[:4].lower() == "http"
+    if isinstance(error, RefusedByServerError):
+        return HTTPStatus.UNPROCESSABLE_ENTITY
     if (isinstance(error, InvalidURLError) and is_of_http) or is_of_download(error):
         return HTTPStatus.UNPROCESSABLE_ENTITY
     return HTTPStatus.BAD_REQUEST
