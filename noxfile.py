@@ -67,6 +67,14 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def torchcodec(session: nox.Session) -> None:
+    """What the suite tests with stand-ins, with torchcodec and torchaudio themselves: 3 GB to download."""
+    session.install("torch==2.14.0", "torchcodec", "torchaudio")
+    session.install(".[dev]")
+    session.run("pytest", "-n", "2", *(session.posargs or ["tests/torchcodec_real"]))
+
+
+@nox.session
 @nox.parametrize("release", ["0.32", "0.33"])
 def vllm(session: nox.Session, release: str) -> None:
     """Two frontends of a real vLLM side by side; `nox -s vllm -- bench` measures them instead."""

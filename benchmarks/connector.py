@@ -210,7 +210,7 @@ class Alone(SingleFlight[Any]):
 
     def board(self, key: Hashable, *args: Any, **kwargs: Any) -> tuple[Flight[Any], bool]:
         flight, leads = super().board(key, *args, **kwargs)
-        self.retire(key, flight)
+        self.retire(flight)
         return flight, leads
 
 
@@ -230,7 +230,7 @@ def hand_over(future: "asyncio.Future[Any]", done: Future[Any]) -> None:
 
 
 SWITCHES: dict[str, tuple[Any, str, Any]] = {
-    "sharing of decodes": (downloads, "_decode_key", lambda _: None),
+    "sharing of decodes": (downloads, "decode_key", lambda _: None),
     "sharing of decodes, single flight": (downloads, "_flights", Alone()),
     "calls that threads take one after the other": (Calls, "resolve", one_by_one),
 }

@@ -1,6 +1,7 @@
 """Waveforms: channels, resampling, splitting."""
 
 import math
+import sys
 
 import librosa
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+import mmmedia.audio
 from mmmedia.audio import (
     MONO_AUDIO_SPEC,
     PASSTHROUGH_AUDIO_SPEC,
@@ -20,9 +22,12 @@ from mmmedia.audio import (
     resample_audio_librosa,
     resample_audio_pyav,
     resample_audio_scipy,
+    resample_audio_soxr,
+    resample_audio_torchaudio,
     split_audio,
 )
 from mmmedia.errors import InvalidArgumentError
+from support import torch_codecs
 from support.sounds import sine, speech_like
 
 RESAMPLERS = (resample_audio_librosa, resample_audio_pyav, resample_audio_scipy)
@@ -267,7 +272,10 @@ def test_a_resampler_without_a_target_or_with_an_unknown_method():
 def test_clips_are_short_enough_and_joined_are_the_whole(seconds, rate, longest, share, window, channels):
     audio = np.random.default_rng(0).standard_normal((channels, int(seconds * rate))).astype(np.float32)
     audio = audio[0] if channels == 1 else audio
-    clips = split_audio(audio, rate, longest, share * longest, window)
+    with pytest.MonkeyPatch.context() as patched:
+        if channels > 1:
+            patched.setenv("MMMEDIA_COMPAT", "0.20")
+        clips = split_audio(audio, rate, longest, share * longest, window)
     if not clips:
         assert audio.shape[-1] == 0
         return
@@ -295,11 +303,79 @@ def test_the_quietest_window_is_found_and_the_first_of_equals():
     assert find_split_point((audio * 9_000).astype(np.int16), 0, 32_000, 1_600) == 16_000
 
 
-@pytest.mark.parametrize(("end", "expected"), [(109, 109), (110, 100), (121, 110)])
-def test_a_stretch_of_about_one_window(end, expected):
+@pytest.mark.parametrize(("end", "expected"), [(100, 100), (109, 100), (110, 100), (121, 110)])
+def test_a_stretch_of_about_one_window(end, expected, monkeypatch):
     audio = np.ones(200)
     audio[110:120] = 0.5
     assert find_split_point(audio, 100, end, 10) == expected
+    monkeypatch.setenv("MMMEDIA_COMPAT", "0.20")
+    assert find_split_point(audio, 100, end, 10) == (end if end < 110 else expected)
+
+
+def test_a_window_of_nan_is_not_the_quietest():
+    audio = np.ones(100)
+    audio[20:40] = math.nan
+    audio[60:70] = 0.5
+    assert find_split_point(audio, 0, 100, 10) == 60
+    assert find_split_point(np.full(100, math.nan), 30, 100, 10) == 30
+    assert [len(clip) for clip in split_audio(np.full(25, math.nan), 1, 10, 2, 1)] == [8, 8, 9]
+
+
+def test_several_channels_are_not_split():
+    with pytest.raises(ValueError, match=r"1-D; got the shape \(2, 100\)"):
+        split_audio(np.ones((2, 100)), 10, 1, 0, 1)
+
+
+def test_soxr_goes_channel_by_channel_to_its_own_length():
+    import soxr
+
+    audio = np.stack([speech_like(0.1, 44_100), -speech_like(0.1, 44_100)])
+    result = resample_audio_soxr(audio, orig_sr=44_100, target_sr=16_000)
+    for row, channel in zip(result, audio, strict=True):
+        assert np.array_equal(row, soxr.resample(channel, 44_100, 16_000))
+    assert resample_audio_soxr(audio, orig_sr=8_000, target_sr=8_000) is audio
+    assert resample_audio_soxr(audio[:, :0], orig_sr=8_000, target_sr=16_000).shape == (2, 0)
+
+
+def test_torchaudio_by_its_stand_in(monkeypatch):
+    torch = pytest.importorskip("torch")
+    torch_codecs.install(monkeypatch)
+    mmmedia.audio._torchaudio_resampler.cache_clear()
+    threads = torch.get_num_threads()
+    audio = speech_like(0.1, 44_100).astype(np.float64)
+    result = resample_audio_torchaudio(audio, orig_sr=44_100, target_sr=16_000)
+    assert (result.dtype, result.shape) == (np.float32, (1_600,))
+    assert torch.get_num_threads() == threads
+    mmmedia.audio._torchaudio_resampler.cache_clear()
+
+
+def test_torchaudio_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchaudio", None)
+    monkeypatch.setitem(sys.modules, "torchaudio.transforms", None)
+    mmmedia.audio._torchaudio_resampler.cache_clear()
+    with pytest.raises(ImportError, match="pip install torchaudio"):
+        AudioResampler(16_000, method="torchaudio").resample(np.zeros(100, np.float32), orig_sr=8_000)
+
+
+@pytest.mark.parametrize(("found", "method"), [(None, "soxr"), (object(), "torchaudio")])
+def test_the_default_is_torchaudio_where_it_is_there(found, method, monkeypatch, caplog):
+    monkeypatch.setattr(mmmedia.audio, "find_spec", lambda _: found)
+    mmmedia.audio.default_resampling_method.cache_clear()
+    assert [AudioResampler().method for _ in range(3)] == [method] * 3
+    assert len(caplog.records) == (method == "soxr")
+    monkeypatch.setenv("MMMEDIA_COMPAT", "0.20")
+    assert AudioResampler().method == "librosa"
+    mmmedia.audio.default_resampling_method.cache_clear()
+
+
+@pytest.mark.parametrize("method", ["pyav", "scipy", "soxr", "torchaudio", "librosa"])
+def test_methods_are_looked_up_and_judged_when_called(method, monkeypatch):
+    resampler = AudioResampler(16_000, method=method)
+    monkeypatch.setattr(f"mmmedia.audio.resample_audio_{method}", lambda audio, **rates: rates)
+    assert resampler.resample(np.zeros(1), orig_sr=8_000) == {"orig_sr": 8_000, "target_sr": 16_000}
+    resampler.method = "magic"
+    with pytest.raises(ValueError, match="Invalid resampling method: 'magic'"):
+        resampler.resample(np.zeros(1), orig_sr=8_000)
 
 
 @pytest.mark.parametrize(

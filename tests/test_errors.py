@@ -1,5 +1,6 @@
 """The tree of exceptions, and the built-in types that callers already catch."""
 
+import copy
 import inspect
 import pickle
 
@@ -47,8 +48,21 @@ def test_built_in_types(name: str) -> None:
             raise error("what was wrong")
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_errors_pickle(name: str) -> None:
-    """Errors cross process borders with their message."""
-    again = pickle.loads(pickle.dumps(getattr(errors, name)("message")))
-    assert (type(again), str(again)) == (getattr(errors, name), "message")
+@pytest.mark.parametrize("name", concrete())
+@pytest.mark.parametrize("way", ["pickle", "cloudpickle", "deepcopy"])
+def test_errors_travel(name: str, way: str) -> None:
+    """Errors cross process borders with their message and what they say besides."""
+    error = getattr(errors, name)("message")
+    if name == "PartError":
+        error = errors.PartError.around(errors.RefusedURLError("no", reason="port"), 1, 2, "image_url")
+    if name == "RefusedURLError":
+        error.reason = "domain"
+    again = copy.deepcopy(error) if way == "deepcopy" else pickle.loads(pytest.importorskip(way).dumps(error))
+    assert again is not error
+    assert (str(again), again.http_status) == (str(error), error.http_status)
+    assert vars(again) == vars(error)
+    if name == "PartError":
+        assert (again.reason, again.message_index, again.part_index) == ("port", 1, 2)
+        assert isinstance(again, errors.RefusedURLError)
+    else:
+        assert type(again) is type(error)

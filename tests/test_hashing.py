@@ -198,3 +198,19 @@ def test_what_has_no_content_is_refused(value, fragment):
 def test_an_unknown_algorithm_is_refused():
     with pytest.raises(InvalidArgumentError, match="Unknown hash algorithm 'crc'; known: blake3"):
         content_hash(b"", algorithm="crc")
+
+
+def test_what_options_changed_is_another_picture() -> None:
+    """The options of the media IO count where pixels depend on them."""
+    data = encoded(Image.fromarray(PIXELS))
+    red, blue = (MediaWithBytes(Image.fromarray(PIXELS), data, {"background": name}) for name in ("r", "b"))
+    assert len({content_hash(red), content_hash(blue), content_hash(data)}) == 3
+
+
+def test_videos_of_the_same_bytes_differ_by_their_frames() -> None:
+    """Which frames were taken counts, not only the file."""
+    few, many = (
+        MediaWithBytes((np.zeros((count, 2, 2, 3), np.uint8), {"fps": 2}), b"clip") for count in (1, 2)
+    )
+    assert content_hash(few) != content_hash(many)
+    assert content_hash(few) == content_hash(few.media)

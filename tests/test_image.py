@@ -1,6 +1,8 @@
 """Pixel modes and sizes of PIL images."""
 
+import io
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +11,13 @@ from PIL import Image
 
 from mmmedia.errors import InvalidArgumentError
 from mmmedia.image import (
+    ALLOWED_IMAGE_FORMATS,
     Depth,
     convert_image_mode,
     depth_of,
     flatten_alpha,
+    normalize_image,
+    open_image,
     reduce_to_pixels,
     rescale_image_size,
     rgba_to_rgb,
@@ -63,7 +68,7 @@ class TestConvertImageMode:
 
     @pytest.mark.parametrize(
         ("mode", "to_mode"),
-        [("L", "RGB"), ("LA", "RGB"), ("CMYK", "RGB"), ("RGBA", "L"), ("RGB", "RGBA"), ("YCbCr", "RGB"),
+        [("L", "RGB"), ("LA", "L"), ("CMYK", "RGB"), ("RGBA", "L"), ("RGB", "RGBA"), ("YCbCr", "RGB"),
          ("RGB", "L"), ("P", "RGB"), ("RGBA", "CMYK")],
     )  # fmt: skip
     def test_the_rest_is_pillows(self, mode: str, to_mode: str) -> None:
@@ -78,12 +83,64 @@ class TestConvertImageMode:
         image = noise("P")
         image.info["transparency"] = b"\x00\x80"
         with pytest.warns(UserWarning, match="Transparency expressed in bytes"):
-            expected = image.convert("RGB")
-        result = convert_image_mode(image, "RGB")  # the project's filters make errors of warnings
+            expected = image.convert("L")
+        result = convert_image_mode(image, "L")  # the project's filters make errors of warnings
         assert result.tobytes() == expected.tobytes()
         assert "transparency" not in result.info
         assert image.info["transparency"] == b"\x00\x80"
         assert convert_image_mode(image, "RGBA").getchannel("A").getextrema() == (0, 255)
+
+    @pytest.mark.parametrize(
+        ("mode", "transparency"),
+        [("RGBA", None), ("LA", None), ("PA", None), ("P", 0), ("P", b"\0" * 256), ("L", 9),
+         ("RGB", (9, 9, 9))],
+    )  # fmt: skip
+    def test_transparency_of_every_kind_shows_the_background(
+        self, mode: str, transparency: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As vLLM 0.33 has it; 0.20 had it for RGBA alone."""
+        image = Image.new(mode, (1, 1), {"RGBA": (9, 9, 9, 0), "LA": (9, 0), "RGB": (9, 9, 9)}.get(mode, 0))
+        if mode == "L":
+            image = Image.new("L", (1, 1), 9)
+        if transparency is not None:
+            image.info["transparency"] = transparency
+        assert convert_image_mode(image, "RGB").getpixel((0, 0)) == (255, 255, 255)
+        assert convert_image_mode(image, "RGB", (1, 2, 3)).getpixel((0, 0)) == (1, 2, 3)
+        monkeypatch.setenv("MMMEDIA_COMPAT", "0.20")
+        shown = convert_image_mode(image, "RGB", (1, 2, 3)).getpixel((0, 0))
+        assert (shown == (1, 2, 3)) is (mode == "RGBA")
+
+
+class TestOpening:
+    def test_formats(self) -> None:
+        """All that Pillow reads, less what it leaves to others."""
+        Image.init()
+        refused = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+        pillows = {name for name in Image.OPEN if name.isupper()} - refused - {"HEIF"}
+        assert set(ALLOWED_IMAGE_FORMATS) == pillows
+        assert len(ALLOWED_IMAGE_FORMATS) == 37
+
+    def test_a_format_of_others_is_not_opened(self) -> None:
+        """Nor one that IPTC carries in."""
+        file = io.BytesIO()
+        noise("RGB").save(file, "PNG")
+        assert open_image(file).format == "PNG"
+        file = io.BytesIO()
+        noise("RGB").save(file, "EPS")
+        with pytest.raises(OSError, match="cannot identify"):
+            open_image(file)
+
+    def test_normalized(self) -> None:
+        """Upright, RGB, over white."""
+        image = Image.new("RGBA", (3, 2), (9, 9, 9, 0))
+        image.putpixel((0, 0), (9, 9, 9, 255))
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        file = io.BytesIO()
+        image.save(file, "PNG", exif=exif)
+        upright = normalize_image(open_image(file))
+        assert (upright.mode, upright.size) == ("RGB", (2, 3))
+        assert np.asarray(upright)[..., 0].tolist() == [[255, 9], [255, 255], [255, 255]]
 
 
 class TestFlattenAlpha:

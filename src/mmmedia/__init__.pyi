@@ -5,6 +5,8 @@ from . import (
     containers as containers,
     envs as envs,
     errors as errors,
+    exceptions as exceptions,
+    hasher as hasher,
     hashing as hashing,
     image as image,
     media as media,
@@ -13,6 +15,7 @@ from . import (
     tensors as tensors,
     urls as urls,
     video as video,
+    video_decoders as video_decoders,
 )
 from ._version import __version__ as __version__
 from .errors import MediaError as MediaError

@@ -1,39 +1,46 @@
-"""Silence for warnings about strangers' files, in one thread at a time.
+"""Silence for warnings about strangers' files, in one thread or task at a time.
 
 `warnings.catch_warnings` swaps the filters of the whole process, so that two threads decoding at once leave
-them in disorder. Here one filter stays in place, and asks which thread is warning.
+them in disorder. Here one filter stays in place, and asks whether it is quiet where the warning comes from.
 """
 
-import threading
 import warnings
+from contextvars import ContextVar, Token
 from typing import Any, cast
 
+is_quiet: ContextVar[bool] = ContextVar("mmmedia_quiet", default=False)
+"""Whether warnings are ignored here; see `quiet`."""
 
-class _QuietThreads(threading.local):
-    """Stands where a warnings filter has its message pattern; matches all that a quiet thread warns of."""
 
-    depth = 0
+class _Anything:
+    """Stands where a filter has its message pattern; matches all that is warned of where it is quiet."""
 
     def match(self, _text: str) -> bool:
-        return self.depth > 0
+        return is_quiet.get()
 
 
-_THREADS = _QuietThreads()
-_FILTER: Any = ("ignore", _THREADS, Warning, None, 0)
+FILTER: Any = ("ignore", _Anything(), Warning, None, 0)
+"""What must be the first filter where it is to be quiet."""
+
+
+def put_filter_first() -> None:
+    """Have our filter asked first; a test runner has its own list for each test."""
+    cast("list[Any]", warnings.filters).insert(0, FILTER)
 
 
 class quiet:  # noqa: N801  # reads as what it does
-    """Ignore the warnings of this thread inside the block, under any filters, and only them.
+    """Ignore the warnings of this thread or task inside the block, under any filters, and only them.
 
     >>> with quiet():
     ...     warnings.warn("the file of a stranger is odd")
     """
 
+    _token: Token[bool]
+
     def __enter__(self) -> None:
-        filters = cast("list[Any]", warnings.filters)
-        if not filters or filters[0] is not _FILTER:  # a test runner has its own list for each test
-            filters.insert(0, _FILTER)
-        _THREADS.depth += 1
+        if warnings.filters[:1] != [FILTER]:
+            put_filter_first()
+        self._token = is_quiet.set(True)
 
     def __exit__(self, *_: object) -> None:
-        _THREADS.depth -= 1
+        is_quiet.reset(self._token)

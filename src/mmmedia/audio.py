@@ -12,16 +12,26 @@ array([0.5, 1. , 0.5, 0.5], dtype=float32)
 (16000,)
 """
 
+import functools
+import logging
 import math
+import threading
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from mmmedia.errors import InvalidArgumentError, MissingRateError
+from mmmedia import envs
+from mmmedia._quiet import quiet
+from mmmedia.errors import InvalidArgumentError, MissingPackageError, MissingRateError
+
+logger = logging.getLogger(__name__)
+# Which packages are there is told to who looks at logs, not printed by whoever never set them up.
+logger.addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +50,8 @@ _MAX_POLYPHASE_STEP = 1 << 16
 # Samples that the FFmpeg resampler is fed at a time.
 _SWR_BLOCK = 1 << 16
 
-ResamplingMethod = Literal["librosa", "pyav", "scipy"]
+ResamplingMethod = Literal["pyav", "scipy", "soxr", "torchaudio", "librosa"]
+RESAMPLING_METHODS: Final = get_args(ResamplingMethod)
 
 
 def get_audio_duration(*, y: "npt.ArrayLike | torch.Tensor", sr: float) -> float:
@@ -239,22 +250,88 @@ def _swresample(row: FloatArray, ratio: Fraction) -> FloatArray:
     return np.concatenate(pieces, axis=1)[0] if pieces else row[:0]
 
 
+def resample_audio_soxr(audio: FloatArray, *, orig_sr: float, target_sr: float) -> FloatArray:
+    """Resample channel by channel with soxr, in high quality, to the length that soxr gives.
+
+    Arguments and errors as in `resample_audio_librosa`.
+
+    >>> resample_audio_soxr(np.ones(441, dtype=np.float32), orig_sr=44_100, target_sr=16_000).shape
+    (160,)
+    """
+    if _same_rate(audio, orig_sr, target_sr):
+        return audio
+    samples = _finite(audio)
+
+    import soxr
+
+    rows = [soxr.resample(row, orig_sr, target_sr, "HQ") for row in _rows(samples)]
+    return _stack(rows, samples, rows[0].shape[-1] if rows else 0)
+
+
+def resample_audio_torchaudio(audio: FloatArray, *, orig_sr: float, target_sr: float) -> FloatArray:
+    """Resample in float32 with torchaudio; arguments and errors as in `resample_audio_librosa`.
+
+    Raises:
+        MissingPackageError: (an `ImportError`) torchaudio is not installed.
+    """
+    if _same_rate(audio, orig_sr, target_sr):
+        return audio
+    samples = _finite(audio).astype(np.float32, copy=False)
+    try:
+        resampler = _torchaudio_resampler(round(orig_sr), round(target_sr))
+    except ImportError as error:
+        raise MissingPackageError(
+            'The resampling method "torchaudio" needs the package of that name: pip install torchaudio.'
+        ) from error
+    import torch
+
+    rows = torch.from_numpy(np.ascontiguousarray(samples))
+    with _one_thread, torch.inference_mode():
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # of the whole process, as is whether oneDNN is used
+        try:
+            with quiet(), torch.backends.mkldnn.flags(enabled=False):  # it warns of Intel's GPUs
+                return cast("FloatArray", resampler(rows).numpy())
+        finally:
+            torch.set_num_threads(threads)
+
+
+_one_thread = threading.Lock()
+
+
+@functools.lru_cache(maxsize=32)
+def _torchaudio_resampler(orig_sr: int, target_sr: int) -> Any:
+    from torchaudio.transforms import Resample
+
+    return Resample(orig_sr, target_sr)
+
+
+@functools.cache
+def default_resampling_method() -> ResamplingMethod:
+    """Return "torchaudio" where it is installed, else, after a warning, "soxr"; "librosa" as 0.20 has it."""
+    if find_spec("torchaudio") is not None:
+        return "torchaudio"
+    logger.warning("torchaudio is not installed: sounds are resampled by soxr.")
+    return "soxr"
+
+
 class AudioResampler:
     """Resamples whatever comes to one rate.
 
     Args:
         target_sr: the rate wanted, in Hz; `None`: not known, and `resample` refuses.
-        method: "librosa" (soxr, high quality), "pyav" (FFmpeg) or "scipy" (polyphase).
+        method: "pyav" (FFmpeg), "scipy" (polyphase), "soxr", "torchaudio" or "librosa" (soxr, to librosa's
+            length); `None`: "torchaudio" where it is installed, else "soxr", and with ``MMMEDIA_COMPAT=0.20``
+            "librosa".
 
     Raises:
         InvalidArgumentError: (a `ValueError`) an unknown method.
     """
 
-    def __init__(self, target_sr: float | None = None, method: ResamplingMethod = "librosa") -> None:
-        if method not in _METHODS:
-            raise InvalidArgumentError(
-                f"Invalid resampling method: {method!r}. Supported: {', '.join(_METHODS)}."
-            )
+    def __init__(self, target_sr: float | None = None, method: ResamplingMethod | None = None) -> None:
+        if method is None:
+            method = "librosa" if envs.MMMEDIA_COMPAT == "0.20" else default_resampling_method()
+        _check_method(method)
         self.target_sr = target_sr
         self.method: ResamplingMethod = method
 
@@ -263,17 +340,25 @@ class AudioResampler:
 
         Raises:
             MissingRateError: (a `RuntimeError` and a `ValueError`) no `target_sr` was given.
-            InvalidArgumentError: as in `resample_audio_librosa`.
+            InvalidArgumentError: as in `resample_audio_librosa`, and of the method.
+            MissingPackageError: (an `ImportError`) the method's package is not installed.
         """
         if self.target_sr is None:
             raise MissingRateError("Audio resampling is not supported when `target_sr` is not provided.")
-        return _METHODS[self.method](audio, orig_sr=orig_sr, target_sr=self.target_sr)
+        _check_method(self.method)
+        # Looked up when called, so that who replaces a function of this module is asked.
+        resample = globals()[f"resample_audio_{self.method}"]
+        return cast("FloatArray", resample(audio, orig_sr=orig_sr, target_sr=self.target_sr))
 
     def __repr__(self) -> str:
         return f"AudioResampler(target_sr={self.target_sr}, method={self.method!r})"
 
 
-_METHODS = {"librosa": resample_audio_librosa, "pyav": resample_audio_pyav, "scipy": resample_audio_scipy}
+def _check_method(method: object) -> None:
+    if method not in RESAMPLING_METHODS:
+        raise InvalidArgumentError(
+            f"Invalid resampling method: {method!r}. Supported: {', '.join(RESAMPLING_METHODS)}."
+        )
 
 
 def _rate(name: str, value: float) -> float:
@@ -343,7 +428,7 @@ def split_audio(
     """Cut a long waveform into clips where it is quiet.
 
     Args:
-        audio_data: ``(samples,)`` or ``(channels, samples)``.
+        audio_data: ``(samples,)``; with ``MMMEDIA_COMPAT=0.20`` also ``(channels, samples)``.
         sample_rate: in Hz.
         max_clip_duration_s: no clip is longer, in seconds.
         overlap_duration_s: how far before that length the quietest place may lie, in seconds. The clips
@@ -354,12 +439,14 @@ def split_audio(
         The clips in order, views of `audio_data` that joined give it again; none for no samples.
 
     Raises:
-        InvalidArgumentError: (a `ValueError`) a clip would hold less than one sample, or the overlap is
-            negative or not shorter than the clip.
+        InvalidArgumentError: (a `ValueError`) several channels, a clip would hold less than one sample, or
+            the overlap is negative or not shorter than the clip.
 
     >>> [len(clip) for clip in split_audio(np.ones(25), 1, 10, 0, 1)]
     [10, 10, 5]
     """
+    if audio_data.ndim != 1 and envs.MMMEDIA_COMPAT != "0.20":
+        raise InvalidArgumentError(f"A waveform to split is 1-D; got the shape {tuple(audio_data.shape)}.")
     rate = _rate("sample_rate", sample_rate)
     if not max_clip_duration_s * rate >= 1:
         raise InvalidArgumentError(
@@ -377,6 +464,8 @@ def split_audio(
     while total - start > longest:
         end = start + longest
         split = find_split_point(audio_data, end - overlap, end, min_energy_window_size)
+        if split <= start:
+            split = end
         clips.append(audio_data[..., start:split])
         start = split
     if start < total:
@@ -387,8 +476,8 @@ def split_audio(
 def find_split_point(wav: npt.NDArray[Any], start_idx: int, end_idx: int, min_energy_window: int) -> int:
     """Return where the quietest window (by RMS) between two samples begins.
 
-    Windows lie side by side from `start_idx`; the first of equally quiet ones is taken. A stretch too short
-    for a window gives `end_idx`.
+    Windows lie side by side from `start_idx`; the first of equally quiet ones is taken, none that holds NaN.
+    Where there is no window, `start_idx`; with ``MMMEDIA_COMPAT=0.20`` `end_idx`.
 
     Args:
         wav: ``(samples,)`` or ``(channels, samples)``.
@@ -411,11 +500,12 @@ def find_split_point(wav: npt.NDArray[Any], start_idx: int, end_idx: int, min_en
     # The last window is left out, so that a split stays a window away from the end of the stretch.
     count = max((stretch.shape[-1] - 1) // window, int(stretch.shape[-1] == window))
     if count < 1:
-        return int(end_idx)
+        return int(end_idx if envs.MMMEDIA_COMPAT == "0.20" else start_idx)
     windows = stretch[..., : count * window].reshape(*stretch.shape[:-1], count, window)
     if windows.dtype.kind in "iub":
         windows = windows.astype(np.float64)
     energy = np.square(windows).mean(axis=-1)
     if energy.ndim > 1:
         energy = energy.mean(axis=tuple(range(energy.ndim - 1)))
-    return int(start_idx) + int(np.argmin(np.sqrt(energy))) * window
+    loudness = np.sqrt(energy)
+    return int(start_idx) + int(np.argmin(np.where(np.isnan(loudness), np.inf, loudness))) * window

@@ -7,6 +7,8 @@ Each is a `MediaError`, and each is also of the built-in type that callers alrea
     ├── UnsupportedMediaError  NotImplementedError   a form of input or output this library does not have
     ├── NotSeekableError       ValueError            a video that decode="seek" can't prove exact
     ├── InvalidArgumentError   ValueError            an argument the caller got wrong
+    │   ├── RecoveryError      … and AssertionError  frame_recovery with a decoder that has none
+    │   └── PoolSizeError      … and RuntimeError    another number of decoders than the process has
     ├── InvalidSettingError    ValueError            an environment variable that can't be read
     ├── InvalidURLError        ValueError            a URL of no known kind or shape
     ├── RefusedURLError        ValueError            a URL the operator's policy does not admit
@@ -58,6 +60,14 @@ class NotSeekableError(MediaError, ValueError):
 
 class InvalidArgumentError(MediaError, ValueError):
     """An argument that the caller got wrong."""
+
+
+class RecoveryError(InvalidArgumentError, AssertionError):
+    """`frame_recovery` with a decoder that gives all frames or none."""
+
+
+class PoolSizeError(InvalidArgumentError, RuntimeError):
+    """Another number of hardware decoders than the process has already."""
 
 
 class InvalidSettingError(MediaError, ValueError):

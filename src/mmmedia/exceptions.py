@@ -9,11 +9,17 @@ Each is a `MediaError`, with the status that an engine answers with::
         │   └── VLLMUnprocessableEntityError 422   ValueError
         └── VLLMServerError                  500
 
+and those of `vllm.connections`, of sizes, which are each a `LimitExceededError`, and so a `ValueError`.
+
 As in vLLM 0.20, and other than in 0.33, the two that name a parameter are each a `ValueError` as well: who
 catches that goes on catching them.
 """
 
-from mmmedia.errors import MediaError
+from typing import Any, Self
+
+from mmmedia.errors import LimitExceededError, MediaError
+
+_MIB = 1 << 20
 
 
 class VLLMError(MediaError):
@@ -36,6 +42,41 @@ class _ParameterError(VLLMClientError, ValueError):
         self.parameter = parameter
         self.value = value
 
+    @classmethod
+    def around(cls, error: Exception, message: str, *, parameter: str, value: object) -> Self:
+        """Return an error of this class that is also of the type of another, with that one's attributes.
+
+        So who catches the errors of requests or aiohttp goes on catching them.
+        """
+        kind: Any = _mixed(cls, type(error))
+        # By order of the bases it would be `ValueError`'s, which can't make what is an `OSError` too.
+        made = (OSError if issubclass(kind, OSError) else Exception).__new__(kind, message)
+        Exception.__init__(made, message)
+        vars(made).update(vars(error))
+        made.parameter, made.value = parameter, value
+        made.__cause__ = error
+        return made  # type: ignore[no-any-return]
+
+
+def _mixed(kind: type[_ParameterError], other: type[Exception]) -> type:
+    names = {
+        "__module__": kind.__module__,
+        "__doc__": kind.__doc__,
+        "http_status": kind.http_status,
+        "__str__": lambda self: str(self.args[0]),
+        "__reduce__": lambda self: (_restored, (kind, str(self), self.parameter, self.value)),
+    }
+    try:
+        return type(kind.__name__, (kind, other), names)
+    except TypeError:  # a type that nothing can inherit from together with ours
+        return type(kind.__name__, (kind,), names)
+
+
+def _restored(
+    kind: type[_ParameterError], message: str, parameter: str | None, value: object
+) -> _ParameterError:
+    return kind(message, parameter=parameter, value=value)
+
 
 class VLLMValidationError(_ParameterError):
     """A parameter of a request with a value that it can't have.
@@ -54,3 +95,47 @@ class VLLMUnprocessableEntityError(_ParameterError):
     """Media that were named by a well-formed request and can't be had or read; attributes as above."""
 
     http_status = 422
+
+
+class HTTPResponseSizeExceededError(VLLMValidationError, LimitExceededError):
+    """An encoded file larger than its kind may be: of sound, than `VLLM_MAX_AUDIO_CLIP_FILESIZE_MB`."""
+
+    http_status = 400
+
+    @classmethod
+    def of(cls, size: int, max_bytes: float, source: str = "the file") -> Self:
+        """Return the error for a file of so many bytes, or of at least so many."""
+        return cls(
+            f"Maximum file size exceeded: {source} has more than {max_bytes:.0f} bytes, the limit "
+            "of its kind; for sounds VLLM_MAX_AUDIO_CLIP_FILESIZE_MB sets it.",
+            parameter="audio_filesize_mb",
+            value=size / _MIB,
+        )
+
+
+class MediaDownloadSizeExceededError(LimitExceededError):
+    """A download larger than `VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB`.
+
+    Args:
+        max_bytes: the limit.
+        received: how many bytes had come, or were announced.
+        source: what was downloaded, in words.
+
+    >>> str(MediaDownloadSizeExceededError(100, 120, "'http://example.org/a.png'"))
+    "'http://example.org/a.png' has more than 100 bytes; VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
+    """
+
+    def __init__(self, max_bytes: float, received: int, source: str = "The download") -> None:
+        super().__init__(max_bytes, received, source)
+        self.max_bytes = max_bytes
+        self.received = received
+
+    def __str__(self) -> str:
+        return (
+            f"{self.args[2]} has more than {self.max_bytes:.0f} bytes; "
+            "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
+        )
+
+
+class MediaRequestDownloadSizeExceededError(LimitExceededError):
+    """All downloads of one request are larger than `VLLM_MAX_MEDIA_REQUEST_DOWNLOAD_SIZE_MB`."""

@@ -34,7 +34,9 @@ class _Hash(Protocol):
 def content_hash(obj: object, *, algorithm: str | None = None) -> str:
     """Return the hash of an object's content as hexadecimal digits.
 
-    What has original bytes (`MediaWithBytes`) is hashed by those alone and so equals the hash of the bytes.
+    A picture with its original bytes (`MediaWithBytes`) is hashed by those alone, and so equals the hash of
+    the bytes, unless it has an `io_config`, which is then hashed with them. A video is hashed by its frames
+    and metadata.
 
     Args:
         obj: bytes, text, an image, a `MediaWithBytes`, an array or a dense tensor on any device, a number, a
@@ -80,7 +82,11 @@ def _write(digest: _Hash, obj: object, depth: int) -> None:
         raise InvalidArgumentError(f"Can't hash a nest deeper than {MAX_DEPTH} levels.")
     original = getattr(obj, "original_bytes", None)
     if isinstance(original, bytes):
-        obj = original
+        config = getattr(obj, "io_config", None)
+        if isinstance(video := getattr(obj, "media", None), tuple):
+            obj = video  # of the same bytes others may have other frames
+        else:
+            obj = {"io_config": config, "data": original} if config else original
     if isinstance(obj, (bytes, bytearray, memoryview)):
         view = memoryview(obj)
         _write_tagged(

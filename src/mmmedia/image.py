@@ -2,16 +2,41 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from os import PathLike
+from typing import IO, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mmmedia import envs
+from mmmedia._quiet import quiet
 from mmmedia.errors import InvalidArgumentError
 
 WHITE = (255, 255, 255)
+
+ALLOWED_IMAGE_FORMATS: Final = (
+    "AVIF", "BLP", "BMP", "CUR", "DCX", "DDS", "DIB", "FITS", "FLI", "FTEX", "GBR", "GIF", "ICNS", "ICO",
+    "IM", "IMT", "IPTC", "JPEG", "JPEG2000", "MCIDAS", "MSP", "PCD", "PCX", "PIXAR", "PNG", "PPM", "PSD",
+    "QOI", "SGI", "SPIDER", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM", "XVTHUMB",
+)  # fmt: skip
+"""Pillow's names of the formats that vLLM opens: those that Pillow decodes by itself."""
+
+# IPTC opens what it carries, whatever the format of that.
+_OPENED_FORMATS: Final = [name for name in ALLOWED_IMAGE_FORMATS if name != "IPTC"]
+
+_ORIENTATION_TAG: Final = 0x0112
+# Where Pillow keeps EXIF and XMP data, from which it reads the orientation. TIFF it turns by itself.
+ORIENTATION_SOURCES: Final = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
+_TURNS: Final[dict[Any, Image.Transpose]] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # Modes whose pixels are numbers of colours: their mean is no colour.
 _INDEXED_MODES = ("1", "P", "PA")
@@ -53,11 +78,58 @@ def rgba_to_rgb(image: Image.Image, background_color: Sequence[int] = WHITE) -> 
     return flat
 
 
-def convert_image_mode(image: Image.Image, to_mode: str) -> Image.Image:
+def open_image(fp: str | PathLike[str] | IO[bytes]) -> Image.Image:
+    """Open a picture, of no format that Pillow leaves to other programs; pixels are read later.
+
+    `mmmedia.media.ImageMediaIO` knows more of what strangers send.
+
+    Raises:
+        PIL.UnidentifiedImageError: (an `OSError`) of no format that is opened.
+    """
+    with quiet():
+        return Image.open(fp, formats=_OPENED_FORMATS)
+
+
+def normalize_image(image: Image.Image) -> Image.Image:
+    """Return a picture upright, as its EXIF orientation says, and in RGB, over white where transparent.
+
+    >>> normalize_image(Image.new("LA", (2, 1), (0, 0))).getpixel((0, 0))
+    (255, 255, 255)
+    """
+    return convert_image_mode(turned_upright(image), "RGB")
+
+
+def turned_upright(image: Image.Image) -> Image.Image:
+    """Return the image turned as its EXIF orientation says; EXIF data that can't be read says nothing."""
+    if ORIENTATION_SOURCES.isdisjoint(image.info):
+        return image
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG))
+    except Exception:  # noqa: BLE001 broken EXIF data must not cost the picture
+        return image
+    if turn is None:
+        return image
+    try:
+        return ImageOps.exif_transpose(image)  # also takes the orientation out of the EXIF data
+    except Exception:  # noqa: BLE001 broken EXIF data can't be rewritten
+        turned = image.transpose(turn)
+        turned.info.pop("exif", None)
+        return turned
+
+
+def convert_image_mode(
+    image: Image.Image, to_mode: str, background_color: Sequence[int] = WHITE
+) -> Image.Image:
     """Convert an image to another mode.
 
-    The same mode gives the same object back. RGBA becomes RGB over white. Greys of 16 and 32 bits are scaled,
-    by `to_8_bits`. The rest is Pillow's `convert`.
+    Whatever is transparent becomes RGB over the background; with ``MMMEDIA_COMPAT=0.20`` that of RGBA. The
+    same mode gives the same object back otherwise. Greys of 16 and 32 bits are scaled, by `to_8_bits`. The
+    rest is Pillow's `convert`.
+
+    Args:
+        image: any image.
+        to_mode: a mode of Pillow.
+        background_color: red, green and blue, each 0..255.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) floats, which have no scale, are to become something else.
@@ -66,10 +138,18 @@ def convert_image_mode(image: Image.Image, to_mode: str) -> Image.Image:
     >>> convert_image_mode(grey, "L") is grey, convert_image_mode(grey, "RGB").mode
     (True, 'RGB')
     """
+    if to_mode == "RGB":
+        if envs.MMMEDIA_COMPAT != "0.20":
+            image = flatten_alpha(image, background_color)
+        elif image.mode == "RGBA":
+            return rgba_to_rgb(image, background_color)
+    return change_mode(image, to_mode)
+
+
+def change_mode(image: Image.Image, to_mode: str) -> Image.Image:
+    """Convert an image without regard to transparency; otherwise as `convert_image_mode`."""
     if image.mode == to_mode:
         return image
-    if image.mode == "RGBA" and to_mode == "RGB":
-        return rgba_to_rgb(image)
     if not is_deep(to_mode) and envs.MMMEDIA_COMPAT != "0.20":
         if image.mode == "F":
             raise InvalidArgumentError(

@@ -267,6 +267,10 @@ class DomainList:
             )
 
 
+ANY_HOST = DomainList(frozenset(), ())
+"""The list without entries."""
+
+
 def domain_list(entries: Iterable[str] | None) -> DomainList:
     """Read `allowed_media_domains`: host names or addresses, `*.example.org` for all names below one.
 
@@ -281,7 +285,7 @@ def domain_list(entries: Iterable[str] | None) -> DomainList:
     """
     if isinstance(entries, str):
         raise InvalidArgumentError(f"allowed_media_domains must be a list of hosts, not {entries!r}.")
-    return _domain_list(tuple(entries or ()))
+    return _domain_list(tuple(entries)) if entries else ANY_HOST
 
 
 @functools.lru_cache(maxsize=64)

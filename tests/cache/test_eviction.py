@@ -184,3 +184,16 @@ def test_discard_forgets(cache: MediaCache) -> None:
     assert cache.get(URL) is None
     assert (cache.stats.bytes, cache.stats.entries) == (0, 0)
     cache.discard(URL)
+
+
+def test_what_has_expired_by_its_file_time_is_gone_after_the_next_put(
+    cache: MediaCache, clock: Clock
+) -> None:
+    """Whoever set that time, and with few entries at once."""
+    for number in range(5):
+        cache.put(f"http://example.org/{number}", b"x")
+    old = cache.path("http://example.org/3")
+    os.utime(old, (0, 0))
+    cache.put("http://example.org/new", b"x")
+    assert not old.exists()
+    assert cache.stats.entries == 5

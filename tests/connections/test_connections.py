@@ -1,12 +1,14 @@
 """HTTP: retries, redirects, limits, sessions; each rule in the sync and in the async half."""
 
 import asyncio
+import copy
 import gc
 import gzip
 import http.client
 import logging
+import multiprocessing
 import os
-import shutil
+import pickle
 import signal
 import socket
 import stat
@@ -16,9 +18,11 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
@@ -47,6 +51,7 @@ from mmmedia.errors import (
     RefusedURLError,
 )
 from mmmedia.urls import domain_list, parse_http_url
+from support.certificates import self_signed
 from support.server import (
     Behaviour,
     Request,
@@ -181,7 +186,6 @@ def test_userinfo_is_sent_as_basic_credentials(server: Server, fetch: Callable[.
         stall(head(200, {"Content-Length": 1024 * 1024 + 1})),  # refused before any byte of the body
         stall(head(200, {"Content-Length": 10**30})),
         endless(),
-        endless(headers={"Content-Length": "10"}),
         zipped(bytes(1024 * 1024 + 1)),
         zipped(bytes(100_000_000)),
         reply(zlib.compress(bytes(100_000_000)), headers={"Content-Encoding": "deflate"}),
@@ -192,9 +196,8 @@ def test_more_than_the_download_limit_is_refused_at_once(
     server: Server, fetch: Callable[..., bytes], behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", "1")
-    with pytest.raises(
-        (LimitExceededError, aiohttp.ClientResponseError), match=r"MAX_MEDIA_DOWNLOAD|Bad|400"
-    ):
+    # aiohttp itself takes a length of 31 digits for none.
+    with pytest.raises((LimitExceededError, aiohttp.ClientResponseError), match=r"MAX_MEDIA_DOWNLOAD|400"):
         fetch(server.route("/a", behaviour), timeout=20)
     assert server.count() == 1
 
@@ -278,8 +281,9 @@ def test_other_statuses_are_final(
 def test_the_last_error_reaches_the_caller_after_all_attempts(
     server: Server, fetch: Callable[..., bytes], waits: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises((requests.HTTPError, aiohttp.ClientResponseError), match="500"):
+    with pytest.raises((requests.HTTPError, aiohttp.ClientResponseError), match="500") as caught:
         fetch(server.route("/a", reply(status=500)) + "?token=secret")
+    assert "secret" not in str(caught.value)
     assert server.count() == 3
     assert [round(wait / 4**attempt) for attempt, wait in enumerate(waits)] == [1, 1]
     assert "secret" not in caplog.text
@@ -345,7 +349,7 @@ def test_huge_headers_are_an_error_and_final(
     huge = {f"X-{index}": "a" * (70_000 // number) for index in range(number)}
     with pytest.raises((requests.RequestException, aiohttp.ClientError)):
         fetch(server.route("/a", reply(BODY, headers=huge)))
-    assert server.count() in (1, 3)
+    assert (server.count(), waits) == (1, [])
 
 
 def test_cancelling_stops_a_transfer_at_once(server: Server) -> None:
@@ -770,7 +774,6 @@ def test_equal_policies_are_equal_after_a_thousand_other_lists() -> None:
     after = policy()
     assert after == before
     assert after.domains == before.domains
-    assert after.egress == before.egress
     assert {before: 1}[after] == hash(after) - hash(before) + 1
     assert {parse_http_url("http://a/b"): 1}[parse_http_url("HTTP://A/b")] == 1
 
@@ -953,18 +956,7 @@ def test_an_engine_can_tell_whose_fault_an_error_is(server: Server, fetch: Calla
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A key and a self-signed certificate for localhost, in one file."""
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("openssl is not installed")
-    directory = tmp_path_factory.mktemp("certificate")
-    arguments = (
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    )
-    arguments += " -addext subjectAltName=DNS:localhost -keyout key.pem -out certificate.pem"
-    subprocess.run([program, *arguments.split()], cwd=directory, check=True, capture_output=True)
-    both = directory / "both.pem"
-    both.write_bytes((directory / "key.pem").read_bytes() + (directory / "certificate.pem").read_bytes())
-    return both
+    return self_signed(tmp_path_factory.mktemp("certificate"), "localhost")
 
 
 @pytest.fixture
@@ -1011,3 +1003,116 @@ def test_the_deadline_holds_under_tls_too(
 def test_a_handshake_that_stalls_is_given_up(fetch: Callable[..., bytes]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises((requests.Timeout, TimeoutError)):
         fetch(f"https://127.0.0.1:{silent.getsockname()[1]}/", timeout=0.2)
+
+
+# What is sent, byte for byte.
+
+SIGNED = [
+    "/a%2fb/c%2Fd",
+    "/%3a%3A:",
+    "/[x]/a[0]",
+    "/a?X-Amz-Signature=%2f%2F&k[0]=[x]&e=%zz&c=a+b%20c",
+    "/a%20b;v=1,2!$&'()*@~_-.",
+    "/a?b=c?d=/../e|f",
+    "/%C3%BC/%c3%bc/%E9",
+    "//a//b/",
+    "/a%25b%252f",
+    "/%2e%2e/a",
+]
+
+
+@pytest.mark.parametrize("target", SIGNED)
+def test_a_signed_url_is_sent_as_it_was_written(
+    server: Server, fetch: Callable[..., bytes], target: str
+) -> None:
+    server.route(target.partition("?")[0], reply(BODY))
+    assert fetch(server.url(target)) == BODY
+    server.route("/redirect", redirect(target if not target.startswith("//") else server.url(target)))
+    assert fetch(server.url("/redirect")) == BODY
+    assert [request.target for request in server.requests] == [target, "/redirect", target]
+    assert {request.headers["Host"] for request in server.requests} == {f"127.0.0.1:{server.port}"}
+
+
+RAW = [
+    *[f"/caf{letter}/{letter}.png?q={letter}".encode() for letter in "éøüß漢🐈À\u00a0ÿ\u2028"],
+    *[f"/caf{letter}".encode("latin-1") for letter in "éøüßÀÿ\u00a0æ¿\u0085"],
+    b"/\xe9?\xe9=\xff", b"relative/\xc3\xbc", b"./\xfc/../\xfc", b"b?q=\xfc", "/mixed é".encode() + b"\xe9",
+    b"/\xf0\x9f\x90", b"/\xed\xa0\x80", b"/a\xe9%2f%3a[x]", b"/%C3%BC\xc3\xbc", "/a b/ü c".encode(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("location", RAW)
+def test_raw_bytes_in_a_location_are_followed_by_both_halves_alike(server: Server, location: bytes) -> None:
+    def behave(request: Request) -> None:
+        request.send(b"HTTP/1.1 302 Found\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % location)
+
+    server.route("/dir/a", behave)
+    targets = []
+    for fetch in (sync_fetch, async_fetch):
+        with pytest.raises((requests.HTTPError, aiohttp.ClientResponseError), match="404"):
+            fetch(server.url("/dir/a"))
+        targets.append(server.requests[-1].target)
+    try:
+        text = location.decode()
+    except UnicodeDecodeError:
+        text = "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in location)
+    wanted = "".join(character if "!" <= character <= "~" else quote(character) for character in text)
+    if not wanted.startswith("/"):
+        wanted = "/dir/" + wanted.replace("./%FC/../", "")
+    assert targets == [wanted, wanted]
+
+
+# Copies.
+
+
+class Tagged(HTTPConnection):
+    """As an engine may have one of its own."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(reuse_client=False)
+        self.tag = tag
+
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "pickle": lambda thing: pickle.loads(pickle.dumps(thing)),
+    "pickle 2": lambda thing: pickle.loads(pickle.dumps(thing, 2)),
+    "cloudpickle": lambda thing: pickle.loads(pytest.importorskip("cloudpickle").dumps(thing)),
+    "deepcopy": copy.deepcopy,
+    "copy": copy.copy,
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_a_copy_of_a_connection_can_be_used(server: Server, way: str) -> None:
+    url = server.route("/a", reply(BODY))
+    used = Tagged("mine")
+    kept = HTTPConnection()
+    for connection in (used, kept):
+        connection.get_bytes(url)
+        asyncio.run(connection.async_get_bytes(url))
+        made = COPIES[way](connection)
+        assert made is not connection
+        assert made.reuse_client is connection.reuse_client
+        assert made._lock is not connection._lock
+        assert made.get_bytes(url) == asyncio.run(made.async_get_bytes(url)) == BODY
+        made.close()
+        connection.close()
+    assert COPIES[way](used).tag == "mine"
+    assert COPIES[way](global_http_connection) is global_http_connection
+
+
+def fetched_by(connection: HTTPConnection, url: str) -> bytes:
+    """Return what a process gets by a connection that it was sent."""
+    return connection.get_bytes(url) + asyncio.run(connection.async_get_bytes(url))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_connection_travels_to_another_process(server: Server, method: str) -> None:
+    url = server.route("/a", reply(BODY))
+    connection = HTTPConnection()
+    connection.get_bytes(url)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        for each in (connection, global_http_connection):
+            assert pool.submit(fetched_by, each, url).result(60) == 2 * BODY
+    connection.close()

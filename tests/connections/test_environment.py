@@ -1,6 +1,7 @@
 """The network as the environment describes it: proxies, as curl reads them, and certificates."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ from mmmedia.connections import HTTPConnection, environment, environment_proxy, 
 from mmmedia.connections.environment import trust
 from mmmedia.errors import InvalidSettingError
 from mmmedia.urls import parse_http_url
+from support.certificates import self_signed
 from support.server import Request, Server, reply
 
 BODY = b"hello"
@@ -193,18 +195,8 @@ def test_proxies_may_be_read_as_in_the_first_release(monkeypatch: pytest.MonkeyP
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory of a certificate for localhost, its key with it, and whatever else variables may name."""
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("openssl is not installed")
     directory = tmp_path_factory.mktemp("certificates")
-    arguments = (
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    )
-    arguments += " -addext subjectAltName=DNS:localhost -keyout key.pem -out good.pem"
-    subprocess.run([program, *arguments.split()], cwd=directory, check=True, capture_output=True)
-    (directory / "both.pem").write_bytes(
-        (directory / "key.pem").read_bytes() + (directory / "good.pem").read_bytes()
-    )
+    self_signed(directory, "localhost")
     (directory / "empty.pem").write_bytes(b"")
     (directory / "no.pem").write_text("no certificate\n")
     for name in ("full", "bare", "odd"):
@@ -304,6 +296,17 @@ def test_a_session_takes_the_certificates_of_its_user(
         assert session.get(secure).content == BODY
 
 
+def test_a_proxy_may_speak_tls(fetch: Fetch, certificates: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server(certificate=certificates / "both.pem") as proxy:
+        proxy.route("http://media.example/a", reply(BODY))
+        monkeypatch.setenv("http_proxy", proxy.origin.replace("127.0.0.1", "localhost"))
+        with pytest.raises(Exception, match="self-signed"):
+            fetch("http://media.example/a")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates / "good.pem"))
+        assert fetch("http://media.example/a") == BODY
+        assert proxy.count() == 1
+
+
 def test_https_goes_through_a_proxy_that_is_not_judged(
     fetch: Fetch, secure: str, certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,19 +315,20 @@ def test_https_goes_through_a_proxy_that_is_not_judged(
 
     def tunnel(request: Request) -> None:
         asked.append(request.target)
+        assert request.headers["Proxy-Authorization"] == "Basic bWU6c2VjcmV0"
         request.send(b"HTTP/1.1 200 OK\r\n\r\n")
         port = int(request.target.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as upstream:
 
-            def back() -> None:
-                while data := upstream.recv(65536):
-                    request.send(data)
+            def carry(source: socket.socket, goal: socket.socket) -> None:
+                with contextlib.suppress(OSError):  # one side is gone
+                    while data := source.recv(65536):
+                        goal.sendall(data)
+                    goal.shutdown(socket.SHUT_WR)
 
-            thread = threading.Thread(target=back)
+            thread = threading.Thread(target=carry, args=(upstream, request.connection))
             thread.start()
-            while data := request.connection.recv(65536):
-                upstream.sendall(data)
-            upstream.shutdown(socket.SHUT_RDWR)
+            carry(request.connection, upstream)
             thread.join()
         request.hang_up()
 
@@ -333,6 +337,6 @@ def test_https_goes_through_a_proxy_that_is_not_judged(
     with Server() as proxy:
         port = secure.split(":")[2].partition("/")[0]
         proxy.route(f"localhost:{port}", tunnel)
-        monkeypatch.setenv("https_proxy", proxy.origin)
+        monkeypatch.setenv("https_proxy", proxy.origin.replace("//", "//me:secret@"))
         assert fetch(secure) == BODY
     assert asked == [f"localhost:{port}"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import pickle
 import time
 import zlib
 from collections.abc import Callable
@@ -56,6 +57,14 @@ def line(length: int) -> Behaviour:
 N = len(BODY)
 
 
+def head_of(lines: bytes) -> Behaviour:
+    return raw(lines + b"\r\n\r\n" + BODY)
+
+
+def with_header(line: bytes) -> Behaviour:
+    return head_of(b"HTTP/1.1 200 OK\r\n%b\r\nContent-Length: %d" % (line, N))
+
+
 def redirect_in_full(request: Request) -> None:
     redirect(f"//127.0.0.1:{request.server.port}/whole")(request)
 
@@ -97,7 +106,13 @@ def whole() -> dict[str, Behaviour]:
     "20 headers of 3 KiB": reply(BODY, headers={f"X-{each}": "a" * 3000 for each in range(20)}),
     "99 headers": reply(BODY, headers={f"X-{each}": "a" for each in range(98)}),
     "headers of raw bytes": raw(head(200, {"Content-Length": N, "X-A": "\udce9\udcff"}) + BODY),
-    "a long reason": raw(b"HTTP/1.1 200 " + b"a" * 9000 + b"\r\nContent-Length: %d\r\n\r\n" % N + BODY),
+    "a long reason": head_of(b"HTTP/1.1 200 " + b"a" * 9000 + b"\r\nContent-Length: %d" % N),
+    "no reason": head_of(b"HTTP/1.1 200\r\nContent-Length: %d" % N),
+    "bare line feeds": raw(b"HTTP/1.1 200 OK\nA: b\nContent-Length: %d\n\n" % N + BODY),
+    **{f"the header {text!r}": with_header(text) for text in (
+        b"A:", b"A:b", b"A: \t b \t", b"A: b: c", b"!#$%&'*+-.^_`|~9: x", b"A: \xe9\xff", b"a: b\r\nA: c",
+        b"A: \x85", b"A: b\r\n c", b"A: b\r\n\tc",
+    )},
     "a redirect": redirect("/whole"),
     "a redirect with a port that is written out": redirect_in_full,
     "interim responses": interim(3, reply(BODY)),
@@ -155,6 +170,18 @@ def other() -> dict[str, Behaviour]:
     "a drip in the head": drip_head(0.01),
     "a drip without end": drip(BODY, 0.05),
     "a header of 70 000 bytes": line(70_000),
+    **{f"the header {text!r}": with_header(text) for text in (
+        b"no colon", b"a b: c", b"A: b\rC: d", b"A: b\0c", b"Caf\xe9: b", b"(A): b", b"Content-Length: 1",
+        b"Content-Length: %d" % N, b"Transfer-Encoding: chunked",
+    )},
+    **{f"the length {text!r}": head_of(b"HTTP/1.1 200 OK\r\nContent-Length: %b" % text) for text in (
+        b"", b"-1", b"+10", b"ten", b"0x10", b"1,1", b"1 1", b"\xd9\xa1",
+    )},
+    **{f"the status line {text!r}": head_of(text + b"\r\nContent-Length: %d" % N) for text in (
+        b"HTTP/1.1", b"HTTP/1.1 ", b"HTTP/1.1 20 OK", b"HTTP/1.1 2000 OK", b"HTTP/1.1 abc OK",
+        b"HTTP/one 200 OK", b"http/1.1 200 OK", b"HTTP/1.1  200 OK", b"XHTTP/1.1 200 OK",
+        b"ICY 200 OK", b"HTTP 200",
+    )},
     "300 headers": reply(BODY, headers={f"X-{each}": "a" for each in range(300)}),
     "a redirect to itself": redirect("/x"),
     "a redirect off HTTP": redirect("file:///etc/passwd"),
@@ -213,9 +240,12 @@ def outcome_of(half: str, behaviour: Behaviour, timeout: float = 20) -> Outcome:
                 result: object = connection.get_bytes(url, timeout=timeout)
             else:
                 result = asyncio.run(connection.async_get_bytes(url, timeout=timeout))
-            status = 200
+            status, portable = 200, True
         except Exception as error:
             result, status = (type(error) if isinstance(error, MediaError) else None), http_status(error)
+            sent: Exception = pickle.loads(pickle.dumps(error))
+            portable = type(sent) is type(error) and http_status(sent) == status
+        assert portable
         return Outcome(result, status, server.count(), len(waits))
 
 

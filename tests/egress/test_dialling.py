@@ -4,10 +4,8 @@ import asyncio
 import contextlib
 import http.client
 import os
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,6 +35,7 @@ from mmmedia.egress.on_loop import JudgedConnector
 from mmmedia.egress.resolve import Answer, async_resolve, resolve
 from mmmedia.errors import RefusedURLError
 from mmmedia.urls import HTTPURL
+from support.certificates import self_signed
 from support.server import Server, hang_up, in_turn, reply
 
 OPEN = EgressPolicy()
@@ -413,18 +412,7 @@ def test_the_operator_s_proxy_is_not_judged(run: Run, server: Server, dns: DNS) 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A key and a self-signed certificate for media.example, in one file."""
-    program = shutil.which("openssl")
-    if program is None:
-        pytest.skip("openssl is not installed")
-    directory = tmp_path_factory.mktemp("certificate")
-    arguments = (
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=media.example "
-    )
-    arguments += "-addext subjectAltName=DNS:media.example -keyout key.pem -out certificate.pem"
-    subprocess.run([program, *arguments.split()], cwd=directory, check=True, capture_output=True)
-    both = directory / "both.pem"
-    both.write_bytes((directory / "key.pem").read_bytes() + (directory / "certificate.pem").read_bytes())
-    return both
+    return self_signed(tmp_path_factory.mktemp("certificate"), "media.example")
 
 
 @pytest.fixture

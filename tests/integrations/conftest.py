@@ -1,5 +1,5 @@
-"""What needs a real vLLM is looked at where there is one."""
+"""What needs a real vLLM is looked at where there is one; what makes its environment is no test."""
 
 from importlib.util import find_spec
 
-collect_ignore = [] if find_spec("vllm") else ["vllm_real"]
+collect_ignore = ["vllm_real/environment"] if find_spec("vllm") else ["vllm_real"]

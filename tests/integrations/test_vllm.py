@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmmedia import envs
+from mmmedia import envs, exceptions
 from mmmedia.errors import InvalidSettingError, MissingPackageError
 from mmmedia.integrations import vllm as plugin
 from mmmedia.media import ImageMediaIO
@@ -462,6 +462,7 @@ def test_a_limit_of_pixels_is_none_of_downloads(
         (MissingPackageError("pip install"), 500),
         (TimeoutError(), 503),
         (ValueError("of a loader"), 400),
+        (exceptions.VLLMUnprocessableEntityError("404", parameter="image_url"), 422),
         (KeyError("a bug"), None),
         (vllm_names.VLLMValidationError("theirs"), None),
     ],
@@ -478,6 +479,16 @@ def test_whose_fault_it_is(error: Exception, status: int | None, make: Make) -> 
     assert answered(translated) == HTTPStatus(status)
     assert translated.parameter == "image_url"  # type: ignore[attr-defined]
     assert str(translated)
+
+
+def test_what_an_error_is_about_is_kept(make: Make) -> None:
+    """A URL is that of the part, whichever part it is; a size is none."""
+    make()
+    translate = sys.modules["mmmedia.integrations.vllm.errors"].translate
+    size = exceptions.VLLMValidationError("too large", parameter="audio_filesize_mb", value=26)
+    assert translate(size, parameter="audio_url").parameter == "audio_filesize_mb"
+    gone = exceptions.VLLMUnprocessableEntityError("404", parameter="image_url")
+    assert translate(gone, parameter="video_url").parameter == "video_url"
 
 
 # Metrics.

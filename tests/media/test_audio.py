@@ -374,7 +374,8 @@ INVALID = {
 
 
 @pytest.mark.parametrize("kind", INVALID)
-def test_what_is_no_sound_has_one_clear_error(kind):
+def test_what_is_no_sound_has_one_clear_error(kind, monkeypatch):
+    monkeypatch.setenv("VLLM_MAX_AUDIO_CLIP_FILESIZE_MB", "0")
     with pytest.raises(InvalidMediaError, match=r"^Invalid or unsupported audio file\. \S") as caught:
         AudioMediaIO().load_bytes(INVALID[kind])
     assert isinstance(caught.value, ValueError)
@@ -394,7 +395,8 @@ def test_scripts_are_named_and_open_nothing(tmp_path):
         load_audio(tmp_path / "list.wav")
 
 
-def test_sound_behind_an_id3_tag_of_100_mb():
+def test_sound_behind_an_id3_tag_of_100_mb(monkeypatch):
+    monkeypatch.setenv("VLLM_MAX_AUDIO_CLIP_FILESIZE_MB", "0")
     waveform, rate = AudioMediaIO().load_bytes(ID3_100_MB + encode(SPEECH, RATE, "MP3"))
     assert rate == RATE
     assert len(waveform) == pytest.approx(len(SPEECH), abs=3_000)

@@ -14,9 +14,10 @@ from PIL import Image
 
 from mmmedia import envs
 from mmmedia.errors import LimitExceededError
-from mmmedia.media.base import MediaIO
-from mmmedia.media.budget import MediaBudget, Share
+from mmmedia.media.base import MediaDecodedBudget, MediaIO, MediaWithBytes
+from mmmedia.media.budget import MediaBudget, Share, size_of
 from mmmedia.media.connector import MediaConnector
+from support.clips import clip
 
 
 def _data_url(size: tuple[int, int]) -> str:
@@ -126,3 +127,25 @@ def test_limits_are_lowered_in_one_context_only(monkeypatch: pytest.MonkeyPatch)
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(lambda: envs.VLLM_MAX_IMAGE_PIXELS).result() == 0
     assert envs.VLLM_MAX_IMAGE_PIXELS == 0
+
+
+def test_a_budget_of_vllm_is_charged_as_vllm_does() -> None:
+    """Pictures by 4 bytes a pixel, frames by their bytes, JPEG sequences by picture, embeddings not."""
+    budget = MediaDecodedBudget()
+    connector = MediaConnector({"video": {"num_frames": 2}}, decoded_budget=budget)
+    connector.fetch_image(_data_url((10, 10)))
+    assert budget.used == 400
+    jpeg = _data_url((8, 6)).partition(",")[2]
+    connector.fetch_video("data:video/jpeg;base64," + ",".join([jpeg] * 3))
+    assert budget.used == 400 + 2 * 8 * 6 * 4
+    connector.fetch_image_embedding(_embedding())
+    assert budget.used == 400 + 2 * 8 * 6 * 4
+    before = budget.used
+    frames, _ = connector.fetch_video("data:;base64," + base64.b64encode(clip()).decode())
+    assert budget.used == before + frames.nbytes
+
+
+def test_a_video_is_as_large_as_its_frames() -> None:
+    """Also where it is wrapped with its bytes."""
+    frames = np.zeros((2, 3, 4, 3), np.uint8)
+    assert size_of(MediaWithBytes((frames, {"fps": 2}), b"clip")) == frames.nbytes

@@ -823,3 +823,19 @@ def test_an_image_from_a_data_url_loads_neither_torch_nor_cv2_nor_librosa() -> N
         [sys.executable, "-c", script, DATA_URL], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_a_video_processor_chooses_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine's own choice wins, then what is bound to the processor, then the setting."""
+
+    def chosen(options: dict[str, Any], processor: str | None) -> str:
+        connector = MediaConnector({"video": options})
+        return type(connector._video_io("RGB", processor).video_loader).__name__
+
+    assert chosen({}, "Qwen3VLVideoProcessor") == "Qwen3VLVideoBackend"
+    assert chosen({"video_backend": None}, "Qwen3VLVideoProcessor") == "Qwen3VLVideoBackend"
+    assert chosen({"video_backend": "molmo2"}, "Qwen3VLVideoProcessor") == "Molmo2VideoBackend"
+    monkeypatch.setenv("VLLM_VIDEO_LOADER_BACKEND", "opencv_dynamic")
+    assert chosen({}, "NobodysVideoProcessor") == chosen({}, None) == "OpenCVDynamicVideoBackend"
+    monkeypatch.setenv("MMMEDIA_COMPAT", "0.20")
+    assert chosen({}, "Qwen3VLVideoProcessor") == "OpenCVDynamicVideoBackend"

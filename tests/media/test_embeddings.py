@@ -10,6 +10,7 @@ import torch
 
 from mmmedia import media
 from mmmedia.errors import LimitExceededError, MediaError
+from mmmedia.exceptions import VLLMValidationError
 from mmmedia.media.base import MediaIO
 from mmmedia.media.embedding import EmbeddingMediaIO
 
@@ -77,3 +78,18 @@ def test_errors(embedding_io: EmbeddingMediaIO, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("VLLM_MAX_EMBED_DECODE_BYTES", "11")
     with pytest.raises(LimitExceededError, match="VLLM_MAX_EMBED_DECODE_BYTES"):
         embedding_io.load_base64("", text)
+
+
+def test_one_that_is_too_large_names_its_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vLLM says it; 0.20 did not look."""
+    monkeypatch.setenv("VLLM_MAX_EMBED_DECODE_BYTES", "10")
+    file = io.BytesIO()
+    np.save(file, np.zeros(9, np.float32))
+    with pytest.raises(VLLMValidationError, match="VLLM_MAX_EMBED_DECODE_BYTES") as caught:
+        media.ImageEmbeddingMediaIO().load_bytes(file.getvalue())
+    assert isinstance(caught.value, LimitExceededError)
+    assert (caught.value.parameter, caught.value.http_status) == ("image_embeds", 400)
+    monkeypatch.setenv("MMMEDIA_COMPAT", "0.20")
+    with pytest.raises(LimitExceededError) as plain:
+        media.ImageEmbeddingMediaIO().load_bytes(file.getvalue())
+    assert not isinstance(plain.value, VLLMValidationError)

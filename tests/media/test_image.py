@@ -25,7 +25,7 @@ from mmmedia.errors import (
     MediaError,
     UnsupportedMediaError,
 )
-from mmmedia.media.base import MediaWithBytes
+from mmmedia.media.base import MediaDecodedBudget, MediaWithBytes
 from mmmedia.media.image import ImageMediaIO
 
 
@@ -207,6 +207,75 @@ class TestKeywords:
         data = encode(picture("RGBA"), "PNG")
         expected = ImageMediaIO().load_bytes(data).tobytes()
         assert ImageMediaIO(**{name: None}).load_bytes(data).tobytes() == expected
+
+
+class TestConfig:
+    """`io_config`: what the pixels depend on beside the bytes."""
+
+    def test_none_where_the_bytes_say_all(self) -> None:
+        """Also where the picture was turned, as it is by default."""
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        for data in (encode(picture(), "PNG"), encode(picture(), "JPEG", exif=exif)):
+            assert ImageMediaIO().load_bytes(data).io_config is None
+            assert ImageMediaIO(None).load_bytes(data).io_config is None
+
+    def test_conversion(self) -> None:
+        """Mode and background, as vLLM names them, where the picture was converted."""
+        data = encode(picture("RGBA"), "PNG")
+        assert ImageMediaIO(rgba_background_color=[1, 2, 3]).load_bytes(data).io_config == {
+            "image_mode": "RGB",
+            "rgba_background_color": [1, 2, 3],
+        }
+        assert ImageMediaIO("RGBA").load_bytes(data).io_config is None
+        deep = encode(Image.new("I;16", (2, 2), 999), "PNG")
+        config = ImageMediaIO("L").load_bytes(deep).io_config
+        assert config is not None
+        assert config["image_mode"] == "L"
+        assert ImageMediaIO(None).load_bytes(deep).io_config is None
+
+    @pytest.mark.parametrize(
+        "options", [{"max_pixels": 20}, {"exif_transpose": False}, {"flatten_alpha": False}]
+    )
+    def test_options_of_ours(self, options: dict[str, Any]) -> None:
+        """Each that is not as it is by default."""
+        assert ImageMediaIO(**options).load_bytes(encode(picture(), "PNG")).io_config == options
+
+    def test_results_of_0_20_are_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What 0.20 makes of a file is not what 0.33 does."""
+        monkeypatch.setenv("MMMEDIA_COMPAT", "0.20")
+        config = ImageMediaIO().load_bytes(encode(picture(), "PNG")).io_config
+        assert config == {"exif_transpose": False, "flatten_alpha": False, "scale_depth": False}
+
+
+class TestBudget:
+    def test_charged_before_decoding(self) -> None:
+        """4 bytes a pixel of the file, once; the budget's error is the caller's."""
+        budget = MediaDecodedBudget(48 * 32 * 4)
+        media_io = ImageMediaIO(decoded_budget=budget, max_pixels=10)
+        assert media_io.load_bytes(encode(picture(), "JPEG")).size == (3, 2)
+        assert budget.used == 48 * 32 * 4
+        truncated = encode(picture(), "PNG")[:60]
+        with pytest.raises(LimitExceededError, match="too many for one request"):
+            media_io.load_bytes(truncated)
+
+    def test_any_error_of_a_budget(self) -> None:
+        """It is not taken for a fault of the picture."""
+
+        class Poor:
+            def charge(self, num_bytes: int) -> None:
+                raise ValueError(f"no {num_bytes} bytes")
+
+        with pytest.raises(ValueError, match=r"^no 6144 bytes$"):
+            ImageMediaIO(decoded_budget=Poor()).load_bytes(encode(picture(), "PNG"))
+
+    def test_opened_twice_charged_once(self) -> None:
+        """A PNG whose texts are dropped is opened again."""
+        data = encode(picture(), "PNG")
+        text = png_chunk(b"tEXt", b"a\0" + b"x" * (3 << 20))
+        budget = MediaDecodedBudget(48 * 32 * 4)
+        ImageMediaIO(decoded_budget=budget).load_bytes(data[:-12] + text + data[-12:])
+        assert budget.used == 48 * 32 * 4
 
 
 class TestModes:

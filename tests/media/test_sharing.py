@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mmmedia.errors import LimitExceededError
-from mmmedia.media.base import MediaWithBytes
+from mmmedia.media.base import MediaDecodedBudget, MediaWithBytes
 from mmmedia.media.connector import MediaConnector
 from mmmedia.media.image import ImageMediaIO
 from mmmedia.media.sharing import decode_key, twin_maker
@@ -184,6 +184,19 @@ def test_each_pays_for_its_own_and_ones_poverty_is_not_the_others(server: Server
     assert all(isinstance(results[each], LimitExceededError) for each in poor)
     assert all(results[each].size == (40, 30) for each in rich)
     assert all((each[0].left, each[1].left) == (5, 7) for each in rich)
+
+
+def test_a_budget_of_vllm_is_charged_for_every_copy(server: Server) -> None:
+    """4 bytes a pixel, whoever decodes."""
+    body = _encoded("PNG", "RGBA")
+    budgets = [MediaDecodedBudget(40 * 30 * 4 - number % 2) for number in range(6)]
+    loads = [MediaConnector(decoded_budget=budget).fetch_image_async for budget in budgets]
+    results = _crowd(server, body, list(loads))
+    assert [isinstance(each, LimitExceededError) for each in results] == [False, True] * 3
+    assert [budget.used for budget in budgets] == [40 * 30 * 4, 0] * 3
+    configs = [each.io_config for each in results[::2]]
+    assert configs[0]["image_mode"] == "RGB"
+    assert configs == [configs[0]] * 3
 
 
 def test_cancelling_while_others_wait_for_the_decode_changes_nothing_for_them(

@@ -62,8 +62,46 @@ class TestMergeKwargs:
         assert merged is not defaults
         assert merged is not request_
 
+    @pytest.mark.parametrize(
+        ("defaults", "request_", "expected"),
+        [
+            ({}, {"hw_decoders": 9, "max_width": 1, "max_height": 1, "pool_size": 9, "device": "cuda"}, {}),
+            ({"device": "cuda"}, {"device": "cpu"}, {"device": "cuda"}),
+            ({}, {"backend": "deepstream", "video_backend": "pynvvideocodec"}, {}),
+            ({"backend": "deepstream"}, {"backend": "pynvvideocodec"}, {"backend": "deepstream"}),
+            ({"backend": "deepstream"}, {"backend": "deepstream"}, {"backend": "deepstream"}),
+            (
+                {"backend": "pynvvideocodec", "hw_decoders": 4, "x": 1},
+                {"backend": "torchcodec"},
+                {"backend": "torchcodec", "x": 1},
+            ),
+            (
+                {"backend": "torchcodec", "device": "cuda", "seek_mode": "exact"},
+                {"backend": "torchcodec", "seek_mode": "approximate"},
+                {"backend": "torchcodec", "device": "cuda", "seek_mode": "approximate"},
+            ),
+            ({"backend": "torchcodec", "device": "cuda"}, {"backend": "opencv"}, {"backend": "opencv"}),
+        ],
+    )
+    def test_a_request_starts_nothing(self, defaults: Any, request_: Any, expected: Any) -> None:
+        """Pools, devices and GPUs are the engine's; another decoder drops the options of the one before."""
+        assert VideoMediaIO.merge_kwargs(defaults, request_) == expected
+
 
 class TestVideoFiles:
+    def test_comes_with_its_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A video is wrapped with what it was decoded from, and unpacks; 0.20 knows the bare tuple."""
+        video = video_io(4).load_bytes(clip())
+        frames, metadata = video
+        assert video.original_bytes == clip()
+        assert video.media[0] is frames
+        assert video[1] is metadata
+        text = sequence(2)
+        assert video_io().load_base64("video/jpeg", text).original_bytes == text.encode()
+        monkeypatch.setenv("MMMEDIA_COMPAT", "0.20")
+        for bare in (video_io(4).load_bytes(clip()), video_io().load_base64("video/jpeg", text)):
+            assert type(bare) is tuple
+
     def test_is_a_media_io(self) -> None:
         """It is one, and samples 32 frames unless told otherwise."""
         assert issubclass(VideoMediaIO, MediaIO)

@@ -10,7 +10,7 @@ from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.eligible import judge
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.packets.index import NO_PTS, NOT_FOUND, PacketIndex
-from mmmedia.video.decoders.packets.shown import shown_frames
+from mmmedia.video.decoders.shown import shown_frames
 from support import corpus
 from support.clips import clip
 

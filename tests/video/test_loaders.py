@@ -587,7 +587,8 @@ class TestStrangers:
                 calls.append((data, num_frames, kwargs))
                 return answer
 
-        assert VideoMediaIO(ImageMediaIO(), 7, video_backend="mine", a=1).load_bytes(b"abc") is answer
+        loaded = VideoMediaIO(ImageMediaIO(), 7, video_backend="mine", a=1).load_bytes(b"abc")
+        assert loaded.media is answer
         assert calls == [(b"abc", 7, {"a": 1})]
         with pytest.raises(NotImplementedError):
             Mine.compute_frames_index_to_sample(None, None)  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ from mmmedia.video import (
 from mmmedia.video.decoders import eligible, opencv, plan, sparse
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.packets import index
-from mmmedia.video.decoders.packets.shown import shown_frames
+from mmmedia.video.decoders.shown import shown_frames
 from mmmedia.video.decoders.upright import Upright
 from mmmedia.work import jobs
 from support import corpus

@@ -46,7 +46,7 @@ def nothing_stays_in_the_air() -> Iterator[None]:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Who waits for a download waits for its own decode of it, or for one in common."""
     if request.param == "decoded together":
-        monkeypatch.setattr(downloads_module, "_decode_key", lambda media_io: type(media_io))
+        monkeypatch.setattr(downloads_module, "decode_key", lambda media_io: type(media_io))
     return str(request.param)
 
 
@@ -480,7 +480,7 @@ def test_what_is_wrong_with_one_is_nothing_to_the_others(
         await _until(lambda: _waiting() == 1)
         others = [asyncio.create_task(load(url, Plain())) for _ in range(2)]
         await _until(lambda: _waiting() == 3)
-        monkeypatch.setattr(downloads_module, "_decode_key", key)
+        monkeypatch.setattr(downloads_module, "decode_key", key)
         gate.open.set()
         with pytest.raises(KeyError, match="strange"):
             await strange
@@ -547,7 +547,7 @@ def test_an_interrupted_download_task_fails_over_too() -> None:
         await landed.wait()
         assert type(flight.error) is KeyError
         for _ in boarded:
-            flights.leave("key", flight)
+            flights.leave(flight)
 
     asyncio.run(main())
     with contextlib.suppress(KeyError):

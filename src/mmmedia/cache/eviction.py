@@ -13,6 +13,7 @@ from mmmedia.cache.names import is_entry_name, is_temp_name
 
 _MANY_ENTRIES = 64  # from so many on, eviction frees more than it must, so that scans are rare:
 _SPARE_PART = 32  # this part of the budget
+_FEW_ENTRIES = 32  # up to so many, scanning costs less than storing
 _CLOCK_SKEW_SECONDS = 5.0  # by which the clocks of two machines that share a directory may differ
 _EXPIRED = float("-inf")
 _FAR_SECONDS = 1e10  # ranks entries that may be confirmed, oldest first, below every fresh one
@@ -70,9 +71,12 @@ def is_scan_due(account: Account, *, is_shared: bool) -> bool:
     """Return whether enough was written since the last scan to pay for one.
 
     An account that all processes share is exact but for what others than this library do in the directory.
-    One of this process alone knows nothing of the other processes.
+    One of this process alone knows nothing of the other processes. Few entries are scanned each time, so that
+    what has expired is gone after the next put.
     """
-    return account.changes > account.entries // (2 if is_shared else _MANY_ENTRIES)
+    return account.entries <= _FEW_ENTRIES or account.changes > account.entries // (
+        2 if is_shared else _MANY_ENTRIES
+    )
 
 
 def scan(

@@ -99,13 +99,19 @@ class InspectIO(MediaIO[Report]):
             return _describe_embedding(data)
         name, refusal = _container_of(data)
         if name in _MAYBE_PICTURES:
+            if (moving := self._describe_animation(data)) is not None:
+                return moving
             try:
                 report = _describe_image(data)
             except InvalidMediaError:
                 if name != "mov" and _looks_like_picture(data):
                     raise
             else:
-                if name != "gif" or report["frames"] == 1:
+                if report["frames"] == 1 or name not in {"gif", "mov"}:
+                    return report
+                try:
+                    return self._describe_container(data)
+                except MediaError:  # a container of several pictures, not of a sequence
                     return report
         if refusal is None:
             return self._describe_container(data)
@@ -124,9 +130,32 @@ class InspectIO(MediaIO[Report]):
         """Report on a file."""
         return self.load_bytes(filepath.read_bytes())  # as given: a path made of it may be another file
 
+    def _describe_animation(self, data: bytes) -> Report | None:
+        """Report on an animated PNG or WebP; None for all else, one of a single frame included."""
+        from mmmedia.video.decoders.animation import animation
+
+        found = animation(data)
+        if found is None or len(found.durations) == 1:
+            return None
+        source, form = found.metadata, "webp" if data.startswith(b"RIFF") else "png"
+        return {
+            "kind": "video",
+            "bytes": len(data),
+            "container": form,
+            "codec": form,
+            "width": found.width,
+            "height": found.height,
+            "frames": source.total_frames_num,
+            "fps": source.original_fps,
+            "duration": source.duration,
+            "samplers": self._picks(source, (found.height, found.width)),
+        }
+
     def _describe_container(self, data: bytes) -> Report:
+        from mmmedia.video.decoders.packets.index import open_held
+
         admitted = containers.admit(data)
-        with containers.open_av(admitted) as container:
+        with open_held(admitted) as container:
             name, audio = container.format.name, _audio_track(container)
             videos = [
                 stream
@@ -139,7 +168,7 @@ class InspectIO(MediaIO[Report]):
         self, admitted: containers.Admitted[bytes], container: str, audio: Report | None
     ) -> Report:
         from mmmedia.video.decoders.packets import index
-        from mmmedia.video.decoders.packets.shown import shown_frames
+        from mmmedia.video.decoders.shown import shown_frames
         from mmmedia.video.loaders import OpenCVVideoBackend
         from mmmedia.video.samplers import VideoSourceMetadata
 

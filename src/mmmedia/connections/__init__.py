@@ -1,36 +1,32 @@
 """HTTP: blocking and async GET with retries, redirects and limits.
 
 `connection` is what callers have. `exchange` says what one fetch does, by `rules`, `retries` and `failures`,
-which are pure; `blocking` and `on_loop` do it, with requests under `deadlines` and with aiohttp. These three
-are imported when they are first needed.
+which are pure, and `environment`; `blocking` and `on_loop` do it, with requests under `deadlines` and with
+aiohttp. These three are imported when they are first needed.
 """
 
+from mmmedia.connections.budget import MediaRequestDownloadBudget
 from mmmedia.connections.connection import HTTPConnection, global_http_connection
 from mmmedia.connections.environment import environment_proxy
 from mmmedia.connections.failures import async_error, http_status, is_transient, status_of, sync_error
 from mmmedia.connections.retries import MAX_RETRY_AFTER, TOTAL_SECONDS, RetryPlan, retry_after_seconds
-from mmmedia.connections.rules import (
-    MAX_CONNECTIONS,
-    USER_AGENT,
-    Body,
-    CutShortError,
-    Download,
-    FetchPolicy,
-    Hop,
-    fetch_policy,
+from mmmedia.connections.rules import Download, FetchPolicy, fetch_policy
+from mmmedia.exceptions import (
+    HTTPResponseSizeExceededError,
+    MediaDownloadSizeExceededError,
+    MediaRequestDownloadSizeExceededError,
 )
 
 __all__ = [
-    "MAX_CONNECTIONS",
     "MAX_RETRY_AFTER",
     "TOTAL_SECONDS",
-    "USER_AGENT",
-    "Body",
-    "CutShortError",
     "Download",
     "FetchPolicy",
     "HTTPConnection",
-    "Hop",
+    "HTTPResponseSizeExceededError",
+    "MediaDownloadSizeExceededError",
+    "MediaRequestDownloadBudget",
+    "MediaRequestDownloadSizeExceededError",
     "RetryPlan",
     "async_error",
     "environment_proxy",

@@ -11,9 +11,9 @@ from urllib3.exceptions import ProtocolError, ReadTimeoutError, SSLError
 
 from mmmedia import metrics
 from mmmedia.connections.deadlines import TimedAdapter, deadline
-from mmmedia.connections.exchange import Exchange, Reject, Send
+from mmmedia.connections.exchange import Answer, Exchange, Reject, Send
 from mmmedia.connections.failures import sync_status_error
-from mmmedia.connections.rules import MAX_CONNECTIONS, USER_AGENT, Answer, Body, CutShortError, whole_body
+from mmmedia.connections.rules import MAX_CONNECTIONS, USER_AGENT, Body, CutShortError, whole_body
 from mmmedia.egress.policy import journey_under_way
 
 _CHUNK_BYTES = 64 * 1024
@@ -64,8 +64,8 @@ def perform(client: requests.Session, steps: Exchange, sink: IO[bytes]) -> Answe
                     with deadline(step.seconds):
                         response = responses.enter_context(_send(client, step, step.seconds))
                         status, headers = response.status_code, response.headers
-                        if step.max_bytes is not None and (
-                            body := whole_body(step.hop.url, status, headers, step.max_bytes)
+                        if step.limits is not None and (
+                            body := whole_body(step.hop.url, status, headers, step.limits)
                         ):
                             receive(response, body, sink)
                             return Answer(step.hop, status, headers)

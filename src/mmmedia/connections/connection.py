@@ -12,14 +12,14 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from mmmedia.connections.exchange import Exchange, exchange
+from mmmedia.connections.exchange import Answer, Exchange, exchange
 from mmmedia.connections.files import partial_file
 from mmmedia.connections.rules import (
-    Answer,
     Body,
+    BodyLimits,
     Download,
     FetchPolicy,
-    conditions,
+    RequestBudget,
     json_of,
     policy_under_way,
     text_of,
@@ -140,8 +140,8 @@ class HTTPConnection:
         response, answer = blocking.open_response(self.get_sync_client(), steps, timeout, stream=stream)
         if not stream:
             try:
-                max_bytes = (policy_under_way.get() or FetchPolicy()).settings.max_download_bytes
-                body = Body(answer.hop.url, response.headers, max_bytes)
+                limits = BodyLimits.of(policy_under_way.get() or FetchPolicy())
+                body = Body(answer.hop.url, response.headers, limits)
                 blocking.read_all(response, body, None if timeout is None else end - time.monotonic())
             except BaseException:
                 response.close()
@@ -155,6 +155,8 @@ class HTTPConnection:
         timeout: float | None = None,
         allow_redirects: bool = True,
         extra_headers: Mapping[str, str] | None = None,
+        max_bytes: int | None = None,
+        request_budget: RequestBudget | None = None,
     ) -> bytes:
         """Return the body behind a URL.
 
@@ -163,17 +165,29 @@ class HTTPConnection:
             timeout: seconds of the first attempt; `None` for no bound but the ten minutes of all attempts.
             allow_redirects: follow redirects; if not, one is refused.
             extra_headers: sent too; they win over the headers of this library.
+            max_bytes: what the body may have beside the download limit; `None` for no such limit.
+            request_budget: its `charge` is told of all that comes, also in attempts that fail, and raises
+                when the request has used up its share.
 
         Raises:
             requests.HTTPError: the server answered with an error.
             requests.RequestException: connecting, reading or the time failed.
             InvalidURLError: (a `ValueError`) no HTTP URL.
             RefusedURLError: (a `ValueError`) the policy does not admit the URL or a redirect.
-            LimitExceededError: (a `ValueError`) the body is longer than the download limit.
+            MediaDownloadSizeExceededError: (a `ValueError`) the body is longer than the download limit.
+            HTTPResponseSizeExceededError: (a `ValueError`) it is longer than `max_bytes`.
         """
         sink = io.BytesIO()
         self._perform(
-            exchange(url, timeout=timeout, extra_headers=extra_headers, allow_redirects=allow_redirects), sink
+            exchange(
+                url,
+                timeout=timeout,
+                extra_headers=extra_headers,
+                allow_redirects=allow_redirects,
+                max_bytes=max_bytes,
+                request_budget=request_budget,
+            ),
+            sink,
         )
         return sink.getvalue()
 
@@ -288,6 +302,8 @@ class HTTPConnection:
         timeout: float | None = None,
         allow_redirects: bool = True,
         extra_headers: Mapping[str, str] | None = None,
+        max_bytes: int | None = None,
+        request_budget: RequestBudget | None = None,
     ) -> Coroutine[Any, Any, bytes]:
         """Return the body behind a URL; see `get_bytes`.
 
@@ -305,7 +321,14 @@ class HTTPConnection:
 
         return on_loop.fetch_bytes(
             self._loop_clients(),
-            exchange(url, timeout=timeout, extra_headers=extra_headers, allow_redirects=allow_redirects),
+            exchange(
+                url,
+                timeout=timeout,
+                extra_headers=extra_headers,
+                allow_redirects=allow_redirects,
+                max_bytes=max_bytes,
+                request_budget=request_budget,
+            ),
         )
 
     async def async_get_if_changed(
@@ -357,7 +380,8 @@ class HTTPConnection:
 def _conditional(
     url: str | HTTPURL, etag: str, last_modified: str, timeout: float | None, allow_redirects: bool
 ) -> Exchange:
-    asked = conditions(etag, last_modified)
+    asked = {"If-None-Match": etag, "If-Modified-Since": last_modified}
+    asked = {name: value for name, value in asked.items() if value}
     return exchange(
         url,
         timeout=timeout,

@@ -5,6 +5,7 @@ late. Under `deadline` the sockets of `TimedAdapter` count what is left of the w
 handshake, headers and body together.
 """
 
+import re
 import socket
 import threading
 import time
@@ -82,8 +83,16 @@ def timed(sock: socket.socket) -> socket.socket:
     return sock
 
 
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] [0-9]{3}(?: [^\r\n]*)?\r?\n")
+_HEADER_LINE = re.compile(
+    rb"(?:content-length:[ \t]*[0-9]+[ \t]*"  # of others a value is anything, and may go on in the next line
+    rb"|(?!content-length:)[!#-'*+.^-z|~0-9-]+:[^\0\r\n]*|[ \t][^\0\r\n]*)?\r?\n",
+    re.IGNORECASE,
+)
+
+
 class _HeadReader:
-    """Reads lines, and an end in the middle of the head as what it is: http.client takes it for the end."""
+    """Reads a head as what it is; http.client takes the first odd line, or a sudden end, for its end."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._is_first = file, True
@@ -93,9 +102,11 @@ class _HeadReader:
         line = self._file.readline(limit)
         if self._is_first and not line.startswith(b"HTTP/"[: len(line)]):
             raise BadStatusLine(repr(line[:64]))
-        self._is_first = False
         if not line.endswith(b"\n") and len(line) < limit:
             raise RemoteDisconnected("Remote end closed connection without a whole response head")
+        if len(line) < limit and not (_STATUS_LINE if self._is_first else _HEADER_LINE).fullmatch(line):
+            raise BadStatusLine(repr(line[:64]))
+        self._is_first = line in (b"\r\n", b"\n")  # an interim response may end here
         return line
 
 
@@ -108,6 +119,9 @@ class FinalResponse(HTTPResponse):
         self.fp = cast("Any", _HeadReader(file))
         try:
             super().begin()
+            lengths = self.headers.get_all("Content-Length", [])
+            if len(lengths) > 1 or (lengths and "Transfer-Encoding" in self.headers):
+                raise BadStatusLine("several lengths")
         finally:
             if self.fp is not None:
                 self.fp = file
@@ -162,6 +176,11 @@ class TimedAdapter(JudgedAdapter):
         if host["scheme"] == "https" and verify is True and not cert:
             how["ssl_context"] = trust(_TimedSSL)
         return host, how
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: D102
+        if proxy.startswith("https:") and proxy not in self.proxy_manager:
+            kwargs |= {"ssl_context": trust(_TimedSSL), "proxy_ssl_context": trust(_TimedSSL)}
+        return super().proxy_manager_for(proxy, **kwargs)
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: D102
         if verify is not True or cert:

@@ -5,6 +5,7 @@ requests, `on_loop` with aiohttp) sends back what came of it, or throws in the e
 are the same in both halves.
 """
 
+import io
 import itertools
 import logging
 import random
@@ -14,13 +15,100 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from mmmedia import metrics
+from mmmedia.connections.environment import environment_proxy
 from mmmedia.connections.failures import headers_of, is_transient, own_error
-from mmmedia.connections.retries import RetryPlan, retry_after_seconds
-from mmmedia.connections.rules import Answer, FetchPolicy, Hop, policy_under_way, refused_redirect
-from mmmedia.egress.policy import Journey
-from mmmedia.urls import HTTPURL, REDIRECT_STATUSES, parse_http_url, redact_url
+from mmmedia.connections.retries import TOTAL_SECONDS, RetryPlan, retry_after_seconds
+from mmmedia.connections.rules import (
+    HEADERS,
+    BodyLimits,
+    Download,
+    FetchPolicy,
+    RequestBudget,
+    policy_under_way,
+)
+from mmmedia.egress.policy import EgressPolicy, Journey
+from mmmedia.errors import RefusedURLError
+from mmmedia.urls import (
+    ANY_HOST,
+    HTTPURL,
+    MAX_REDIRECTS,
+    REDIRECT_STATUSES,
+    DomainList,
+    next_hop,
+    parse_http_url,
+    redact_url,
+)
 
 logger = logging.getLogger(__name__)
+
+# Conditions are about one resource, and a redirect leads to another.
+_CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
+# What a redirect to another origin takes along; anything else may be a credential.
+_PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
+
+
+class Hop(NamedTuple):
+    """One request of a chain of redirects.
+
+    Attributes:
+        url: where it goes, as it is sent.
+        headers: those sent.
+        proxy: the URL of the proxy to ask, `None` for none.
+        number: how many redirects led here.
+    """
+
+    url: HTTPURL
+    headers: Mapping[str, str]
+    proxy: str | None
+    number: int = 0
+
+    @classmethod
+    def first(cls, url: HTTPURL, extra_headers: Mapping[str, str] | None = None) -> "Hop":
+        """Return the request for a URL."""
+        headers: Mapping[str, str] = HEADERS
+        if extra_headers or url.authorization:
+            extra = {name.title(): value for name, value in (extra_headers or {}).items()}
+            headers = {**HEADERS, **_credentials(url), **extra}
+        return cls(url, headers, environment_proxy(url))
+
+    def redirected(self, status: int, location: bytes | None, domains: DomainList) -> "Hop":
+        """Return the request that follows a redirect.
+
+        Raises:
+            InvalidURLError: (a `ValueError`) the `Location` can't be read.
+            RefusedURLError: (a `ValueError`) it leads where `domains` does not admit, or is one too many.
+        """
+        url = next_hop(self.url, status, location)
+        if self.number >= MAX_REDIRECTS:
+            raise RefusedURLError(
+                f"More than {MAX_REDIRECTS} redirects, the last to {redact_url(str(url))!r}.",
+                reason="redirect",
+            )
+        domains.check(url.host)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in _CONDITIONS}
+        if url.origin != self.url.origin:
+            headers = {name: value for name, value in headers.items() if name.lower() in _PLAIN_HEADERS}
+        return Hop(url, {**headers, **_credentials(url)}, environment_proxy(url), self.number + 1)
+
+
+def _credentials(url: HTTPURL) -> dict[str, str]:
+    return {"Authorization": url.authorization} if url.authorization else {}
+
+
+class Answer(NamedTuple):
+    """The end of a chain of redirects: of its last response, all but the body."""
+
+    hop: Hop
+    status: int
+    headers: Mapping[str, str]
+
+    def download(self, sink: io.BytesIO) -> Download:
+        """Return what it brought; its body has been written to `sink`."""
+        given = ["", ""]
+        if not self.hop.number:
+            given = [self.headers.get(name, "") for name in ("ETag", "Last-Modified")]
+        etag, last_modified = (value if value.isascii() and value.isprintable() else "" for value in given)
+        return Download(None if self.status == 304 else sink.getvalue(), etag, last_modified)
 
 
 class Send(NamedTuple):
@@ -32,13 +120,13 @@ class Send(NamedTuple):
         hop: the request.
         journey: what connections are judged by while it is sent.
         seconds: how long that may take, body included.
-        max_bytes: the download limit; `None` to read no body, whatever comes.
+        limits: what the body may have; `None` to read none, whatever comes.
     """
 
     hop: Hop
     journey: Journey
     seconds: float
-    max_bytes: float | None
+    limits: BodyLimits | None
 
 
 class Reject(NamedTuple):
@@ -70,6 +158,8 @@ def exchange(
     allow_redirects: bool = True,
     is_conditional: bool = False,
     any_status: bool = False,
+    max_bytes: int | None = None,
+    request_budget: RequestBudget | None = None,
 ) -> Exchange:
     """Yield the steps that fetch the body behind a URL.
 
@@ -81,6 +171,8 @@ def exchange(
         is_conditional: take "304 Not Modified" for an answer, without a body.
         any_status: take any response for the answer, also a redirect that is not to be followed, and leave
             its body unread; nothing is tried again.
+        max_bytes: what the body may have beside the download limit; `None` for no such limit.
+        request_budget: charged with all that comes, also in attempts that fail.
 
     Raises:
         InvalidURLError: (a `ValueError`) no HTTP URL.
@@ -88,25 +180,30 @@ def exchange(
         InvalidSettingError: (a `ValueError`) a setting can't be read.
     """
     policy = policy_under_way.get() or FetchPolicy()
-    parsed = parse_http_url(url)
-    policy.domains.check(parsed.host)
-    egress = policy.egress
+    parsed = url if isinstance(url, HTTPURL) else parse_http_url(url)
+    if policy.domains is not ANY_HOST:
+        policy.domains.check(parsed.host)
+    egress = EgressPolicy(policy.settings.block_private, policy.domains.names)
     first = Hop.first(parsed, extra_headers)
     plan = RetryPlan(timeout, 1 if any_status else policy.settings.attempts)
-    max_bytes = None if any_status else policy.settings.max_download_bytes
+    limits = None if any_status else BodyLimits.of(policy, max_bytes, request_budget)
     started = begun = time.monotonic()
+    seconds = TOTAL_SECONDS if timeout is None else timeout
     for attempt in itertools.count():
-        seconds = plan.attempt_seconds(attempt, begun - started)
         hop, journey = first, Journey(egress)
         try:
             while True:
                 journey.begin_hop(hop.url, by_proxy=hop.proxy is not None)
                 left = begun + seconds - time.monotonic()
-                status, headers, location = yield Send(hop, journey, left, max_bytes)
+                status, headers, location = yield Send(hop, journey, left, limits)
                 if status not in REDIRECT_STATUSES or (any_status and not allow_redirects):
                     break
                 if not allow_redirects:
-                    raise refused_redirect(hop.url, status)
+                    raise RefusedURLError(
+                        f"{redact_url(str(hop.url))!r} redirects ({status}), which "
+                        "VLLM_MEDIA_URL_ALLOW_REDIRECTS=0 (allow_redirects=False) does not admit.",
+                        reason="redirect",
+                    )
                 hop = hop.redirected(status, location, policy.domains)
             if any_status or (is_conditional and status == 304 and not hop.number):
                 yield Answer(hop, status, headers)
@@ -122,6 +219,7 @@ def exchange(
             pause = Wait(wait)
         yield pause
         begun = time.monotonic()
+        seconds = plan.attempt_seconds(attempt + 1, begun - started)
 
 
 def _reason(status: int) -> str:

@@ -62,9 +62,11 @@ def _is_no_server(error: BaseException) -> bool:
     from http.client import HTTPException, IncompleteRead, RemoteDisconnected
     from ssl import SSLCertVerificationError
 
+    kinds: tuple[type[BaseException], ...] = (HTTPException, SSLCertVerificationError)
+    if urllib3 := sys.modules.get("urllib3.exceptions"):
+        kinds = (*kinds, urllib3.InvalidHeader)  # of lengths that contradict each other
     return any(
-        isinstance(cause, HTTPException | SSLCertVerificationError)
-        and not isinstance(cause, IncompleteRead | RemoteDisconnected)
+        isinstance(cause, kinds) and not isinstance(cause, IncompleteRead | RemoteDisconnected)
         for cause in _chain(error)
     )
 
@@ -123,6 +125,24 @@ def async_status_error(
     return aiohttp.ClientResponseError(
         request, (), status=status, message=reason, headers=CIMultiDict(headers)
     )
+
+
+def portable_error(error: BaseException, url: str | HTTPURL) -> BaseException:
+    """Return an error of aiohttp without what can't be pickled, as TLS contexts; any other as it is."""
+    import aiohttp
+
+    portable: BaseException = error
+    if isinstance(error, aiohttp.ClientResponseError):
+        portable = async_status_error(error.status, error.message, url, error.headers or {})
+    elif isinstance(error, aiohttp.ServerDisconnectedError):
+        portable = aiohttp.ServerDisconnectedError()
+    elif isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
+        key, *others = error.args
+        if hasattr(key, "_replace"):
+            portable = type(error)(key._replace(ssl=True), *others)
+    if portable is not error:
+        portable.__cause__ = error
+    return portable
 
 
 def sync_error(error: Exception, url: str | HTTPURL) -> Exception:

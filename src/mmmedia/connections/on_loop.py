@@ -25,14 +25,13 @@ from yarl import URL
 
 from mmmedia import metrics
 from mmmedia.connections.environment import trust
-from mmmedia.connections.exchange import Exchange, Reject, Send, Step, Wait
-from mmmedia.connections.failures import async_status_error
+from mmmedia.connections.exchange import Answer, Exchange, Reject, Send, Step, Wait
+from mmmedia.connections.failures import async_status_error, portable_error
 from mmmedia.connections.rules import (
     HEADERS,
     MAX_CONNECTIONS,
     MAX_HEADERS,
     MAX_LINE_BYTES,
-    Answer,
     Body,
     CutShortError,
     whole_body,
@@ -245,20 +244,19 @@ async def perform(clients: LoopClients, steps: Exchange, sink: IO[bytes]) -> Ans
                     await asyncio.sleep(step.seconds)
                     sink.seek(0)
                     sink.truncate()
-                async with (
-                    client.semaphore
-                ):  # waiting for a turn is not the server's fault: no clock runs yet
+                async with client.semaphore:  # no clock runs while who is not served waits for a turn
                     step = next(steps)
                     while isinstance(step, Send | Reject):
                         outcome: object = None
                         try:
                             if isinstance(step, Send):
+                                url = step.hop.url
                                 _drop(response)
                                 async with asyncio.timeout(step.seconds):
                                     response = await _request(session, step)
                                     status, headers = response.status, response.headers
-                                    if step.max_bytes is not None and (
-                                        body := whole_body(step.hop.url, status, headers, step.max_bytes)
+                                    if step.limits is not None and (
+                                        body := whole_body(url, status, headers, step.limits)
                                     ):
                                         await _receive(response, body, sink)
                                         _drop(response)
@@ -266,9 +264,9 @@ async def perform(clients: LoopClients, steps: Exchange, sink: IO[bytes]) -> Ans
                                 outcome = status, headers, _location(response)
                             else:
                                 reason = step.reason or response.reason or ""
-                                raise async_status_error(status, reason, str(response.url), headers)
+                                raise async_status_error(status, reason, url, headers)
                         except BaseException as error:  # noqa: BLE001  # the exchange decides
-                            step = steps.throw(error)
+                            step = steps.throw(portable_error(error, url))
                         else:
                             step = steps.send(outcome)
             _drop(response)

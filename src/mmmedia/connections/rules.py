@@ -1,6 +1,5 @@
 """The rules of a fetch, each once: what it may reach, where a redirect may lead, what a body may be."""
 
-import io
 import json
 import re
 import zlib
@@ -8,14 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from mmmedia import envs
 from mmmedia._version import __version__
-from mmmedia.connections.environment import environment_proxy
-from mmmedia.egress.policy import EgressPolicy
-from mmmedia.errors import InvalidMediaError, LimitExceededError, RefusedURLError
-from mmmedia.urls import HTTPURL, MAX_REDIRECTS, DomainList, domain_list, next_hop, redact_url
+from mmmedia.errors import InvalidMediaError, LimitExceededError
+from mmmedia.exceptions import HTTPResponseSizeExceededError, MediaDownloadSizeExceededError
+from mmmedia.urls import ANY_HOST, HTTPURL, DomainList, redact_url
 
 USER_AGENT = f"mmmedia/{__version__}"
 HEADERS = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "gzip, deflate"}
@@ -37,10 +35,6 @@ _OTHER_CODINGS = frozenset(
 )  # fmt: skip
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+0-([0-9]{1,18})/([0-9]{1,18})\s*", re.ASCII | re.IGNORECASE)
 _CODINGS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate", **{each: each for each in _OTHER_CODINGS}}
-# Conditions are about one resource, and a redirect leads to another.
-_CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
-# What a redirect to another origin takes along; anything else may be a credential.
-_PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +44,15 @@ class FetchPolicy:
     Attributes:
         domains: the hosts that URLs and redirects may name.
         settings: those of the moment in which the request began.
+        is_of_kind: whether their download limit is that of a kind of media, lower than the general one.
 
     Raises:
         InvalidSettingError: (a `ValueError`) a setting can't be read.
     """
 
-    domains: DomainList = field(default_factory=lambda: domain_list(None))
+    domains: DomainList = ANY_HOST
     settings: envs.FetchSettings = field(default_factory=envs.fetch_settings)
-
-    @property
-    def egress(self) -> EgressPolicy:
-        """The addresses that may be dialled."""
-        return EgressPolicy(self.settings.block_private, self.domains.names)
+    is_of_kind: bool = False
 
 
 policy_under_way: ContextVar[FetchPolicy | None] = ContextVar("mmmedia_fetch_policy", default=None)
@@ -82,63 +73,6 @@ def fetch_policy(policy: FetchPolicy) -> Iterator[FetchPolicy]:
         policy_under_way.reset(token)
 
 
-class Hop(NamedTuple):
-    """One request of a chain of redirects.
-
-    Attributes:
-        url: where it goes, as it is sent.
-        headers: those sent.
-        proxy: the URL of the proxy to ask, `None` for none.
-        number: how many redirects led here.
-    """
-
-    url: HTTPURL
-    headers: Mapping[str, str]
-    proxy: str | None
-    number: int = 0
-
-    @classmethod
-    def first(cls, url: HTTPURL, extra_headers: Mapping[str, str] | None = None) -> "Hop":
-        """Return the request for a URL."""
-        headers: Mapping[str, str] = HEADERS
-        if extra_headers or url.authorization:
-            extra = {name.title(): value for name, value in (extra_headers or {}).items()}
-            headers = {**HEADERS, **_credentials(url), **extra}
-        return cls(url, headers, environment_proxy(url))
-
-    def redirected(self, status: int, location: bytes | None, domains: DomainList) -> "Hop":
-        """Return the request that follows a redirect.
-
-        Raises:
-            InvalidURLError: (a `ValueError`) the `Location` can't be read.
-            RefusedURLError: (a `ValueError`) it leads where `domains` does not admit, or is one too many.
-        """
-        url = next_hop(self.url, status, location)
-        if self.number >= MAX_REDIRECTS:
-            raise RefusedURLError(
-                f"More than {MAX_REDIRECTS} redirects, the last to {redact_url(str(url))!r}.",
-                reason="redirect",
-            )
-        domains.check(url.host)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in _CONDITIONS}
-        if url.origin != self.url.origin:
-            headers = {name: value for name, value in headers.items() if name.lower() in _PLAIN_HEADERS}
-        return Hop(url, {**headers, **_credentials(url)}, environment_proxy(url), self.number + 1)
-
-
-def _credentials(url: HTTPURL) -> dict[str, str]:
-    return {"Authorization": url.authorization} if url.authorization else {}
-
-
-def refused_redirect(url: HTTPURL, status: int) -> RefusedURLError:
-    """Return the error for a redirect where none is to be followed."""
-    return RefusedURLError(
-        f"{redact_url(str(url))!r} redirects ({status}), which VLLM_MEDIA_URL_ALLOW_REDIRECTS=0 "
-        "(allow_redirects=False) does not admit.",
-        reason="redirect",
-    )
-
-
 class Download(NamedTuple):
     """What a GET brought that may be conditional.
 
@@ -153,26 +87,34 @@ class Download(NamedTuple):
     last_modified: str = ""
 
 
-def conditions(etag: str, last_modified: str) -> dict[str, str]:
-    """Return the headers that ask for a body only if it has changed."""
-    headers = {"If-None-Match": etag, "If-Modified-Since": last_modified}
-    return {name: value for name, value in headers.items() if value}
+class RequestBudget(Protocol):
+    """What a request may still download; as `MediaRequestDownloadBudget`."""
+
+    def charge(self, num_bytes: int, /) -> object:
+        """Take so many bytes; raise if the request has used up its share."""
 
 
-class Answer(NamedTuple):
-    """The end of a chain of redirects: of its last response, all but the body."""
+class BodyLimits(NamedTuple):
+    """What a body may have.
 
-    hop: Hop
-    status: int
-    headers: Mapping[str, str]
+    Attributes:
+        max_bytes: infinity for any number.
+        is_of_kind: whether that is the limit of a kind of media, lower than the general one.
+        budget: charged with what comes out, piece by piece.
+    """
 
-    def download(self, sink: io.BytesIO) -> Download:
-        """Return what it brought; its body has been written to `sink`."""
-        given = ["", ""]
-        if not self.hop.number:
-            given = [self.headers.get(name, "") for name in ("ETag", "Last-Modified")]
-        etag, last_modified = (value if value.isascii() and value.isprintable() else "" for value in given)
-        return Download(None if self.status == 304 else sink.getvalue(), etag, last_modified)
+    max_bytes: float
+    is_of_kind: bool = False
+    budget: RequestBudget | None = None
+
+    @classmethod
+    def of(
+        cls, policy: FetchPolicy, max_bytes: int | None = None, budget: RequestBudget | None = None
+    ) -> "BodyLimits":
+        """Return the limits under a policy, and one more of a kind of media, if that is lower."""
+        settings = policy.settings if max_bytes is None else policy.settings.held_to(max_bytes)
+        is_of_kind = policy.is_of_kind or settings is not policy.settings
+        return cls(settings.max_download_bytes, is_of_kind, budget)
 
 
 class CutShortError(Exception):
@@ -192,25 +134,32 @@ class Body:
     Args:
         url: where it comes from, for messages.
         headers: those of the response.
-        max_bytes: the limit, infinity for none.
+        limits: what it may have.
         whole_bytes: how long the whole is, where the server gives it as a part.
 
     Raises:
-        LimitExceededError: (a `ValueError`) at once for a `Content-Length` above the limit, else where the
-            limit is passed.
+        MediaDownloadSizeExceededError: (a `ValueError`) at once for a `Content-Length` above the limit, else
+            where the limit is passed.
+        HTTPResponseSizeExceededError: (a `ValueError`) likewise, where it is the limit of a kind.
+        Exception: what the budget raises.
         InvalidMediaError: (a `ValueError`) an encoding that was not asked for, or broken data in it.
     """
 
     def __init__(
-        self, url: HTTPURL, headers: Mapping[str, str], max_bytes: float, whole_bytes: int | None = None
+        self,
+        url: HTTPURL,
+        headers: Mapping[str, str],
+        limits: BodyLimits,
+        whole_bytes: int | None = None,
     ) -> None:
-        self._source, self._max_bytes, self._whole_bytes = url, max_bytes, whole_bytes
+        self._source, self._limits, self._whole_bytes = url, limits, whole_bytes
+        self._max_bytes = limits.max_bytes
         self._received = self._decoded = 0
         self._inflate: Any = None
         declared = headers.get("Content-Length", "")
         is_declared = declared.isdecimal() and "Transfer-Encoding" not in headers
-        if is_declared and int(declared[:20]) > max_bytes:
-            raise self._too_long()
+        if is_declared and int(declared[:20]) > self._max_bytes:
+            raise self._too_long(int(declared[:20]))
         self.coding = ""
         if encoding := headers.get("Content-Encoding"):
             words = [word.strip().lower() for word in encoding.split(",")]
@@ -220,24 +169,29 @@ class Body:
                     f"Content-Encoding {encoding[:64]!r} of {self._url!r} was not asked for and is not read."
                 )
             self.coding = "".join(codings)
-        self.is_plain = is_declared and whole_bytes is None and not self.coding
+        is_whole = is_declared and whole_bytes is None
+        self.is_plain = is_whole and not self.coding and limits.budget is None
 
     @property
     def _url(self) -> str:
         return redact_url(str(self._source))
 
-    def _too_long(self) -> LimitExceededError:
-        return LimitExceededError(
-            f"{self._url!r} has more than {self._max_bytes:.0f} bytes; "
-            "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
-        )
+    def _too_long(self, received: int) -> LimitExceededError:
+        source = repr(self._url)
+        if self._limits.is_of_kind:
+            return HTTPResponseSizeExceededError.of(received, self._max_bytes, source)
+        return MediaDownloadSizeExceededError(self._max_bytes, received, source)
 
     def pieces(self, chunk: bytes) -> Iterable[bytes]:
         """Return what a chunk from the wire holds, decoded, in pieces of bounded size."""
         self._received += len(chunk)
         if self._received > self._max_bytes:
-            raise self._too_long()
-        return self._decode(chunk) if self.coding else (chunk,)
+            raise self._too_long(self._received)
+        if self.coding:
+            return self._decode(chunk)
+        if self._limits.budget is not None:
+            self._limits.budget.charge(len(chunk))
+        return (chunk,)
 
     def _decode(self, chunk: bytes) -> Iterator[bytes]:
         try:
@@ -249,7 +203,9 @@ class Body:
                 chunk = self._inflate.unconsumed_tail
                 self._decoded += len(piece)
                 if self._decoded > self._max_bytes:
-                    raise self._too_long()
+                    raise self._too_long(self._decoded)
+                if self._limits.budget is not None:
+                    self._limits.budget.charge(len(piece))
                 yield piece
                 if self._inflate.eof:  # a gzip file may be several in a row; what follows them is ignored
                     chunk = self._inflate.unused_data
@@ -271,7 +227,7 @@ class Body:
             raise CutShortError(f"The {self.coding} body of {self._url!r} is cut short.")
 
 
-def whole_body(url: HTTPURL, status: int, headers: Mapping[str, str], max_bytes: float) -> Body | None:
+def whole_body(url: HTTPURL, status: int, headers: Mapping[str, str], limits: BodyLimits) -> Body | None:
     """Return what reads the body of a response that has the whole, `None` for any other response.
 
     The whole is a 2xx but for a part (206), unless it is the part from the first byte to the last.
@@ -284,8 +240,8 @@ def whole_body(url: HTTPURL, status: int, headers: Mapping[str, str], max_bytes:
         part = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
         if part is None or int(part[1]) + 1 != int(part[2]):
             return None
-        return Body(url, headers, max_bytes, int(part[2]))
-    return Body(url, headers, max_bytes) if 200 <= status < 300 else None
+        return Body(url, headers, limits, int(part[2]))
+    return Body(url, headers, limits) if 200 <= status < 300 else None
 
 
 def text_of(data: bytes, url: str | HTTPURL) -> str:

@@ -6,67 +6,53 @@ averaged, but for Opus, whose last bits may differ: each codec has its fastest r
 are kept. A file that is cut short, breaks off while decoding, or holds NaN or infinite samples is refused
 rather than half returned. What is several files in one (chained Ogg, MP3 behind MP3) is returned whole, at
 the rate of the first. With ``MMMEDIA_COMPAT=0.20`` it is the first of them, and Opus is libsndfile's.
+
+Where torchcodec is installed it decodes, as in vLLM 0.33, unless another decoder is named or
+``MMMEDIA_COMPAT=0.20`` is set. It reads the same files: what goes for containers, several files in one, cut
+files and limits goes for it too.
 """
 
 import functools
 import io
 import math
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from mmmedia import envs
-from mmmedia.audio import resample_audio_librosa
-from mmmedia.containers import identify, missing_bytes, open_av
-from mmmedia.containers.truncation import with_true_length
-from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError
-from mmmedia.media.base import MediaIO, decode_base64, encode_base64
+from mmmedia.errors import InvalidArgumentError, LimitExceededError
+from mmmedia.exceptions import HTTPResponseSizeExceededError
+from mmmedia.media.base import Chargeable, MediaIO, Reservable, decode_base64, encode_base64
 from mmmedia.media.embedding import EmbeddingMediaIO
-from mmmedia.media.links import frames_begin, mp3_links, ogg_links, opus_rate
+from mmmedia.media.sound_files import (
+    AudioSource,
+    Length,
+    Waveform,
+    decode_by_codec,
+    decode_pyav,
+    decode_soundfile,
+    decode_torchcodec,
+    has_torchcodec,
+    load,
+    words,
+)
 
-if TYPE_CHECKING:
-    import av
+AUDIO_BACKENDS: Final = ("auto", "soundfile", "pyav", "torchcodec")
+"""Decoders by name; "auto" is torchcodec where it is installed, else the other two in that order."""
 
-Waveform = npt.NDArray[np.float32]
-AudioSource = str | os.PathLike[str] | BinaryIO
-
-# MPEG audio, in whatever container, may end two frames before what its header counts: encoders disagree on
-# whether their tag is a frame, and decoders keep back what the last one would overlap with.
-_MPEG_TOLERANCE = 2 * 1152
-# Codecs of frames round up to whole ones, and begin with what they need to get going: so many frames more.
-_PADDING_FRAMES = 4
-_MPEG_PADDING = _PADDING_FRAMES * 1152
-_EXACT_CODECS = frozenset({"flac", "alac", "wavpack", "tta", "ape", "tak", "truehd", "mlp"})
-_PROBE = 4096
-# What libsndfile may see, by first bytes. Its readers of sampler dumps, MATLAB and the like are old code that
-# no one sends speech in; one of them prints to the standard output what is wrong with a file.
-_SOUNDFILE_MAGIC = (
-    b"RIFF", b"RIFX", b"RF64", b"riff", b"FORM", b".snd", b"caff", b"fLaC", b"OggS", b"ID3",
-    b"NIST_1A", b"Creative Voice File",
-)  # fmt: skip
-# By first bytes, what counts its samples in its header, in the end truly (`with_true_length`).
-_COUNTED = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b".snd", b"caff")
-# What is neither chained nor without a beginning. The rest is read before it is opened.
-_NEVER_CHAINED = (*_COUNTED, b"fLaC", b"NIST_1A")
-# Opus of a lower rate libsndfile decodes at that rate; FFmpeg knows but 48 kHz.
-_OPUS_BELOW = 24_000
-_IMA_ADPCM = b"fmt \x14\0\0\0\x11\0"
-# libsndfile's count of frames where the header leaves it open.
-_UNKNOWN_FRAMES = (1 << 63) - 1
 # Frames written at a time.
 _WRITE_SAMPLES = 1 << 14
-# FFmpeg's frames hold about a thousand samples; so many are converted at once.
-_BATCH_SAMPLES = 1 << 17
-_MAX_PLANES = 8  # of an AVFrame; PyAV looks for the end of more than that where there is none
+_NO_LIMIT: Final = 1 << 62
 
 
-class _UnknownFormatError(InvalidMediaError):
-    """Nothing that libsndfile knows, so that FFmpeg may try."""
+def __getattr__(name: str) -> Any:
+    if name == "soundfile":  # by which tests of engines reach what encodes
+        import soundfile
+
+        return soundfile
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
@@ -76,9 +62,13 @@ class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
     [-1, 1]; what a file of floats, or a lossy codec, holds beyond that is kept.
 
     Args:
-        **kwargs: kept in `kwargs`, for subclasses.
+        decoded_budget: charged with the bytes of the waveform; where it can `reserve`, before decoding.
+        **kwargs: kept in `kwargs`, for subclasses, but for ``audio_backend``: one of `AUDIO_BACKENDS`.
 
     Raises:
+        InvalidArgumentError: (a `ValueError`) an unknown backend.
+        HTTPResponseSizeExceededError: (a `ValueError`, from every load) an encoded file larger than
+            `VLLM_MAX_AUDIO_CLIP_FILESIZE_MB`, which 0.20 did not mind.
         InvalidMediaError: (a `ValueError`, from every load) not sound, or broken, cut short or empty.
         LimitExceededError: (a `ValueError`, from every load) longer than
             `VLLM_MAX_AUDIO_DECODE_DURATION_S` or `VLLM_MAX_AUDIO_DECODE_BYTES` admit.
@@ -93,21 +83,67 @@ class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
 
     modality = "audio"
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, decoded_budget: Chargeable | None = None, **kwargs: Any) -> None:
         super().__init__()
+        self.audio_backend = _backend(kwargs.pop("audio_backend", None))
+        self.decoded_budget = decoded_budget
         self.kwargs = kwargs
+
+    def get_max_bytes(self) -> int | None:
+        """Return how many bytes an encoded sound may have, `None` for any number."""
+        limit = envs.VLLM_MAX_AUDIO_CLIP_FILESIZE_MB
+        return limit << 20 if limit > 0 and envs.MMMEDIA_COMPAT != "0.20" else None
 
     def load_bytes(self, data: bytes) -> tuple[Waveform, float]:
         """Load from an encoded file in memory."""
-        return load_audio(io.BytesIO(data), sr=None)
+        self._check_size(len(data))
+        return self._load(io.BytesIO(data))
 
     def load_base64(self, media_type: str, data: str) -> tuple[Waveform, float]:  # noqa: ARG002  # the bytes say it
         """Load from base64 text; `media_type` is not looked at, as the bytes tell what they are."""
+        limit = self.get_max_bytes()
+        if limit is not None and len(data) > 4 * math.ceil(limit / 3):
+            raise HTTPResponseSizeExceededError.of(len(data) * 3 // 4, limit)
         return self.load_bytes(decode_base64(data))
 
     def load_file(self, filepath: Path) -> tuple[Waveform, float]:
         """Load from a file."""
-        return load_audio(filepath, sr=None)
+        self._check_size(Path(filepath).stat().st_size)
+        return self._load(filepath)
+
+    def _check_size(self, size: int) -> None:
+        limit = self.get_max_bytes()
+        if limit is not None and size > limit:
+            raise HTTPResponseSizeExceededError.of(size, limit)
+
+    def _load(self, source: AudioSource) -> tuple[Waveform, float]:
+        budget = self.decoded_budget
+        if budget is None:
+            return load_audio(source, sr=None, backend=self.audio_backend)
+        if not hasattr(budget, "settle"):
+            loaded = load_audio(source, sr=None, backend=self.audio_backend)
+            budget.charge(loaded[0].nbytes)
+            return loaded
+        return self._load_reserving(source, cast("Reservable", budget))
+
+    def _load_reserving(self, source: AudioSource, budget: Reservable) -> tuple[Waveform, float]:
+        """Load within what the budget grants, and give back what is not used."""
+        most = envs.VLLM_MAX_AUDIO_DECODE_BYTES
+        most = most if most > 0 else _NO_LIMIT
+        granted, actual = budget.reserve(most), 0
+        try:
+            waveform, rate = load_audio(source, sr=None, backend=self.audio_backend, max_decode_bytes=granted)
+            actual = waveform.nbytes
+        except LimitExceededError as error:
+            if granted < most and "VLLM_MAX_AUDIO_DECODE_BYTES" in str(error):
+                raise LimitExceededError(
+                    f"The audio decodes to more than the {granted} bytes that are left for this request "
+                    "(VLLM_MAX_MEDIA_REQUEST_DECODE_BYTES)."
+                ) from error
+            raise
+        finally:
+            budget.settle(granted, actual)
+        return waveform, rate
 
     def encode_base64(self, media: tuple[npt.NDArray[Any], float], *, audio_format: str = "WAV") -> str:
         """Encode ``(waveform, sampling_rate)`` as base64 of a file, in any format that soundfile writes.
@@ -126,13 +162,16 @@ class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
         channels = waveform.shape[1] if waveform.ndim == 2 else 1
         buffer = io.BytesIO()
         try:
+            if len(waveform) <= _WRITE_SAMPLES or audio_format.upper() != "OGG":
+                soundfile.write(buffer, waveform, int(rate), format=audio_format)
+                return encode_base64(buffer.getvalue())
             with soundfile.SoundFile(buffer, "w", int(rate), channels, format=audio_format) as file:
                 for start in range(0, len(waveform), _WRITE_SAMPLES):  # libvorbis overflows its stack on more
                     file.write(waveform[start : start + _WRITE_SAMPLES])
         except (soundfile.SoundFileError, ValueError, TypeError) as error:
             raise InvalidArgumentError(
                 f"Can't write audio of shape {waveform.shape} at {rate} Hz as {audio_format!r}: "
-                f"{_words(error)}"
+                f"{words(error)}"
             ) from error
         return encode_base64(buffer.getvalue())
 
@@ -143,13 +182,27 @@ class AudioEmbeddingMediaIO(EmbeddingMediaIO):
     modality = "audio_embedding"
 
 
-def load_audio(path: AudioSource, *, sr: float | None = 22050, mono: bool = True) -> tuple[Waveform, float]:
-    """Load sound from a file or from memory: by libsndfile, and what that does not know by FFmpeg.
+def load_audio(
+    path: AudioSource,
+    *,
+    sr: float | None = 22050,
+    mono: bool = True,
+    max_duration_s: float | None = None,
+    max_decode_bytes: int | None = None,
+    backend: str | None = None,
+) -> tuple[Waveform, float]:
+    """Load sound from a file or from memory.
 
     Args:
         path: a path, or a binary file object such as `io.BytesIO`, read from its start.
         sr: the rate wanted in Hz, got by soxr in high quality; `None` keeps the file's own.
         mono: average the channels.
+        max_duration_s: the longest admitted, in seconds, 0 for any length; `None`:
+            `VLLM_MAX_AUDIO_DECODE_DURATION_S`.
+        max_decode_bytes: the most bytes admitted, as float32, 0 for any number; `None`:
+            `VLLM_MAX_AUDIO_DECODE_BYTES`.
+        backend: one of `AUDIO_BACKENDS`. "auto" or `None`: torchcodec where it is installed; else libsndfile,
+            and FFmpeg through PyAV for what that does not know. A named one stands alone.
 
     Returns:
         The waveform, float32 ``(samples,)`` or, with ``mono=False``, ``(channels, samples)``; and its rate.
@@ -157,8 +210,9 @@ def load_audio(path: AudioSource, *, sr: float | None = 22050, mono: bool = True
     Raises:
         InvalidMediaError: (a `ValueError`) "Invalid or unsupported audio file." and why, or
             "No audio stream found" in a video.
-        LimitExceededError: (a `ValueError`) longer than `VLLM_MAX_AUDIO_DECODE_DURATION_S` or
-            `VLLM_MAX_AUDIO_DECODE_BYTES` admit.
+        LimitExceededError: (a `ValueError`) longer than the two limits admit.
+        InvalidArgumentError: (a `ValueError`) an unknown backend; a rate that torchcodec does not have.
+        MissingPackageError: (an `ImportError`) the backend that was named is not installed.
         OSError: the path can't be opened.
 
     >>> import soundfile
@@ -167,399 +221,64 @@ def load_audio(path: AudioSource, *, sr: float | None = 22050, mono: bool = True
     >>> load_audio(file, sr=16_000)[0].shape, load_audio(file, sr=None, mono=False)[0].shape
     ((1600,), (2, 4410))
     """
-    return _load(path, sr, mono, _decode)
+    name = _backend(backend)
+    if name == "auto":
+        is_torchcodec = envs.MMMEDIA_COMPAT != "0.20" and has_torchcodec()
+        decode = functools.partial(decode_torchcodec, sr=sr) if is_torchcodec else decode_by_codec
+    elif name == "torchcodec":
+        decode = functools.partial(decode_torchcodec, sr=sr)
+    else:
+        decode = decode_pyav if name == "pyav" else decode_soundfile
+    return load(path, sr, mono, decode, Length(max_duration_s, max_decode_bytes))
 
 
 def load_audio_soundfile(
-    path: AudioSource, *, sr: float | None = 22050, mono: bool = True
+    path: AudioSource,
+    *,
+    sr: float | None = 22050,
+    mono: bool = True,
+    max_duration_s: float | None = None,
+    max_decode_bytes: int | None = None,
 ) -> tuple[Waveform, float]:
     """Load sound through libsndfile alone; arguments, results and errors as in `load_audio`."""
-    return _load(path, sr, mono, _decode_soundfile)
+    return load(path, sr, mono, decode_soundfile, Length(max_duration_s, max_decode_bytes))
 
 
 def load_audio_pyav(
-    path: AudioSource, *, sr: float | None = 22050, mono: bool = True
+    path: AudioSource,
+    *,
+    sr: float | None = 22050,
+    mono: bool = True,
+    max_duration_s: float | None = None,
+    max_decode_bytes: int | None = None,
 ) -> tuple[Waveform, float]:
     """Load sound, or the first audio track of a video, through FFmpeg alone; otherwise as `load_audio`."""
-    return _load(path, sr, mono, _decode_pyav)
+    return load(path, sr, mono, decode_pyav, Length(max_duration_s, max_decode_bytes))
 
 
-class _Length:
-    """How long the sound is so far, held against what the operator admits."""
+def load_audio_torchcodec(
+    path: AudioSource,
+    *,
+    sr: float | None = 22050,
+    mono: bool = True,
+    max_duration_s: float | None = None,
+    max_decode_bytes: int | None = None,
+) -> tuple[Waveform, float]:
+    """Load sound through torchcodec alone, which also resamples; otherwise as `load_audio`.
 
-    def __init__(self) -> None:
-        self._samples: dict[int, int] = {}  # by rate: sums of seconds would round
-        self._size = 0
-
-    def add(self, samples: int, rate: int, channels: int) -> None:
-        """Count what has been decoded: samples of each channel."""
-        self._samples[rate] = self._samples.get(rate, 0) + samples
-        self._size += 4 * samples * channels
-
-    def check(self, samples: int = 0, rate: int = 1, channels: int = 0, padding: float = 0) -> None:
-        """Refuse what has been decoded together with so much that will be.
-
-        Args:
-            samples: of each channel, that will be decoded.
-            rate: of those, in Hz.
-            channels: of those.
-            padding: seconds that an encoder may have added to what was a sound of the longest length.
-        """
-        seconds = sum(count / each for each, count in self._samples.items()) + samples / rate
-        _check_limits(seconds, self._size + 4 * samples * channels, padding)
-
-
-_Piece = tuple[Waveform, int]  # ``(channels, samples)`` and their rate in Hz
-_Decoder = Callable[[BinaryIO, bool, _Length], list[_Piece]]
-
-
-def _load(path: AudioSource, sr: float | None, mono: bool, decode: _Decoder) -> tuple[Waveform, float]:
-    """Decode all files of which a file consists, and join them."""
-    length = _Length()
-    with _opened(path) as file:
-        pieces = [piece for part in _parts(file) for piece in decode(part, mono, length)]
-    if not pieces:
-        raise _invalid("It holds no samples.")
-    samples, rate = _joined(pieces), pieces[0][1]
-    return _finish(samples[0] if mono else np.ascontiguousarray(samples), rate, sr)
-
-
-def _decode(file: BinaryIO, mono: bool, length: _Length) -> list[_Piece]:
-    """Decode one file by the fastest right decoder of its codec."""
-    head = file.read(64)
-    file.seek(0)
-    is_opus = (opus_rate(head) or 0) > _OPUS_BELOW and envs.MMMEDIA_COMPAT != "0.20"
-    if is_opus and _has_libopus():
-        return _decode_pyav(file, mono, length, "libopus")
-    if head.startswith(b"RIFF") and head[12:22] == _IMA_ADPCM:
-        with suppress(InvalidMediaError):
-            return _decode_pyav(file, mono, length)
-    try:
-        return _decode_soundfile(file, mono, length)
-    except _UnknownFormatError:
-        return _decode_pyav(file, mono, length)
-
-
-@contextmanager
-def _opened(path: AudioSource) -> Iterator[BinaryIO]:
-    """A file to read, at its start."""
-    if isinstance(path, io.BytesIO):
-        file: BinaryIO = io.BytesIO(path.getvalue())  # shares the memory; the caller's position stays
-    elif isinstance(path, str | os.PathLike):
-        file = Path(path).open("rb")  # noqa: SIM115  # closed below
-    else:
-        if path.seekable():
-            path.seek(0)
-        file = io.BytesIO(path.read())
-    with file:
-        yield file
-
-
-def _parts(file: BinaryIO) -> Iterator[BinaryIO]:
-    """The files of which a file consists, each with all that its header declares."""
-    for part in _links(file):
-        missing = missing_bytes(part)
-        if missing:
-            raise _invalid(f"Truncated: {missing} bytes are missing at its end.")
-        yield with_true_length(part)
-
-
-def _links(file: BinaryIO) -> list[BinaryIO]:
-    """The files that a file is chained of, or it alone; MPEG audio from where its frames begin."""
-    head = file.read(_PROBE)
-    file.seek(0)
-    if head.startswith(_NEVER_CHAINED) or envs.MMMEDIA_COMPAT == "0.20":
-        return [file]
-    data = file.read()
-    file.seek(0)
-    links = [data]
-    name = _container(data)
-    if name == "ogg":
-        links = ogg_links(data)
-    elif name is None and data.startswith(b"ID3"):
-        links = mp3_links(data)  # behind several tags
-    elif name in ("mp3", "aac", None) and not data.startswith(b"ID3"):
-        links = [data[frames_begin(data) :]]
-        name = _container(links[0])
-    if name == "mp3":
-        links = mp3_links(links[0])
-    if links == [data]:
-        return [file]
-    return [io.BytesIO(link) for link in links]
-
-
-def _container(data: bytes) -> str | None:
-    """FFmpeg's name of what a file is by its first bytes; `None`: unknown."""
-    try:
-        return identify(data)
-    except InvalidMediaError:
-        return None
-
-
-@functools.cache
-def _has_libopus() -> bool:
-    """Whether FFmpeg was built with the decoder that libsndfile has as well.
-
-    FFmpeg's own is twice as fast, but only of stereo and of speech at few bits it makes other samples, up to
-    half of full scale apart.
+    Raises:
+        MissingPackageError: (an `ImportError`) torchcodec is not installed, or finds no FFmpeg.
+        InvalidArgumentError: (a `ValueError`) `sr` is no whole number.
     """
-    import av
-
-    return "libopus" in av.codecs_available
-
-
-def _joined(pieces: list[_Piece]) -> Waveform:
-    """Pieces as one, at the rate of the first; of one channel as if it were in all."""
-    if len(pieces) == 1:
-        return pieces[0][0]
-    same_rate = _at_one_rate(pieces)
-    channels = max(len(piece) for piece in same_rate)
-    if any(len(piece) not in (1, channels) for piece in same_rate):
-        raise _invalid("Its number of channels changes midway.")
-    rows = [np.broadcast_to(piece, (channels, piece.shape[1])) for piece in same_rate]
-    return np.concatenate(rows, axis=1)
+    decode = functools.partial(decode_torchcodec, sr=sr)
+    return load(path, sr, mono, decode, Length(max_duration_s, max_decode_bytes))
 
 
-def _invalid(reason: str) -> InvalidMediaError:
-    return InvalidMediaError(f"Invalid or unsupported audio file. {reason}")
-
-
-def _finish(samples: Waveform, rate: float, sr: float | None) -> tuple[Waveform, float]:
-    """The last steps of both ways: judge the samples, resample."""
-    if not samples.size:
-        raise _invalid("It holds no samples.")
-    if not np.isfinite(samples).all():
-        raise _invalid("It holds samples that are not finite (NaN or infinite).")
-    if sr is None or sr == rate:
-        return samples, rate
-    if sr > 0 and math.isfinite(sr):
-        _check_limits(0, math.ceil(samples.nbytes * (sr / rate)))
-    return cast("Waveform", resample_audio_librosa(samples, orig_sr=rate, target_sr=sr)), sr
-
-
-def _check_limits(seconds: float, size: int, padding: float = 0) -> None:
-    """Refuse sound that is longer, in seconds or in bytes as float32, than the operator admits.
-
-    What is as long as the limit passes, and so do its `padding` seconds.
-    """
-    longest = envs.VLLM_MAX_AUDIO_DECODE_DURATION_S
-    if 0 < longest < seconds - padding:
-        raise LimitExceededError(
-            f"The audio lasts {round(seconds, 6)} s or more, over the limit of {longest:g} s "
-            "(VLLM_MAX_AUDIO_DECODE_DURATION_S)."
+def _backend(name: object) -> str:
+    if name is None:
+        return "auto"
+    if name not in AUDIO_BACKENDS:
+        raise InvalidArgumentError(
+            f"Unknown audio backend {name!r:.64}; there are: {', '.join(AUDIO_BACKENDS)}."
         )
-    largest = envs.VLLM_MAX_AUDIO_DECODE_BYTES
-    if 0 < largest < size:
-        raise LimitExceededError(
-            f"The audio decodes to {size} bytes or more, over the limit of {largest} "
-            "(VLLM_MAX_AUDIO_DECODE_BYTES)."
-        )
-
-
-def _average(channels: Waveform) -> Waveform:
-    """``(channels, samples)`` to ``(samples,)``: bit for bit ``np.mean(channels, axis=0)``, but faster."""
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later
-        if len(channels) >= 8:  # from here on NumPy adds in another order
-            return cast("Waveform", np.mean(channels, axis=0))
-        if len(channels) == 1:
-            return cast("Waveform", channels[0])
-        total = channels[0] + channels[1]
-        for channel in channels[2:]:
-            total += channel
-        total += np.float32(0)  # NumPy's sum of nothing but negative zeros is a positive one
-        total /= np.float32(len(channels))
-        return cast("Waveform", total)
-
-
-# -------------------------------------------------------------------------------------------- libsndfile
-
-
-def _decode_soundfile(file: BinaryIO, mono: bool, length: _Length) -> list[_Piece]:
-    """Decode one file by libsndfile."""
-    import soundfile
-
-    head = file.read(20)
-    if not head.startswith(_SOUNDFILE_MAGIC) and head[:1] != b"\xff":  # the last: frames of MPEG audio
-        raise _UnknownFormatError(
-            "Invalid or unsupported audio file. By its first bytes, none of libsndfile's."
-        )
-    try:
-        sound = soundfile.SoundFile(_Seekable(file))
-    except (soundfile.SoundFileError, TypeError) as error:
-        raise _UnknownFormatError(f"Invalid or unsupported audio file. {_words(error)}") from error
-    with sound:
-        frames, channels, rate = sound.frames, sound.channels, int(sound.samplerate)
-        if not frames and head.startswith(_COUNTED):  # FFmpeg would take the chunks behind them for samples
-            raise _invalid("It holds no samples.")
-        if frames in (0, _UNKNOWN_FRAMES):  # as some writers to a pipe leave it; libsndfile needs the number
-            raise _UnknownFormatError("Invalid or unsupported audio file. It holds no samples.")
-        is_mpeg = sound.subtype.startswith("MPEG")
-        length.check(frames, rate, channels, _MPEG_PADDING / rate if is_mpeg else 0)
-        try:
-            samples: Waveform = sound.read(out=np.empty((frames, channels), dtype=np.float32))
-        except (soundfile.SoundFileError, MemoryError) as error:
-            raise _invalid(f"Broken or truncated: {_words(error)}") from error
-        if len(samples) < frames - (_MPEG_TOLERANCE if is_mpeg else 0):
-            raise _invalid(f"Truncated: it declares {frames} samples and holds {len(samples)}.")
-    length.add(len(samples), rate, channels)
-    return [(_average(samples.T)[None] if mono else samples.T, rate)]
-
-
-class _Seekable:
-    """A file as libsndfile wants it: without a name to guess from, and a wrong seek moves nothing.
-
-    An exception inside a callback from C could only be printed.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        file.seek(0)
-        self.tell, self._seek, self._readinto = file.tell, file.seek, cast("io.BytesIO", file).readinto
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        try:
-            return self._seek(offset, whence)
-        except (OSError, ValueError, OverflowError):
-            return self.tell()
-
-    def read(self, size: int) -> bytes:
-        data = bytearray(size)
-        return bytes(data[: self.readinto(data)])
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            return self._readinto(buffer)
-        except OSError:
-            return 0
-
-
-def _words(error: Exception) -> str:
-    """What a library says of a fault, without the name of the file object."""
-    return str(
-        getattr(error, "error_string", None) or getattr(error, "strerror", None) or type(error).__name__
-    )
-
-
-# ------------------------------------------------------------------------------------------------ FFmpeg
-
-
-def _decode_pyav(file: BinaryIO, mono: bool, length: _Length, decoder: str = "") -> list[_Piece]:
-    """Decode one file by FFmpeg, by that decoder or the one it takes by itself."""
-    import av
-
-    file.seek(0)
-    try:
-        with open_av(file.read()) as container:
-            if not container.streams.audio:
-                raise _NoAudioError("No audio stream found in the file.")
-            return list(_decoded(container, mono, length, decoder))
-    except (_NoAudioError, LimitExceededError):
-        raise
-    except InvalidMediaError as error:
-        raise _invalid(str(error)) from error
-    # IndexError: PyAV meets a packet of a stream that the header did not announce.
-    except (av.FFmpegError, ValueError, IndexError, MemoryError, NotImplementedError, OSError) as error:
-        raise _invalid(f"Broken or truncated: {_words(error)}") from error
-
-
-class _NoAudioError(InvalidMediaError):
-    """A container without an audio track."""
-
-
-def _decoded(
-    container: "av.container.InputContainer", mono: bool, length: _Length, decoder: str
-) -> Iterator[_Piece]:
-    """Decode the first audio track: ``(channels, samples)`` float32 pieces with their rates, in order.
-
-    Limits are checked before a frame is kept. A piece ends where the format of the frames changes.
-    """
-    from av.stream import Discard
-
-    track = container.streams.audio[0]
-    for stream in container.streams:
-        if stream is not track:
-            stream.discard = Discard.all
-    context: Any = _context(track, decoder) if decoder else track.codec_context
-    if context is None:
-        raise InvalidMediaError("The audio track is of an unknown codec.")
-    is_exact = context.name.startswith("pcm") or context.name in _EXACT_CODECS
-    padding = 0.0
-    batch: list[av.AudioFrame] = []
-    samples_in_batch = 0
-    for packet in container.demux(track):
-        for frame in context.decode(packet if packet.size else None):
-            if frame.is_corrupt:
-                raise InvalidMediaError("Broken or truncated: FFmpeg found a corrupt frame.")
-            if not frame.samples:
-                continue
-            if frame.sample_rate < 1:
-                raise InvalidMediaError(f"A sampling rate of {frame.sample_rate} Hz.")
-            if batch and (samples_in_batch >= _BATCH_SAMPLES or _kind(batch[0]) != _kind(frame)):
-                yield _as_float(batch, mono), batch[0].sample_rate
-                batch, samples_in_batch = [], 0
-            batch.append(frame)
-            samples_in_batch += frame.samples
-            length.add(frame.samples, frame.sample_rate, frame.layout.nb_channels)
-            padding = 0.0 if is_exact else max(padding, _PADDING_FRAMES * frame.samples / frame.sample_rate)
-            if samples_in_batch >= _BATCH_SAMPLES:
-                length.check(padding=padding)
-    length.check(padding=padding)
-    if batch:
-        yield _as_float(batch, mono), batch[0].sample_rate
-
-
-def _context(track: "av.AudioStream", decoder: str) -> "av.AudioCodecContext":
-    """A decoder by its name, for the packets of a track; its samples are floats."""
-    import av
-
-    context = cast("av.AudioCodecContext", av.CodecContext.create(decoder, "r"))
-    context.extradata = track.codec_context.extradata
-    context.options = {"request_sample_fmt": "flt"}
-    return context
-
-
-def _kind(frame: "av.AudioFrame") -> tuple[str, int, int]:
-    return frame.format.name, frame.sample_rate, frame.layout.nb_channels
-
-
-def _as_float(frames: "list[av.AudioFrame]", mono: bool) -> Waveform:
-    """Frames of one kind as float32 ``(channels, samples)``; integers are divided by their full scale."""
-    channels = frames[0].layout.nb_channels
-    kind = frames[0].format
-    if kind.name.startswith("s64"):  # which PyAV has no array type for
-        frames = _converted(frames, "dbl")
-    elif kind.is_planar and channels > _MAX_PLANES:
-        frames = _converted(frames, kind.packed.name)
-    raw = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
-    if not frames[0].format.is_planar:
-        raw = raw.reshape(-1, channels).T
-    with np.errstate(over="ignore", invalid="ignore"):  # of doubles; what is not finite is refused later
-        samples: Waveform = raw.astype(np.float32, copy=False)
-    if raw.dtype == np.uint8:
-        samples -= np.float32(128)
-    if raw.dtype.kind in "iu":
-        samples /= np.float32(1 << (8 * raw.dtype.itemsize - 1))
-    return _average(samples)[None] if mono else samples
-
-
-def _converted(frames: "list[av.AudioFrame]", kind: str) -> "list[av.AudioFrame]":
-    """Frames with their samples in another format."""
-    import av
-
-    converter = av.AudioResampler(format=kind)
-    return [converted for frame in frames for converted in converter.resample(frame)]
-
-
-def _at_one_rate(pieces: list[tuple[Waveform, int]]) -> list[Waveform]:
-    """Pieces joined where their rates agree, and resampled to the first rate where they do not."""
-    first = pieces[0][1]
-    result: list[Waveform] = []
-    run: list[Waveform] = []
-    for index, (piece, rate) in enumerate(pieces):
-        run.append(piece)
-        following = pieces[index + 1] if index + 1 < len(pieces) else None
-        if following is not None and following[1] == rate and len(following[0]) == len(piece):
-            continue
-        joined = run[0] if len(run) == 1 else np.concatenate(run, axis=1)
-        result.append(cast("Waveform", resample_audio_librosa(joined, orig_sr=rate, target_sr=first)))
-        run = []
-    return result
+    return str(name)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,8 @@ class MediaWithBytes(Generic[T]):
     """A decoded object together with the bytes it was decoded from.
 
     It stands in for `media` where attributes are read, where it is unpacked or indexed, and where NumPy makes
-    an array of it. Other special methods (``__len__``, ``__deepcopy__``, …) are its own, so that it copies and
-    pickles as a whole.
+    an array of it. Other special methods (``__len__``, ``__deepcopy__``, …) are its own, so that it copies
+    and pickles as a whole.
 
     Attributes:
         media: the decoded object.
@@ -121,7 +121,34 @@ class MediaIO(ABC, Generic[T]):
         """
 
 
-class MediaDecodedBudget:
+class Chargeable(Protocol):
+    """What a request may still use up, an engine's own or one of this library."""
+
+    def charge(self, num_bytes: int, /) -> object:
+        """Take so many bytes; raise if the request has used up its share."""
+
+
+class Reservable(Chargeable, Protocol):
+    """A budget in which what is not known before decoding can be set aside, as in `MediaDecodedBudget`."""
+
+    def reserve(self, max_bytes: int, /) -> int:
+        """Set bytes aside, and return how many."""
+
+    def settle(self, granted: int, actual: int, /) -> object:
+        """Give them back, and take what was used."""
+
+
+class Uncopied:
+    """A budget: what used a copy of it would not count, so that it has none, here or in other processes."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            f"A {type(self).__name__} can't be copied or pickled, nor what has one: "
+            "it is used up once. Give another process a budget of its own."
+        )
+
+
+class MediaDecodedBudget(Uncopied):
     """The bytes that all media of one request may decode to, charged from any thread.
 
     What is known before decoding is charged (`charge`). Where it isn't, the most that it may be is reserved,

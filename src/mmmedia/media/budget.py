@@ -3,20 +3,37 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from mmmedia import envs
 from mmmedia.errors import LimitExceededError
+from mmmedia.media.base import Chargeable, MediaIO, Uncopied
+from mmmedia.media.embedding import EmbeddingMediaIO
+
+Budget = Chargeable
+"""What a request may still use up: a `Share`, or what an engine has for it."""
 
 
-class Budget(Protocol):
-    """What a request may still use up: a `Share`, or what an engine has for it."""
-
-    def charge(self, number_of_bytes: int) -> object:
-        """Take so many bytes; raise if the request has used up its share."""
+def is_reservable(budget: Budget | None) -> bool:
+    """Whether a budget is charged as vLLM 0.33 does it, by the media IOs: it can settle what it reserved."""
+    return hasattr(budget, "settle")
 
 
-class Share:
+def charges_itself(media_io: MediaIO[Any], budget: Budget | None) -> bool:
+    """Whether a media IO charges the budget, or what it loads is not charged, as vLLM does not."""
+    own = getattr(media_io, "decoded_budget", None)
+    return is_reservable(budget) and (own is budget or isinstance(media_io, EmbeddingMediaIO))
+
+
+def cost_of_copy(media: Any, budget: Budget) -> int:
+    """Return what a copy of a picture costs: as much as decoding it."""
+    if not is_reservable(budget):
+        return size_of(media)
+    width, height = media.size
+    return int(width * height * 4)
+
+
+class Share(Uncopied):
     """A ceiling of bytes that many charge, from any thread.
 
     Args:
@@ -40,13 +57,6 @@ request: 60 of 100 are used.
         self.used = 0
         self._lock = threading.Lock()
         self._decoding = threading.Lock()
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Refuse to be copied or sent elsewhere: as much could be used up there once more."""
-        raise TypeError(
-            f"A share of a MediaBudget ({self.what} bytes) can't be copied or pickled: it is one request's, "
-            "and what used a copy of it would not count. Give the other process a budget of its own."
-        )
 
     @property
     def remaining(self) -> int | None:

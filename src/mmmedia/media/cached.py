@@ -12,8 +12,10 @@ from mmmedia.connections import Download, HTTPConnection, RetryPlan, environment
 from mmmedia.egress import EgressPolicy, literal_address
 from mmmedia.envs import FetchSettings
 from mmmedia.errors import LimitExceededError
+from mmmedia.exceptions import MediaRequestDownloadSizeExceededError
 from mmmedia.media.base import MediaIO
-from mmmedia.media.budget import Budget, size_of
+from mmmedia.media.budget import Budget, charges_itself, cost_of_copy, size_of
+from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.urls import HTTPURL, DomainList, redact_url
 from mmmedia.work.flight import Flight
 
@@ -30,12 +32,14 @@ class Goal(NamedTuple):
         remote: as it was read: an `HTTPURL`, or what a subclass of the connector makes of a URL.
         timeout: seconds of the first attempt, `None` for no limit.
         settings: those of the moment in which the request began.
+        is_of_kind: whether their download limit is that of the kind of media.
     """
 
     url: str
     remote: Any
     timeout: float | None
     settings: FetchSettings
+    is_of_kind: bool = False
 
     @property
     def longest(self) -> float:
@@ -92,12 +96,20 @@ class CachedLoads:
         if self.download_budget is not None:
             self.download_budget.charge(number_of_bytes)
 
-    def _charge_copy(self, number_of_bytes: int, media: object) -> None:
-        """Charge for a copy of an object before it is made, as for decoding so many bytes to it."""
-        self._charge_download(number_of_bytes)
+    def _charge_for(self, url: str, number_of_bytes: int) -> None:
+        """Charge a request for what was downloaded."""
+        try:
+            self._charge_download(number_of_bytes)
+        except MediaRequestDownloadSizeExceededError as error:  # what others raise is theirs to say
+            if (translated := _wrap_media_fetch_error(url, error)) is error:
+                raise
+            raise translated from error
+
+    def _charge_copy(self, media: object) -> None:
+        """Charge for a copy of an object before it is made, as for decoding it."""
         if self.decoded_budget is not None:
             with getattr(self.decoded_budget, "one_at_a_time", nullcontext)():
-                self.decoded_budget.charge(size_of(media))
+                self.decoded_budget.charge(cost_of_copy(media, self.decoded_budget))
 
     def _load_bytes(self, data: bytes, media_io: MediaIO[T]) -> T:
         if self.download_budget is not None:
@@ -106,7 +118,7 @@ class CachedLoads:
 
     def _decode(self, media_io: MediaIO[T], load: Callable[..., T], *args: Any) -> T:
         """Call what decodes, and charge for the result."""
-        if self.decoded_budget is None:
+        if self.decoded_budget is None or charges_itself(media_io, self.decoded_budget):
             return metrics.timed_decode(media_io, load, *args)
         one_at_a_time = getattr(self.decoded_budget, "one_at_a_time", nullcontext)  # others only charge
         with one_at_a_time():
@@ -118,7 +130,8 @@ class CachedLoads:
         """Decode what was downloaded, and store it if it decodes."""
         result = flight.result
         data = result.data if isinstance(result, Downloaded) else result
-        media = self._load_bytes(data, media_io)
+        self._charge_for(url, len(data))
+        media = self._decode(media_io, media_io.load_bytes, data)
         if self._media_cache_dir and flight.claim():
             self._store(url, result if isinstance(result, Downloaded) else Downloaded(data))
         return media

@@ -16,13 +16,15 @@ from urllib.parse import unquote
 from mmmedia import envs, metrics
 from mmmedia.connections import HTTPConnection, global_http_connection
 from mmmedia.errors import InvalidURLError, LocalFilesDisabledError, MediaError, UnsupportedMediaError
+from mmmedia.exceptions import HTTPResponseSizeExceededError
 from mmmedia.media.base import MediaIO
-from mmmedia.media.budget import Budget, MediaBudget
+from mmmedia.media.budget import Budget, MediaBudget, is_reservable
 from mmmedia.media.cached import Goal
 from mmmedia.media.downloads import SharedDownloads
+from mmmedia.media.fetch_errors import _wrap_media_fetch_error  # noqa: F401  # its place in vLLM
 from mmmedia.media.local import allowed_directory, opened_below
 from mmmedia.registry import ExtensionManager
-from mmmedia.urls import HTTPURL, domain_list, file_url_path, parse_http_url, redact_url, url_scheme
+from mmmedia.urls import ANY_HOST, HTTPURL, domain_list, file_url_path, parse_http_url, redact_url, url_scheme
 from mmmedia.work.calls import calls_of_loop, number_waiting
 from mmmedia.work.executors import ProcessPool
 from mmmedia.work.fork import afresh_in_child
@@ -38,10 +40,9 @@ if TYPE_CHECKING:
 
     from mmmedia.media.base import MediaWithBytes
     from mmmedia.media.image import ImageMediaIO
+    from mmmedia.media.video import VideoMediaIO
 
 T = TypeVar("T")
-
-_ANYWHERE = domain_list(None)
 
 MEDIA_CONNECTOR_REGISTRY: ExtensionManager["MediaConnector"] = ExtensionManager("media connector")
 """Connectors by name; `VLLM_MEDIA_CONNECTOR` names the one that an engine makes."""
@@ -55,8 +56,7 @@ _loading = ProcessPool("mmmedia", envs.SETTINGS["VLLM_MEDIA_LOADING_THREAD_COUNT
 def __getattr__(name: str) -> ThreadPoolExecutor:
     if name != "global_thread_pool":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    pool: ThreadPoolExecutor = globals().setdefault(name, _loading.executor())
-    return pool
+    return _loading.named(globals(), name)
 
 
 # The pool of a parent has none of its threads in a forked child.
@@ -73,13 +73,9 @@ def _queue_length() -> int:
 metrics.register_gauge("mmmedia_pool_queue_length", _queue_length, "loading")
 
 
-def _pool() -> ThreadPoolExecutor:
-    return globals().get("global_thread_pool") or __getattr__("global_thread_pool")
-
-
 def _call(function: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
     """Call in the thread pool; once the future is cancelled before a worker is free, it never runs."""
-    return calls_of_loop(_pool()).call(function, *args)
+    return calls_of_loop(_loading.named(globals(), "global_thread_pool")).call(function, *args)
 
 
 def merge_media_io_kwargs(
@@ -104,7 +100,7 @@ def merge_media_io_kwargs(
 
 
 @functools.lru_cache(maxsize=16)  # an import statement takes its time even when all is loaded
-def _media_io_class(modality: str) -> type[MediaIO[Any]]:
+def _media_io_class(modality: str) -> Any:
     if modality == "image":
         from mmmedia.media.image import ImageMediaIO
 
@@ -138,7 +134,9 @@ class MediaConnector(SharedDownloads):
         allowed_media_domains: the hosts that HTTP URLs and redirects may name, `*.example.org` for all below
             one; empty for any.
         decoded_budget: an object whose `charge(number_of_bytes)` is told of all decoded bytes, and raises
-            when the request has used up its share.
+            when the request has used up its share. One that also has `reserve` and `settle`, as
+            `MediaDecodedBudget`, is charged as vLLM does it: pictures before they are decoded, at 4 bytes a
+            pixel, sounds by reserving, the frames of videos, and no embeddings.
         download_budget: the same for encoded bytes, whichever way they came.
         budget: both in one, for all connectors of a request.
 
@@ -172,7 +170,7 @@ class MediaConnector(SharedDownloads):
         self.allowed_local_media_path = (
             allowed_directory(allowed_local_media_path) if allowed_local_media_path else None
         )
-        self._domains = _ANYWHERE if allowed_media_domains is None else domain_list(allowed_media_domains)
+        self._domains = ANY_HOST if allowed_media_domains is None else domain_list(allowed_media_domains)
         self.allowed_media_domains = list(allowed_media_domains or [])
         self.decoded_budget = budget.decoded if decoded_budget is None and budget else decoded_budget
         self.download_budget = budget.download if download_budget is None and budget else download_budget
@@ -207,8 +205,7 @@ class MediaConnector(SharedDownloads):
                 found, media = self._load_cached(url, remote, media_io)
                 if found:
                     return media
-            settings = envs.fetch_settings().held_to(media_io.get_max_bytes())
-            return self._load_remote(Goal(url, remote, fetch_timeout, settings), media_io)
+            return self._load_remote(Goal(url, remote, fetch_timeout, envs.fetch_settings()), media_io)
         except MediaError as error:
             metrics.count_refusal(error)
             raise
@@ -223,15 +220,23 @@ class MediaConnector(SharedDownloads):
         try:
             if (remote := self._remote(url)) is None:
                 return await _call(self._load_in_place, url, media_io)
-            pool = _pool()
+            pool = _loading.named(globals(), "global_thread_pool")
             if self._media_cache_dir:
                 load: Callable[..., tuple[bool, T]] = self._load_cached
                 found, media = await calls_of_loop(pool).call(load, url, remote, media_io)
                 if found:
                     return media
-            settings = envs.fetch_settings().held_to(media_io.get_max_bytes())
-            goal = Goal(url, remote, fetch_timeout, settings)
-            return await self._load_remote_async(goal, media_io, pool)
+            goal = Goal(url, remote, fetch_timeout, envs.fetch_settings())
+            wanted = self._begin(goal, media_io, pool)
+            while True:
+                try:
+                    return await wanted.future
+                except Exception as error:  # noqa: BLE001  # perhaps another's
+                    failure = error
+                finally:
+                    if wanted.flight.is_open:
+                        wanted.leave()
+                wanted.board_again(failure)
         except MediaError as error:
             metrics.count_refusal(error)
             raise
@@ -246,7 +251,10 @@ class MediaConnector(SharedDownloads):
         scheme = url_scheme(url) if isinstance(url, str) else ""
         if scheme in ("http", "https"):
             parsed = parse_http_url(url)
-            self._assert_url_in_allowed_media_domains(parsed)
+            check = self._assert_url_in_allowed_media_domains
+            is_own = getattr(check, "__func__", None) is not _ASSERT_DOMAIN
+            if is_own or self._domains is not ANY_HOST:
+                check(parsed)
             return parsed
         if scheme in ("data", "file"):
             return None
@@ -262,8 +270,7 @@ class MediaConnector(SharedDownloads):
     def _assert_url_in_allowed_media_domains(self, url_spec: "str | Url | HTTPURL") -> None:
         """Raise `RefusedURLError` (a `ValueError`) if the host of an HTTP URL is not allowed."""
         url = url_spec if isinstance(url_spec, HTTPURL) else parse_http_url(str(url_spec))
-        if self._domains is not _ANYWHERE:
-            self._domains.check(url.host)
+        self._domains.check(url.host)
 
     def _load_data_url(self, url_spec: "str | Url", media_io: MediaIO[T]) -> T:
         """Load from `data:[<media type>][;<param>]*;base64,<data>`."""
@@ -286,6 +293,9 @@ class MediaConnector(SharedDownloads):
         if self.allowed_local_media_path is None:
             raise LocalFilesDisabledError("Cannot load local files without `--allowed-local-media-path`.")
         with opened_below(self.allowed_local_media_path, file_url_path(url)) as file:
+            max_bytes = media_io.get_max_bytes()
+            if max_bytes is not None and file.size > max_bytes:
+                raise HTTPResponseSizeExceededError.of(file.size, max_bytes)
             self._charge_download(file.size)
             data = file.read()
         return self._decode(media_io, media_io.load_bytes, data)
@@ -326,17 +336,20 @@ class MediaConnector(SharedDownloads):
         video_url: str,
         *,
         image_mode: str | None = "RGB",
-        video_processor: str | None = None,  # noqa: ARG002  # newer engines pass it
-    ) -> "tuple[npt.NDArray[np.uint8], dict[str, Any]]":
+        video_processor: str | None = None,
+    ) -> "MediaWithBytes[tuple[npt.NDArray[np.uint8], dict[str, Any]]]":
         """Load a video: the sampled frames, uint8 `(frames, height, width, 3)`, and their metadata.
 
         Args:
             video_url: where it is.
             image_mode: the pixel mode for frames that were sent as single images.
-            video_processor: the name of the model's processor; accepted for compatibility.
+            video_processor: the class name of the model's video processor, whose loader is taken unless
+                `media_io_kwargs` names one.
         """
         return self.load_from_url(
-            video_url, self._video_io(image_mode), fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT
+            video_url,
+            self._video_io(image_mode, video_processor),
+            fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT,
         )
 
     async def fetch_video_async(
@@ -344,11 +357,13 @@ class MediaConnector(SharedDownloads):
         video_url: str,
         *,
         image_mode: str | None = "RGB",
-        video_processor: str | None = None,  # noqa: ARG002  # newer engines pass it
-    ) -> "tuple[npt.NDArray[np.uint8], dict[str, Any]]":
+        video_processor: str | None = None,
+    ) -> "MediaWithBytes[tuple[npt.NDArray[np.uint8], dict[str, Any]]]":
         """Load a video; see `fetch_video`."""
         return await self.load_from_url_async(
-            video_url, self._video_io(image_mode), fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT
+            video_url,
+            self._video_io(image_mode, video_processor),
+            fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT,
         )
 
     def fetch_image_embedding(self, data: str) -> "torch.Tensor":
@@ -386,16 +401,29 @@ class MediaConnector(SharedDownloads):
         return self._decode(media_io, media_io.load_base64, "", data)
 
     def _image_io(self, image_mode: str | None) -> "ImageMediaIO":
-        image_io: Any = _media_io_class("image")
-        made: ImageMediaIO = image_io(**{"image_mode": image_mode, **self.media_io_kwargs.get("image", {})})
+        kwargs = {"image_mode": image_mode, **self.media_io_kwargs.get("image", {})}
+        if self.decoded_budget is not None and is_reservable(self.decoded_budget):
+            kwargs["decoded_budget"] = self.decoded_budget
+        made: ImageMediaIO = _media_io_class("image")(**kwargs)
         return made
 
     def _audio_io(self) -> "MediaIO[tuple[npt.NDArray[np.float32], float]]":
-        from mmmedia.media.audio import AudioMediaIO
+        kwargs = self.media_io_kwargs.get("audio", {})
+        if self.decoded_budget is not None and is_reservable(self.decoded_budget):
+            kwargs = {**kwargs, "decoded_budget": self.decoded_budget}
+        made: MediaIO[Any] = _media_io_class("audio")(**kwargs)
+        return made
 
-        return AudioMediaIO(**self.media_io_kwargs.get("audio", {}))
+    def _video_io(self, image_mode: str | None, video_processor: str | None = None) -> "VideoMediaIO":
+        kwargs = self.media_io_kwargs.get("video", {})
+        if video_processor and not kwargs.get("video_backend") and envs.MMMEDIA_COMPAT != "0.20":
+            from mmmedia.video.loaders import get_video_loader_backend_for_processor
 
-    def _video_io(self, image_mode: str | None) -> "MediaIO[tuple[npt.NDArray[np.uint8], dict[str, Any]]]":
-        from mmmedia.media.video import VideoMediaIO
+            bound = get_video_loader_backend_for_processor(video_processor)
+            kwargs = {**kwargs, "video_backend": bound}
+        made: VideoMediaIO = _media_io_class("video")(self._image_io(image_mode), **kwargs)
+        return made
 
-        return VideoMediaIO(self._image_io(image_mode), **self.media_io_kwargs.get("video", {}))
+
+_ASSERT_DOMAIN = MediaConnector._assert_url_in_allowed_media_domains
+"""What subclasses may override, and then is called for every URL."""

@@ -4,7 +4,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mmmedia.connections import (
     FetchPolicy,
@@ -16,12 +16,11 @@ from mmmedia.connections import (
 from mmmedia.connections.rules import policy_under_way
 from mmmedia.media.base import MediaIO
 from mmmedia.media.cached import CachedLoads, Downloaded, Goal
+from mmmedia.media.fetch_errors import _wrap_media_fetch_error
+from mmmedia.media.sharing import SharedDecode, decode_key
 from mmmedia.work.calls import calls_of_loop, holdable
-from mmmedia.work.flight import Flight, SingleFlight, fly_again, late
+from mmmedia.work.flight import SingleFlight, fly_again, late
 from mmmedia.work.fork import afresh_in_child
-
-if TYPE_CHECKING:
-    from mmmedia.media.sharing import SharedDecode
 
 T = TypeVar("T")
 
@@ -37,18 +36,12 @@ def _start_afresh() -> None:
 afresh_in_child(_start_afresh)
 
 
-@functools.cache  # an import statement takes its time even when all is loaded
-def _sharing() -> "tuple[Callable[[MediaIO[Any]], Hashable | None], type[SharedDecode]]":
-    """Return what tells which media IOs decode to the same, and what decodes for all of them."""
-    from mmmedia.media.sharing import SharedDecode, decode_key
-
-    return decode_key, SharedDecode
-
-
-def _decode_key(media_io: MediaIO[Any]) -> Hashable | None:
-    """Return what must be equal for others to have what a media IO decodes; `None` if they can't."""
-    decode_key, _ = _sharing()
-    return decode_key(media_io)
+def _held_to(goal: Goal, media_io: MediaIO[Any]) -> Goal:
+    """Return a goal of no more bytes than a media IO takes; most take any number."""
+    if getattr(type(media_io), "get_max_bytes", None) in (None, MediaIO.get_max_bytes):
+        return goal
+    held = goal.settings.held_to(media_io.get_max_bytes())
+    return goal._replace(settings=held, is_of_kind=held is not goal.settings)
 
 
 class SharedDownloads(CachedLoads):
@@ -56,7 +49,8 @@ class SharedDownloads(CachedLoads):
 
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
-        with fetch_policy(FetchPolicy(self._domains, goal.settings)) as policy:
+        goal = _held_to(goal, media_io)
+        with fetch_policy(FetchPolicy(self._domains, goal.settings, goal.is_of_kind)) as policy:
             key: Hashable = (goal.url, id(self.connection), policy)
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
             fetch = self.connection.get_bytes
@@ -73,19 +67,19 @@ class SharedDownloads(CachedLoads):
                     linger=bool(self._media_cache_dir),
                 )
             except Exception as error:
-                translated = sync_error(error, goal.url)
+                translated = _wrap_media_fetch_error(goal.url, sync_error(error, goal.url))
                 if translated is error:
                     raise
                 raise translated from error
         try:
             return self._load_downloaded(goal.url, flight, media_io)
         finally:
-            _flights.retire(key, flight)
+            _flights.retire(flight)
 
-    async def _load_remote_async(self, goal: Goal, media_io: MediaIO[T], pool: Executor) -> T:
-        """Download, or wait for who is downloading the same, and decode in the threads of `pool`."""
-        policy = FetchPolicy(self._domains, goal.settings)
-        key: Hashable = (goal.url, id(self.connection), policy)
+    def _begin(self, goal: Goal, media_io: MediaIO[T], pool: Executor) -> "Wanted[T]":
+        """Begin to download on a loop, or join who is downloading the same; `pool` will decode it."""
+        goal = _held_to(goal, media_io)
+        policy = FetchPolicy(self._domains, goal.settings, goal.is_of_kind)
         how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
         fetch = self.connection.async_get_bytes
         is_ours = getattr(fetch, "__func__", None) is HTTPConnection.async_get_bytes
@@ -93,34 +87,7 @@ class SharedDownloads(CachedLoads):
         download: Callable[[], Awaitable[bytes | Downloaded]] = functools.partial(fetch, url, **how)
         if goal.settings.revalidate and self._can_revalidate():
             download = functools.partial(self._get_if_changed_async, goal, how, pool)
-        while True:
-            wanted = _Wanted(self, goal, media_io, pool)
-            token = policy_under_way.set(policy)  # which the download inherits
-            try:
-                flight, leads = _flights.board(
-                    key,
-                    download,
-                    wanted.begin,
-                    timeout=goal.timeout,
-                    linger=bool(self._media_cache_dir),
-                )
-            finally:
-                policy_under_way.reset(token)
-            wanted.flight = flight
-            try:
-                if not leads:
-                    wanted.join()
-                return await wanted.future
-            except Exception as error:
-                if not fly_again(flight, goal.timeout):
-                    if error is not flight.error or (translated := async_error(error, goal.url)) is error:
-                        raise
-                    raise translated from error
-            finally:
-                if not flight.has_landed:
-                    _flights.leave(key, flight)
-                if flight.has_landed and flight.is_open:
-                    _flights.retire(key, flight)
+        return Wanted(self, goal, policy, download, media_io, pool)
 
     def _get_if_changed(self, goal: Goal, how: dict[str, Any]) -> Downloaded:
         """Fetch, or let the server confirm what is in the cache."""
@@ -137,32 +104,74 @@ class SharedDownloads(CachedLoads):
         return Downloaded.of(answer, stale)
 
 
-class _Wanted(Generic[T]):
+class Wanted(Generic[T]):
     """What one request on an event loop wants of a flight; thousands may be waiting.
 
     Attributes:
-        flight: the download, once there is one.
+        flight: the download.
         future: what will be the object, or the error.
         has_budget: whether its errors may be its own.
     """
 
-    __slots__ = ("_goal", "_loads", "_media_io", "_pool", "flight", "future", "has_budget")
+    __slots__ = (
+        "_download", "_goal", "_loads", "_media_io", "_policy", "_pool", "flight", "future", "has_budget",
+    )  # fmt: skip
 
-    flight: Flight[bytes | Downloaded]
-
-    def __init__(self, loads: SharedDownloads, goal: Goal, media_io: MediaIO[T], pool: Executor) -> None:
+    def __init__(
+        self,
+        loads: SharedDownloads,
+        goal: Goal,
+        policy: FetchPolicy,
+        download: Callable[[], Awaitable[bytes | Downloaded]],
+        media_io: MediaIO[T],
+        pool: Executor,
+    ) -> None:
         self._loads, self._goal, self._media_io, self._pool = loads, goal, media_io, pool
-        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._policy, self._download = policy, download
         self.has_budget = loads.decoded_budget is not None or loads.download_budget is not None
+        self.board()
 
-    def join(self) -> None:
+    def board(self) -> None:
+        """Begin the download, or join it."""
+        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        token = policy_under_way.set(self._policy)  # which the download inherits
+        try:
+            self.flight, leads = _flights.board(
+                (self._goal.url, id(self._loads.connection), self._policy),
+                self._download,
+                self._begin,
+                timeout=self._goal.timeout,
+                linger=bool(self._loads._media_cache_dir),
+            )
+        finally:
+            policy_under_way.reset(token)
+        if not leads:
+            self._join()
+
+    def board_again(self, error: Exception) -> None:
+        """Begin anew if the flight failed for others' reasons; raise what is to be raised, if not."""
+        if fly_again(self.flight, self._goal.timeout):
+            self.board()
+        elif error is not self.flight.error:
+            raise error
+        else:
+            translated = _wrap_media_fetch_error(self._goal.url, async_error(error, self._goal.url))
+            raise translated from (None if translated is error else error)
+
+    def leave(self) -> None:
+        """Wait no more for a flight that is open: not landed yet, or still there to be joined."""
+        _flights.leave(self.flight)
+        if self.flight.has_landed:
+            _flights.retire(self.flight)
+
+    def _join(self) -> None:
         """Wait for a flight that others lead, no longer than one of its own would take."""
         loop = self.future.get_loop()
         if not self.flight.has_landed:
             timer = loop.call_later(self._goal.longest, self._give_up)
             self.future.add_done_callback(lambda _: timer.cancel())
         if not self._share():
-            self.flight.call_when_landed(self.begin, loop)
+            self.flight.call_when_landed(self._begin, loop)
 
     def load(self) -> T:
         """Decode what was downloaded, for this request alone, and store it."""
@@ -172,9 +181,10 @@ class _Wanted(Generic[T]):
         """Charge for a copy of what another request decoded."""
         result = self.flight.result
         data = result.data if isinstance(result, Downloaded) else result
-        self._loads._charge_copy(len(data), media)
+        self._loads._charge_for(self._goal.url, len(data))
+        self._loads._charge_copy(media)
 
-    def begin(self) -> None:
+    def _begin(self) -> None:
         """Have what was downloaded decoded, by now perhaps for others too; on the loop."""
         if self.future.done():
             return
@@ -190,14 +200,13 @@ class _Wanted(Generic[T]):
 
     def _share(self) -> bool:
         """Have what was or will be downloaded decoded once for all who want the same, if that can be."""
-        if (decoding := _decode_key(self._media_io)) is None:
+        if (decoding := decode_key(self._media_io)) is None:
             return False
         loop = self.future.get_loop()
         key = (loop, type(self._loads), decoding)
         shared: SharedDecode | None = self.flight.decodes.get(key)
         if shared is None:
-            _, shared_decode = _sharing()
-            made = shared_decode(calls_of_loop(self._pool))
+            made = SharedDecode(calls_of_loop(self._pool))
             shared = self.flight.decodes.setdefault(key, made)
             if shared is made:
                 self.flight.call_when_landed(functools.partial(made.open, self.flight), loop)

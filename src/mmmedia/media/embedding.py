@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmmedia import envs
+from mmmedia.errors import LimitExceededError
+from mmmedia.exceptions import VLLMValidationError
 from mmmedia.media.base import MediaIO, decode_base64, encode_base64
 from mmmedia.tensors import dump_tensor, load_tensor
 
@@ -17,8 +20,11 @@ class EmbeddingMediaIO(MediaIO["torch.Tensor"]):
     """
 
     def load_bytes(self, data: bytes) -> "torch.Tensor":
-        """Return the tensor in `data`; errors as in `mmmedia.tensors.load_tensor`."""
-        return load_tensor(data)
+        """Return the tensor in `data`; errors as in `mmmedia.tensors.load_tensor`.
+
+        One that is too large is a `VLLMValidationError` (400) as well, but with ``MMMEDIA_COMPAT=0.20``.
+        """
+        return self._load(data)
 
     def load_base64(self, media_type: str, data: str) -> "torch.Tensor":  # noqa: ARG002 the name is the interface
         """Return the tensor in base64 text; `media_type` is ignored.
@@ -34,7 +40,16 @@ class EmbeddingMediaIO(MediaIO["torch.Tensor"]):
         Raises:
             OSError: the file can't be read, and all that `load_bytes` raises.
         """
-        return load_tensor(Path(filepath).read_bytes(), suffix=Path(filepath).suffix)
+        return self._load(Path(filepath).read_bytes(), Path(filepath).suffix)
+
+    def _load(self, data: bytes, suffix: str = "") -> "torch.Tensor":
+        try:
+            return load_tensor(data, suffix=suffix)
+        except LimitExceededError as error:
+            if envs.MMMEDIA_COMPAT == "0.20":
+                raise
+            parameter = f"{self.modality.partition('_')[0]}_embeds"
+            raise VLLMValidationError.around(error, str(error), parameter=parameter, value=None) from error
 
     def encode_base64(self, media: "torch.Tensor") -> str:
         """Return a ``torch.save`` archive of the tensor as base64."""

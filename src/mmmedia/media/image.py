@@ -7,44 +7,37 @@ none of it again. (`mmmedia.pipeline` also takes PIL images that a caller made, 
 
 import io
 import struct
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
 
 from mmmedia import envs
-from mmmedia._quiet import quiet
+from mmmedia._quiet import FILTER, is_quiet, put_filter_first
 from mmmedia.errors import InvalidArgumentError, MediaError, UnsupportedMediaError
 from mmmedia.image import (
+    ORIENTATION_SOURCES,
     WHITE,
-    convert_image_mode,
+    change_mode,
     flatten_alpha,
     has_alpha_channel,
     is_deep,
     reduce_to_pixels,
     rgba_to_rgb,
     size_within,
+    turned_upright,
 )
-from mmmedia.media.base import MediaIO, MediaWithBytes, decode_base64, encode_base64
+from mmmedia.media.base import Chargeable, MediaIO, MediaWithBytes, decode_base64, encode_base64
 from mmmedia.media.depth import as_seen, stored
 from mmmedia.media.embedding import EmbeddingMediaIO
 from mmmedia.media.picture_files import brief, check_pixels, open_picture, refuse, without_large_texts
 
-_ORIENTATION_TAG: Final = 0x0112
-# Where Pillow keeps EXIF and XMP data, from which it reads the orientation. TIFF it turns by itself.
-_ORIENTATION_SOURCES: Final = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
 _SCALING_DECODERS: Final = ("JPEG", "MPO")
 _KEPT_INFO: Final = ("exif", "icc_profile", "xmp")
-_TURNS: Final[dict[Any, Image.Transpose]] = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+# Bytes of a pixel, for a budget.
+_PIXEL_BYTES: Final = 4
 
 
 class ImageEmbeddingMediaIO(EmbeddingMediaIO):
@@ -61,6 +54,7 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
     Args:
         image_mode: the mode of the result; samples of 16 and 32 bits are scaled to the 8 bits of it.
             ``None`` keeps mode, depth and transparency of the file.
+        decoded_budget: charged with 4 bytes a pixel before anything is decoded.
         **kwargs: kept in the attribute `kwargs`. These are used, ``None`` counting as not given:
 
             * ``rgba_background_color`` (default white): three integers 0..255; what is transparent is
@@ -84,9 +78,12 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
 
     modality = "image"
 
-    def __init__(self, image_mode: str | None = "RGB", **kwargs: Any) -> None:
+    def __init__(
+        self, image_mode: str | None = "RGB", *, decoded_budget: Chargeable | None = None, **kwargs: Any
+    ) -> None:
         super().__init__()
         self.image_mode = image_mode
+        self.decoded_budget = decoded_budget
         self.kwargs = kwargs
         self.rgba_background_color: Sequence[int] = WHITE
         self.max_pixels: int | None = None
@@ -98,26 +95,47 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
     def load_bytes(self, data: bytes) -> MediaWithBytes[Image.Image]:
         """Decode a picture.
 
+        Its `io_config` names the options that its pixels depend on: mode and background where it was
+        converted, and any other that is not as it is by default. `None`: the bytes alone say what it is.
+
         Raises:
             InvalidMediaError: (a `ValueError`) "Failed to load image: …": not a picture, truncated, broken,
                 or of a format that Pillow leaves to other programs.
             LimitExceededError: (a `ValueError`) more pixels than `VLLM_MAX_IMAGE_PIXELS` by its header;
                 nothing is decoded then.
         """
+        if warnings.filters[:1] != [FILTER]:  # `with quiet():`, without its calls
+            put_filter_first()
+        token = is_quiet.set(True)
         try:
-            with quiet():
-                try:
-                    image = self._decode(open_picture(data), data)
-                except ValueError:
-                    smaller = without_large_texts(data)
-                    if smaller is data:
-                        raise
-                    image = self._decode(open_picture(smaller), smaller)
+            is_charged = False
+            try:
+                picture = open_picture(data)
+                if self.decoded_budget is not None:
+                    _charge(self.decoded_budget, picture)
+                    is_charged = True
+                image, is_converted = self._decode(picture, data)
+            except ValueError:
+                smaller = without_large_texts(data)
+                if smaller is data:
+                    raise
+                picture = open_picture(smaller)
+                if self.decoded_budget is not None and not is_charged:
+                    _charge(self.decoded_budget, picture)
+                image, is_converted = self._decode(picture, smaller)
         except MediaError:
             raise
+        except _BudgetError as error:
+            raise error.reason from None
         except Exception as error:  # noqa: BLE001 what parsers raise on the bytes of a stranger is not listed
             refuse(brief(error))
-        return MediaWithBytes(image, data)
+        finally:
+            is_quiet.reset(token)
+        is_default = (
+            self.exif_transpose and self.flatten_alpha and self.scale_depth and self.max_pixels is None
+        )
+        config = None if is_default and not is_converted else self._config(is_converted)
+        return MediaWithBytes(image, data, config)
 
     def load_base64(self, media_type: str, data: str) -> MediaWithBytes[Image.Image]:  # noqa: ARG002 the name is the interface
         """Decode a picture from base64 text; `media_type` is ignored, the bytes tell.
@@ -167,42 +185,70 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
             image = flatten_alpha(image, self.rgba_background_color)
         if image.mode == "RGBA" and self.image_mode == "RGB":
             return rgba_to_rgb(image, self.rgba_background_color)
-        return convert_image_mode(image, self.image_mode)
+        return change_mode(image, self.image_mode)
 
-    def _decode(self, picture: ImageFile.ImageFile, data: bytes) -> Image.Image:
+    def _config(self, is_converted: bool) -> dict[str, Any] | None:
+        is_right = self.exif_transpose and self.flatten_alpha and self.scale_depth
+        if is_right and not is_converted and self.max_pixels is None:
+            return None
+        config: dict[str, Any] = {}
+        if is_converted:
+            config = {"image_mode": self.image_mode, "rgba_background_color": self.rgba_background_color}
+        if self.max_pixels is not None:
+            config["max_pixels"] = self.max_pixels
+        switches = ("exif_transpose", "flatten_alpha", "scale_depth")
+        return {**config, **{name: False for name in switches if not getattr(self, name)}}
+
+    def _decode(self, picture: ImageFile.ImageFile, data: bytes) -> tuple[Image.Image, bool]:
+        """Decode, and say whether what came out is not in the mode that the file has."""
         if self.max_pixels is not None and picture.format in _SCALING_DECODERS:
             # The decoder of JPEG gives 1/2, 1/4 and 1/8 for less than the whole.
             picture.draft(None, size_within(picture.size, self.max_pixels))
         image: Image.Image = picture
         if _is_plain(picture) and self.max_pixels is None:
             picture.load()
-            return self._convert_image_mode(picture)
+            converted = self._convert_image_mode(picture)
+            return converted, converted is not picture
         if self.image_mode is None or is_deep(self.image_mode) or not self.scale_depth:
             picture.load()
         else:
             file = stored(picture, data)
             picture.load()
             image = as_seen(picture, file, data)
+        is_converted = image is not picture
         if not type(picture).__module__.startswith("PIL."):
             check_pixels(*picture.size)  # libheif learns the size from the pixels
             image = _without_reader(image)
-        return self._finish(image)
-
-    def _finish(self, image: Image.Image) -> Image.Image:
         if self.exif_transpose:
-            image = _turned(image)
+            image = turned_upright(image)
         if self.max_pixels is not None:
             image = reduce_to_pixels(image, self.max_pixels)
         try:
-            return self._convert_image_mode(image)
+            converted = self._convert_image_mode(image)
         except ValueError as error:
             refuse(f"mode {image.mode} to {self.image_mode}: {brief(error)}")
+        return converted, is_converted or converted is not image
+
+
+class _BudgetError(Exception):
+    """A budget's own error on its way past those of parsers."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+def _charge(budget: Chargeable, picture: Image.Image) -> None:
+    try:
+        budget.charge(picture.width * picture.height * _PIXEL_BYTES)
+    except Exception as error:
+        raise _BudgetError(error) from error
 
 
 def _is_plain(picture: Image.Image) -> bool:
     """Say whether the pixels are as a person sees them once they are decoded: those of most JPEGs are."""
     is_coloured = picture.format == "JPEG" and picture.mode == "RGB"
-    return is_coloured and _ORIENTATION_SOURCES.isdisjoint(picture.info)
+    return is_coloured and ORIENTATION_SOURCES.isdisjoint(picture.info)
 
 
 def _without_reader(image: Image.Image) -> Image.Image:
@@ -210,24 +256,6 @@ def _without_reader(image: Image.Image) -> Image.Image:
     plain = image.copy()
     plain.info = {name: value for name in _KEPT_INFO if (value := image.info.get(name))}
     return plain
-
-
-def _turned(image: Image.Image) -> Image.Image:
-    """Return the image turned as its EXIF orientation says; EXIF data that can't be read says nothing."""
-    if _ORIENTATION_SOURCES.isdisjoint(image.info):
-        return image
-    try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION_TAG))
-    except Exception:  # noqa: BLE001 broken EXIF data must not cost the picture
-        return image
-    if turn is None:
-        return image
-    try:
-        return ImageOps.exif_transpose(image)  # also takes the orientation out of the EXIF data
-    except Exception:  # noqa: BLE001 broken EXIF data can't be rewritten
-        turned = image.transpose(turn)
-        turned.info.pop("exif", None)
-        return turned
 
 
 def _color(name: str, value: object) -> Sequence[int]:

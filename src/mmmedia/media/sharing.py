@@ -41,7 +41,7 @@ _IMAGE_SETTINGS = (
     "image_mode", "rgba_background_color", "exif_transpose", "flatten_alpha", "max_pixels", "scale_depth",
 )  # fmt: skip
 _image_settings = operator.itemgetter(*_IMAGE_SETTINGS)
-_OF_IMAGE_IO = frozenset({*_IMAGE_SETTINGS, "kwargs"})
+_OF_IMAGE_IO = frozenset({*_IMAGE_SETTINGS, "kwargs", "decoded_budget"})
 _Core: Any = type(Image.new("L", (1, 1)).im)
 _IMMUTABLE = frozenset({type(None), bool, int, float, complex, str, bytes})
 
@@ -58,6 +58,8 @@ def decode_key(media_io: MediaIO[Any]) -> Hashable | None:
     state = vars(media_io) if type(media_io) is ImageMediaIO else {}
     if state.keys() != _OF_IMAGE_IO:
         return None
+    if state["decoded_budget"] is not None and state["max_pixels"] is not None:
+        return None  # such a picture costs its full size, which a copy doesn't tell
     mode, color, *others = _image_settings(state)
     return (mode, tuple(color), *others, envs.VLLM_MAX_IMAGE_PIXELS)
 
@@ -79,12 +81,12 @@ def twin_maker(media: Any) -> Callable[[], Any] | None:
     """
     if type(media) is not MediaWithBytes or not isinstance(media.media, Image.Image):
         return None
-    data: bytes = media.original_bytes
+    data, config = media.original_bytes, media.io_config
     try:
         make_image = _image_maker(media.media)
     except _Unshareable:
         return None
-    return lambda: MediaWithBytes(make_image(), data)
+    return lambda: MediaWithBytes(make_image(), data, config and dict(config))
 
 
 def _image_maker(image: Image.Image) -> Callable[[], Image.Image]:

@@ -1,23 +1,29 @@
-"""`VideoMediaIO`, which loads videos to arrays of frames and metadata, and `VideoEmbeddingMediaIO`."""
+"""`VideoMediaIO`, which loads videos to arrays of frames and metadata, and `VideoEmbeddingMediaIO`.
+
+A video comes together with its bytes, as a `MediaWithBytes` that unpacks to frames and metadata; with
+``MMMEDIA_COMPAT=0.20`` it is the bare tuple.
+"""
 
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, UnsupportedMediaError
-from mmmedia.media.base import MediaIO, decode_base64
+from mmmedia.media.base import Chargeable, MediaIO, MediaWithBytes, decode_base64
 from mmmedia.media.embedding import EmbeddingMediaIO
 from mmmedia.media.image import ImageMediaIO
+from mmmedia.video.codecs.options import STARTUP_OPTIONS, incompatible_backend_options
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.loaders import VIDEO_LOADER_REGISTRY
 
 Frames = npt.NDArray[Any]
+Video = tuple[Frames, dict[str, Any]]
 
 
 class VideoEmbeddingMediaIO(EmbeddingMediaIO):
@@ -26,8 +32,8 @@ class VideoEmbeddingMediaIO(EmbeddingMediaIO):
     modality = "video_embedding"
 
 
-class VideoMediaIO(MediaIO[tuple[Frames, dict[str, Any]]]):
-    """Loads a video to frames, uint8 RGB (n, height, width, 3), and a plain dict of metadata.
+class VideoMediaIO(MediaIO[MediaWithBytes[Video]]):
+    """Loads a video to frames, uint8 RGB (n, height, width, 3), and a plain dict of metadata, with its bytes.
 
     Args:
         image_io: decodes the frames of a sequence of JPEGs.
@@ -49,13 +55,26 @@ class VideoMediaIO(MediaIO[tuple[Frames, dict[str, Any]]]):
     def merge_kwargs(
         cls, default_kwargs: Mapping[str, Any] | None, runtime_kwargs: Mapping[str, Any] | None
     ) -> dict[str, Any]:
-        """Merge as `MediaIO` does, but of `fps` and `num_frames` one that the request gives drops the other.
+        """Merge as `MediaIO` does, less what a request may not decide, and what it makes pointless.
 
-        >>> VideoMediaIO.merge_kwargs({"num_frames": 32, "fps": 2}, {"num_frames": 8})
+        A request chooses neither pools nor devices (`STARTUP_OPTIONS`), nor a loader or decoder on a GPU that
+        is not the engine's own. Of `fps` and `num_frames` one that it gives drops the other; another decoder
+        drops the engine's options of the one before.
+
+        >>> VideoMediaIO.merge_kwargs({"num_frames": 32, "fps": 2}, {"num_frames": 8, "device": "cuda"})
         {'num_frames': 8}
         """
-        merged = super().merge_kwargs(default_kwargs, runtime_kwargs)
-        given = runtime_kwargs or {}
+        defaults = dict(default_kwargs or {})
+        given = {name: value for name, value in (runtime_kwargs or {}).items() if name not in STARTUP_OPTIONS}
+        for key in ("video_backend", "backend"):
+            name = given.get(key)
+            if name != defaults.get(key) and VIDEO_LOADER_REGISTRY.backend_requires_gpu(str(name)):
+                del given[key]
+        backend = given.get("backend")
+        if backend is not None and backend != defaults.get("backend"):
+            for option in incompatible_backend_options(str(backend)).intersection(defaults):
+                del defaults[option]
+        merged = super().merge_kwargs(defaults, given)
         if "fps" in given and "num_frames" not in given:
             merged.pop("num_frames", None)
         elif "num_frames" in given and "fps" not in given:
@@ -69,11 +88,19 @@ class VideoMediaIO(MediaIO[tuple[Frames, dict[str, Any]]]):
         self.kwargs = kwargs
         self.video_loader = VIDEO_LOADER_REGISTRY.load(video_backend or envs.VLLM_VIDEO_LOADER_BACKEND)
 
-    def load_bytes(self, data: bytes) -> tuple[Frames, dict[str, Any]]:
-        """Load a video file; results and errors are those of the loader."""
-        return self.video_loader.load_bytes(data, num_frames=self.num_frames, **self.kwargs)
+    @property
+    def decoded_budget(self) -> Chargeable | None:
+        """What decoded bytes are charged to: that of `image_io`."""
+        return self.image_io.decoded_budget
 
-    def load_base64(self, media_type: str, data: str) -> tuple[Frames, dict[str, Any]]:
+    def load_bytes(self, data: bytes) -> MediaWithBytes[Video]:
+        """Load a video file; results and errors are those of the loader, and of the budget."""
+        video = self.video_loader.load_bytes(data, num_frames=self.num_frames, **self.kwargs)
+        if self.decoded_budget is not None and getattr(video[0], "ndim", 0) >= 3:
+            self.decoded_budget.charge(video[0].nbytes)
+        return _with(video, data)
+
+    def load_base64(self, media_type: str, data: str) -> MediaWithBytes[Video]:
         """Load comma-separated base64 JPEGs for the media type "video/jpeg", else a video file in base64.
 
         Raises:
@@ -81,10 +108,10 @@ class VideoMediaIO(MediaIO[tuple[Frames, dict[str, Any]]]):
             InvalidArgumentError: (a `ValueError`) `num_frames` is 0, or metadata that do not fit the frames.
         """
         if media_type.strip().lower() == "video/jpeg":
-            return self._load_jpeg_sequence(data)
+            return _with(self._load_jpeg_sequence(data), data)
         return self.load_bytes(decode_base64(data))
 
-    def load_file(self, filepath: Path) -> tuple[Frames, dict[str, Any]]:
+    def load_file(self, filepath: Path) -> MediaWithBytes[Video]:
         """Load a video file from a path."""
         return self.load_bytes(Path(filepath).read_bytes())
 
@@ -101,7 +128,7 @@ class VideoMediaIO(MediaIO[tuple[Frames, dict[str, Any]]]):
         encode = self.image_io.encode_base64
         return ",".join(encode(Image.fromarray(frame), image_format="JPEG") for frame in media)
 
-    def _load_jpeg_sequence(self, data: str) -> tuple[Frames, dict[str, Any]]:
+    def _load_jpeg_sequence(self, data: str) -> Video:
         if self.num_frames == 0:
             raise InvalidArgumentError("num_frames must be greater than 0 or -1")
         count = data.count(",") + 1
@@ -140,6 +167,13 @@ class VideoMediaIO(MediaIO[tuple[Frames, dict[str, Any]]]):
             "frames_indices": indices,
             "do_sample_frames": bool(self.kwargs.get("do_sample_frames")),
         }
+
+
+def _with(video: Video, source: bytes | str) -> MediaWithBytes[Video]:
+    """Return a video with what it was decoded from; by itself where 0.20's results are wanted."""
+    if envs.MMMEDIA_COMPAT == "0.20":
+        return cast("MediaWithBytes[Video]", video)
+    return MediaWithBytes(video, source.encode() if isinstance(source, str) else source)
 
 
 def _parts(data: str, count: int) -> Iterator[str]:

@@ -12,10 +12,12 @@ _ALWAYS = (
     "mmmedia.connections.blocking",
     "mmmedia.connections.on_loop",
 )
+# Also what PyAV and NumPy import when it is first used.
+_LAZILY = ("av", "av.subtitles.stream", "numpy.ma")
 _BY_MODALITY = {
     "image": ("mmmedia.media.image",),
-    "audio": ("mmmedia.media.audio", "mmmedia.containers", "soundfile", "av"),
-    "video": ("mmmedia.media.video", "mmmedia.containers", "mmmedia.video", "cv2", "av"),
+    "audio": ("mmmedia.media.audio", "mmmedia.containers", "soundfile", *_LAZILY),
+    "video": ("mmmedia.media.video", "mmmedia.containers", "mmmedia.video", "cv2", *_LAZILY),
 }
 
 

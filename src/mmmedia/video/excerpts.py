@@ -12,7 +12,7 @@ from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 from mmmedia.video.decoders import clips, eligible, sparse
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
 from mmmedia.video.decoders.packets import index
-from mmmedia.video.decoders.packets.shown import Shown, shown_frames
+from mmmedia.video.decoders.shown import Shown, shown_frames
 from mmmedia.video.samplers import VideoSourceMetadata
 
 Source = bytes | bytearray | memoryview | str | PathLike[str]

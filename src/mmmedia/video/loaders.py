@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mmmedia import envs
-from mmmedia.video import samplers
+from mmmedia.errors import InvalidArgumentError
+from mmmedia.video import codecs, samplers
 from mmmedia.video.decoders import opencv
-from mmmedia.video.decoders.part import Part, part_of
+from mmmedia.video.decoders.part import WHOLE, Part, part_of
 from mmmedia.video.decoders.read import Decoded, read_video
 from mmmedia.video.loader_registry import VideoLoaderRegistry
 from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
@@ -89,7 +90,7 @@ _READERS = {
 }
 
 
-def _reads_as_built_in(loader: type) -> bool:
+def reads_as_built_in(loader: type) -> bool:
     """Whether frames may be got otherwise than through the methods that read, as nobody changed these."""
     return all(inspect.getattr_static(loader, name) is reader for name, reader in _READERS.items())
 
@@ -168,21 +169,25 @@ class OpenCVVideoBackend(VideoLoader):
             fps: at most so many frames a second; not positive: no cap.
             max_duration: seconds; not used by this sampler.
             frame_recovery: put the next readable frame in the place of one that can't be read.
-            backend: "opencv" (None), or "pyav": frames by exact index, for files OpenCV can't open as well.
+            backend: "opencv" (None), "pyav": frames by exact index, for files OpenCV can't open as well, or
+                one of `mmmedia.video.codecs`.
             decode: how "opencv" gets frames: "auto", "sequential", or "seek"; None: the setting.
             start: seconds from the first frame at which the part begins that is sampled; None: there.
             end: seconds at which that part ends, itself left out; None: with the video. Indices, count, rate
                 and duration remain those of the whole.
-            **kwargs: ignored.
+            **kwargs: options of the decoder; others are ignored.
 
         Returns:
-            Frames, uint8 RGB (n, height, width, 3), and a dict of `total_num_frames`, `fps`, `duration` (s),
-            `video_backend`, `frames_indices` (the source index of each frame) and `do_sample_frames`.
+            Frames, uint8 RGB (n, height, width, 3), with "torchcodec" as a tensor, and a dict of
+            `total_num_frames`, `fps`, `duration` (s), `video_backend`, `frames_indices` (the source index of
+            each frame) and `do_sample_frames`.
 
         Raises:
             InvalidMediaError: (a `ValueError`) the bytes hold no video that can be decoded.
             LimitExceededError: (a `ValueError`) the frames are larger than the settings admit.
-            InvalidArgumentError: (a `ValueError`) an option that does not exist or excludes another.
+            InvalidArgumentError: (a `ValueError`) an option that does not exist, excludes another or is
+                another decoder's.
+            MissingPackageError: (an `ImportError`) the decoder's package is not installed.
         """
         target = _target(num_frames, fps, max_duration, default_fps=-1)
         decoded = _decode(cls, data, target, kwargs, frame_recovery, backend, decode, part_of(start, end))
@@ -384,7 +389,7 @@ class Molmo2VideoBackend(VideoLoader):
             recovery=frame_recovery,
             backend=backend,
             decode=decode,
-            may_seek=_reads_as_built_in(cls),
+            may_seek=reads_as_built_in(cls),
             part=part_of(start, end),
         )
         whole = frame_sample_mode is None and len(decoded.indices) == decoded.source.total_frames_num
@@ -424,6 +429,12 @@ def _decode(
         chosen = _plain(loader.compute_frames_index_to_sample(prepared, target, **options))
         return chosen or first_of_a_short_clip(source, target)
 
+    options, decoder_options = codecs.resolve_video_backend_kwargs(backend, options)
+    if backend in codecs.OTHER_DECODERS:
+        if part != WHOLE or decode not in {None, "auto"}:
+            raise InvalidArgumentError(f"backend={backend!r} has no start, end or decode.")
+        decoded = codecs.read(backend, data, choose, decoder_options, recovery=recovery)
+        return replace(decoded, source=loader._prepare_source(decoded.source))
     decoded = read_video(
         data,
         choose,
@@ -431,7 +442,7 @@ def _decode(
         recovery=recovery,
         backend=backend,
         decode=decode,
-        may_seek=_reads_as_built_in(loader),
+        may_seek=reads_as_built_in(loader),
         part=part,
     )
     return replace(decoded, source=loader._prepare_source(decoded.source))

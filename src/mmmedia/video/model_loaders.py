@@ -5,13 +5,11 @@ of a model with `get_video_loader_backend_for_processor`. `VideoBackend` and `Dy
 for the loaders "opencv" and "opencv_dynamic".
 """
 
-import importlib.util
 from collections import Counter
 from typing import Any, ClassVar
 
 import numpy as np
 
-from mmmedia.errors import MissingPackageError
 from mmmedia.video import samplers
 from mmmedia.video.decoders import opencv
 from mmmedia.video.loaders import (
@@ -110,8 +108,6 @@ class PyNvVideoCodecVideoBackend(OpenCVVideoBackend):
         Raises:
             MissingPackageError: (an `ImportError`) PyNvVideoCodec is not installed.
         """
-        if importlib.util.find_spec("PyNvVideoCodec") is None:
-            raise MissingPackageError('The loader "pynvvideocodec" needs PyNvVideoCodec and an NVIDIA GPU.')
         return super().load_bytes(*args, **{**kwargs, "backend": "pynvvideocodec"})
 
 

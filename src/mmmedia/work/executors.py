@@ -52,6 +52,11 @@ class ProcessPool:
                 register(lambda: self._drop(pool))
             return self._executor
 
+    def named(self, namespace: dict[str, Any], name: str) -> ThreadPoolExecutor:
+        """Return what a module has under a name: this pool from now on, where it has nothing."""
+        pool: ThreadPoolExecutor = namespace.get(name) or namespace.setdefault(name, self.executor())
+        return pool
+
     def _drop(self, pool: ThreadPoolExecutor) -> None:
         # In a child, which has none of its threads, its locks may be held for ever.
         if self._executor is pool:

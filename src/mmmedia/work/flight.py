@@ -29,6 +29,7 @@ class Flight(Generic[T]):
     Thousands may be under way at once: an instance is small, and its lock is that of all.
 
     Attributes:
+        key: what is asked for.
         timeout: seconds of the first attempt, as its leader has them, `None` for no limit.
         loop: that of the task that downloads, `None` if a thread does.
         has_landed: whether it has ended, one way or the other.
@@ -47,6 +48,7 @@ class Flight(Generic[T]):
         "has_landed",
         "is_open",
         "is_shared",
+        "key",
         "loop",
         "result",
         "task",
@@ -55,10 +57,13 @@ class Flight(Generic[T]):
     )
 
     def __init__(
-        self, timeout: float | None, loop: asyncio.AbstractEventLoop | None, lock: threading.Lock
+        self,
+        key: Hashable,
+        timeout: float | None,
+        loop: asyncio.AbstractEventLoop | None,
+        lock: threading.Lock,
     ) -> None:
-        self.timeout = timeout
-        self.loop = loop
+        self.key, self.timeout, self.loop = key, timeout, loop
         self.task: asyncio.Future[T] | None = None
         self.has_landed = False
         self.error: Exception | None = None
@@ -114,16 +119,16 @@ class SingleFlight(Generic[T]):
     def __len__(self) -> int:
         return len(self._flights)
 
-    def retire(self, key: Hashable, flight: Flight[T]) -> None:
+    def retire(self, flight: Flight[T]) -> None:
         """Let nobody join any more."""
         if flight.is_open:
             with self._lock:
-                self._close(key, flight)
+                self._close(flight)
 
-    def _close(self, key: Hashable, flight: Flight[T]) -> None:
+    def _close(self, flight: Flight[T]) -> None:
         if flight.is_open:
             flight.is_open = False
-            del self._flights[key]
+            del self._flights[flight.key]
 
     def fly(
         self,
@@ -155,7 +160,7 @@ class SingleFlight(Generic[T]):
                 blocks = flight is not None and flight.loop is not None and _in_a_loop()
                 leads = flight is None or blocks
                 if flight is None or blocks:
-                    flight = Flight(timeout, None, self._lock)
+                    flight = Flight(key, timeout, None, self._lock)
                     if not blocks:
                         self._flights[key] = flight
                         flight.is_open = True
@@ -163,7 +168,7 @@ class SingleFlight(Generic[T]):
                     flight.waiting += 1
                     flight.is_shared = True
             if leads:
-                self._lead(key, flight, download, args, linger)
+                self._lead(flight, download, args, linger)
                 return flight
             try:
                 told = threading.Event()
@@ -172,7 +177,7 @@ class SingleFlight(Generic[T]):
                 if not flight.has_landed:
                     raise late(longest)
             finally:
-                self.leave(key, flight)
+                self.leave(flight)
             if flight.error is None:
                 return flight
             if not fly_again(flight, timeout):
@@ -180,7 +185,6 @@ class SingleFlight(Generic[T]):
 
     def _lead(
         self,
-        key: Hashable,
         flight: Flight[T],
         download: Callable[..., T],
         args: tuple[Any, ...],
@@ -189,11 +193,11 @@ class SingleFlight(Generic[T]):
         try:
             result = download(*args)
         except BaseException as error:
-            self.retire(key, flight)
+            self.retire(flight)
             flight.land(None, error)
             raise
         if not linger:
-            self.retire(key, flight)
+            self.retire(flight)
         flight.land(result, None)
 
     def board(
@@ -227,33 +231,33 @@ class SingleFlight(Generic[T]):
                 flight.waiting += 1
                 return flight, False
             loop = asyncio.get_running_loop()
-            flight = self._flights[key] = Flight(timeout, loop, self._lock)
+            flight = self._flights[key] = Flight(key, timeout, loop, self._lock)
             flight._calls.append(call)
             flight.is_open = True
             flight.waiting = 1
         try:  # without the lock: an eager task begins at once
             flight.task = asyncio.ensure_future(download(), loop=loop)
         except BaseException as error:
-            self.retire(key, flight)
+            self.retire(flight)
             flight.land(None, error)
             raise
-        flight.task.add_done_callback(functools.partial(self._land, key, flight, linger))
+        flight.task.add_done_callback(functools.partial(self._land, flight, linger))
         return flight, True
 
-    def _land(self, key: Hashable, flight: Flight[T], linger: bool, task: "asyncio.Future[T]") -> None:
+    def _land(self, flight: Flight[T], linger: bool, task: "asyncio.Future[T]") -> None:
         """End a flight as its task has ended."""
         error = _Abandoned() if task.cancelled() else task.exception()
         if error is not None or not linger:
-            self.retire(key, flight)
+            self.retire(flight)
         flight.land(task.result() if error is None else None, error)
 
-    def leave(self, key: Hashable, flight: Flight[T]) -> None:
+    def leave(self, flight: Flight[T]) -> None:
         """Stop waiting; the last to leave a flight that has not landed cancels it."""
         with self._lock:
             flight.waiting -= 1
             if flight.waiting or flight.loop is None or flight.has_landed:
                 return
-            self._close(key, flight)
+            self._close(flight)
         if flight.task is None:
             return
         if _running_loop() is flight.loop:

@@ -25,7 +25,7 @@ from mmmedia.video.decoders.bitstreams.structure import (
 )
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.packets.index import PacketIndex
-from mmmedia.video.decoders.packets.shown import shown_frames
+from mmmedia.video.decoders.shown import shown_frames
 from support import corpus
 from support.clips import clip
 from support.corpus import x264, x265

@@ -16,8 +16,9 @@ from vllm.multimodal.media import (
 from vllm.multimodal.media.connector import MediaConnector as VLLMMediaConnector
 
 from mmmedia import envs, metrics
+from mmmedia.exceptions import HTTPResponseSizeExceededError as TooLargeOfItsKindError
 from mmmedia.integrations.vllm import codec
-from mmmedia.integrations.vllm.errors import is_of_download, translate
+from mmmedia.integrations.vllm.errors import translate
 from mmmedia.media import ImageMediaIO, MediaConnector, MediaIO
 from mmmedia.urls import url_scheme
 
@@ -213,19 +214,13 @@ def _translating(url: str, modality: str, media_io: MediaIO[Any]) -> Iterator[No
         yield
     except Exception as error:
         limit = media_io.get_max_bytes()
-        if limit is not None and _is_exceeded(limit, error):
+        if limit is not None and isinstance(error, TooLargeOfItsKindError):
             raise HTTPResponseSizeExceededError(limit, limit + 1) from error
         shown = url if isinstance(url, str) else ""
         translated = translate(error, parameter=f"{modality}_url", url=shown)
         if translated is error:
             raise
         raise translated from error
-
-
-def _is_exceeded(limit: int, error: Exception) -> bool:
-    """Say whether an error is that of a download which is longer than a media IO takes."""
-    settings = envs.fetch_settings()
-    return is_of_download(error) and settings.held_to(limit) != settings
 
 
 def _wrapped(picture: "MediaWithBytes[Any]", picture_io: ImageMediaIO) -> Any:

@@ -22,8 +22,10 @@ from typing import Any
 from vllm import connections as vllm_connections
 from vllm.exceptions import GracefulHTTPError, VLLMError, VLLMUnprocessableEntityError, VLLMValidationError
 
+from mmmedia import exceptions
 from mmmedia.connections import http_status, status_of
 from mmmedia.errors import InvalidURLError, LimitExceededError, MediaError, UnsupportedMediaError
+from mmmedia.exceptions import VLLMUnprocessableEntityError as RefusedByServerError
 from mmmedia.urls import redact_url
 
 
@@ -71,6 +73,9 @@ def translate(error: Exception, *, parameter: str, url: str = "") -> Exception:
     status = None if isinstance(error, VLLMError) else answer_of(error, url)
     if status is None:
         return error
+    own = getattr(error, "parameter", None)
+    if isinstance(own, str) and not own.endswith("_url"):  # what it is about is no URL
+        parameter = own
     shown = redact_url(url) if url else None
     bad: Any = _BAD.get(status)
     if bad is not None:
@@ -97,7 +102,11 @@ def answer_of(error: Exception, url: str = "") -> HTTPStatus | None:
         return HTTPStatus(ours)
     if isinstance(error, UnsupportedMediaError):
         return HTTPStatus.NOT_IMPLEMENTED
+    if isinstance(error, exceptions.VLLMUnprocessableEntityError):
+        return HTTPStatus.UNPROCESSABLE_ENTITY
     is_of_http = url[:4].lower() == "http"
+    if isinstance(error, RefusedByServerError):
+        return HTTPStatus.UNPROCESSABLE_ENTITY
     if (isinstance(error, InvalidURLError) and is_of_http) or is_of_download(error):
         return HTTPStatus.UNPROCESSABLE_ENTITY
     return HTTPStatus.BAD_REQUEST

@@ -102,18 +102,21 @@ def write(index: PacketIndex, structure: Structure | None, clip: Clip, template:
             and the shape of pixels.
 
     Raises:
-        CannotSeekError: FFmpeg won't write it.
+        CannotSeekError: FFmpeg won't write it, or it would be decoded to another pixel format.
     """
     import av
 
     buffer = io.BytesIO()
+    container = _format(index)
     late = int((np.arange(len(clip.places)) - clip.places).max(initial=0))
     references = structure.references if structure is not None else None
     length_size = (index.extradata[21] & 3) + 1 if index.codec == "hevc" and len(index.extradata) > 22 else 0
     try:
-        with av.open(buffer, "w", format=_format(index)) as out:
+        with av.open(buffer, "w", format=container) as out:
             stream = out.add_stream_from_template(template, opaque=True)
             stream.time_base = STEP
+            if index.codec == "prores" or container == "nut":
+                stream.codec_context.codec_tag = index.codec_tag  # it says the pixel format
             extradata = (structure.extradata if structure is not None else None) or index.extradata
             if extradata:
                 stream.codec_context.extradata = extradata
@@ -130,7 +133,18 @@ def write(index: PacketIndex, structure: Structure | None, clip: Clip, template:
                 out.mux(packet)
     except (av.FFmpegError, ValueError) as error:
         raise CannotSeekError("can't be cut") from error
-    return buffer.getvalue()
+    encoded = buffer.getvalue()
+    if not _keeps_pixels(encoded, index):
+        raise CannotSeekError("can't be cut")
+    return encoded
+
+
+def _keeps_pixels(encoded: bytes, index: PacketIndex) -> bool:
+    """Whether a clip is decoded to the video's pixel format: of some codecs the container says it."""
+    if index.codec in _IN_MP4:
+        return True
+    with containers.open_av(containers.Admitted(encoded, "clip")) as container:
+        return container.streams.video[0].codec_context.pix_fmt == (index.pix_fmt or None)
 
 
 def _format(index: PacketIndex) -> str:

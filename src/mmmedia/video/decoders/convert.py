@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders import opencv
-from mmmedia.video.decoders.colours import is_mapped
+from mmmedia.video.decoders.colours import UNSPECIFIED, is_converted, is_mapped
 from mmmedia.video.decoders.upright import Upright
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class Converter:
 
         It is filled by the end of `finish`.
         """
+        if not is_converted(int(frame.colorspace), int(frame.color_trc)):
+            frame.colorspace = frame.color_primaries = frame.color_trc = UNSPECIFIED
         if is_mapped(int(frame.color_primaries), int(frame.color_trc)):
             self._film = self._film or _Film(frame, self._codec)
             self._film.add(frame, row, turn)
@@ -102,7 +105,7 @@ class _Film:
     def develop(self) -> None:
         self._out.mux(self._stream.encode(None))
         self._out.close()
-        capture = opencv.open_capture(self._buffer.getvalue(), threads=1)
+        capture = opencv.open_capture(containers.Admitted(self._buffer.getvalue(), "clip"), threads=1)
         for row, turn in self._rows:
             ok, picture = capture.read()
             if not ok:

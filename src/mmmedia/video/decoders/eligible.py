@@ -7,12 +7,14 @@ they can be counted.
 import numpy as np
 import numpy.typing as npt
 
+from mmmedia.video.decoders.annex_b import with_lengths
 from mmmedia.video.decoders.bitstreams.analyse import analyse
-from mmmedia.video.decoders.bitstreams.structure import ORDER, CannotSeekError, Structure
+from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
+from mmmedia.video.decoders.bitstreams.structure import INTERLACED, ORDER, CannotSeekError, Structure
 from mmmedia.video.decoders.clips import NO_COLOURS
-from mmmedia.video.decoders.packets.annex_b import with_lengths
+from mmmedia.video.decoders.colours import is_converted
 from mmmedia.video.decoders.packets.index import NOT_FOUND, PacketIndex
-from mmmedia.video.decoders.packets.shown import Shown
+from mmmedia.video.decoders.shown import Shown
 
 
 def judge(index: PacketIndex, shown: Shown) -> tuple[PacketIndex, Structure, npt.NDArray[np.intp]]:
@@ -30,6 +32,8 @@ def judge(index: PacketIndex, shown: Shown) -> tuple[PacketIndex, Structure, npt
     reason = _packets(index)
     if reason:
         raise CannotSeekError(reason)
+    if index.codec == "hevc" and may_hold_fields(index):  # that of others their structure tells
+        raise CannotSeekError(INTERLACED)
     index = with_lengths(index)
     structure = analyse(index)
     access = np.flatnonzero(structure.access_points)
@@ -54,6 +58,8 @@ def _packets(index: PacketIndex) -> str | None:
         return "packets not stored as they are"
     if index.corrupt.any():
         return "corrupt packets"
+    if not is_converted(index.colour[1], index.colour[3]):
+        return "colours"
     if index.codec in NO_COLOURS and index.container != "avi":
         return "codec"
     return None

@@ -1,7 +1,7 @@
 """The backend "pyav": frames by exact index in display order, of whatever FFmpeg opens."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,13 +12,15 @@ from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders.convert import Converter
 from mmmedia.video.decoders.limits import Deadline, check_size
 from mmmedia.video.decoders.packets import index
-from mmmedia.video.decoders.packets.shown import Shown
+from mmmedia.video.decoders.shown import Shown
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
 from mmmedia.work.watch import may_use_threads, watched
 
 if TYPE_CHECKING:
+    from av.packet import Packet
     from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 Frames = npt.NDArray[np.uint8]
 _KIND = "PyAV"
@@ -54,14 +56,23 @@ def read_frames(
     numbers: dict[int, int] | None = None
     if shown.positions is not None:
         numbers = {position: number for number, position in enumerate(shown.positions.tolist())}
-    try:
-        return watched(_KIND, lambda: _read_frames(data, packets, shown.total, numbers, wanted))
-    except _OtherOrderError:
-        return watched(_KIND, lambda: _read_frames(data, packets, shown.total, None, wanted))
+    threads = 0
+    while True:
+        read = partial(_read_frames, data, packets, shown.total, numbers, wanted, threads)
+        try:
+            return watched(_KIND, read)
+        except _OtherOrderError:
+            numbers = None
+        except _LostBehindError:
+            threads = 1
 
 
 class _OtherOrderError(Exception):
     """Frames come in another order than their times tell."""
+
+
+class _LostBehindError(Exception):
+    """A decoder of several threads met damage: it may keep back good frames that come behind it."""
 
 
 def _read_frames(
@@ -70,6 +81,7 @@ def _read_frames(
     total: int,
     numbers: dict[int, int] | None,
     wanted: Sequence[int],
+    threads: int,
 ) -> tuple[Frames, list[int], bool]:
     """Tell frames by `numbers`, from decode position to number, or by counting."""
     targets = sorted({number for number in wanted if 0 <= number < total})
@@ -81,7 +93,7 @@ def _read_frames(
     if not targets:
         return frames, valid, interlaced
     turn, last = None, -1
-    for count, frame in enumerate(_decode(data)):
+    for count, frame in enumerate(_decode(data, threads)):
         number = count if numbers is None else numbers.get(-1 if frame.pts is None else frame.pts)
         if number is not None:
             if number <= last:
@@ -104,6 +116,8 @@ def _read_frames(
         if number is not None and number >= targets[-1]:
             break
     convert.finish()
+    if len(valid) < len(targets) and threads != 1:
+        raise _LostBehindError
     return frames[: len(valid)], valid, interlaced
 
 
@@ -116,7 +130,7 @@ def starts_interlaced(data: bytes | containers.Admitted[bytes]) -> bool:
     return frame is not None and frame.interlaced_frame
 
 
-def _decode(data: bytes | containers.Admitted[bytes], threads: int = 0) -> "Iterator[VideoFrame]":
+def _decode(data: bytes | containers.Admitted[bytes], threads: int) -> "Iterator[VideoFrame]":
     """Frames in display order, the decode position of each in the place of its time.
 
     A packet that can't be decoded is passed over.
@@ -124,9 +138,10 @@ def _decode(data: bytes | containers.Admitted[bytes], threads: int = 0) -> "Iter
     Args:
         data: the encoded file.
         threads: 0: as FFmpeg likes.
-    """
-    import av
 
+    Raises:
+        _LostBehindError: a packet can't be decoded, by more than one thread.
+    """
     deadline = Deadline()
     with containers.open_av(data) as container:
         stream = containers.video_stream(container)
@@ -136,9 +151,17 @@ def _decode(data: bytes | containers.Admitted[bytes], threads: int = 0) -> "Iter
         for position, packet in enumerate(index.demux(container.demux(stream))):
             deadline.check()
             packet.pts = packet.dts = position
-            try:
-                yield from packet.decode()
-            except av.FFmpegError:
-                continue
-        with contextlib.suppress(av.FFmpegError):
-            yield from stream.codec_context.decode(None)
+            yield from _pictures(stream, packet)
+        yield from _pictures(stream, None)
+
+
+def _pictures(stream: "VideoStream", packet: "Packet[VideoStream] | None") -> "list[VideoFrame]":
+    """The frames that come with a packet, or at the end; none where it can't be decoded."""
+    import av
+
+    try:
+        return stream.codec_context.decode(packet)
+    except av.FFmpegError:
+        if stream.thread_count != 1:
+            raise _LostBehindError from None
+        return []

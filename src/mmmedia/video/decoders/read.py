@@ -16,12 +16,13 @@ from mmmedia.video.decoders import clips, eligible, opencv, plan, pyav, sparse, 
 from mmmedia.video.decoders.animation import Animation, animation
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
+from mmmedia.video.decoders.colours import is_converted
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.opencv.numbered import ClockError, Even, Numbered, Places, Times, times
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.packets.plain import plain_video
-from mmmedia.video.decoders.packets.shown import Shown, shown_frames
 from mmmedia.video.decoders.part import WHOLE, Part
+from mmmedia.video.decoders.shown import Shown, shown_frames
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
 from mmmedia.work.watch import watched
@@ -32,7 +33,7 @@ Frames = npt.NDArray[np.uint8]
 BACKENDS = ("opencv", "pyav")
 MODES = ("auto", "sequential", "seek")
 # Codecs that may become interlaced in the midst of a stream.
-_MIXED = frozenset(["h264", "hevc", "mpeg2video", "vc1"])
+_MIXED = frozenset(["h264", "hevc", "mpeg2video", "mpeg4", "vc1"])
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,11 @@ class _Request:
         try:
             self._packets = index.build(self._admitted)
         except InvalidMediaError:
-            raise _unreadable(self._admitted) from None
+            if index.is_cut_before_its_index(self._admitted):
+                raise
+            raise InvalidMediaError(
+                "Could not open video stream: there is none that a decoder recognises."
+            ) from None
         self._shown = shown_frames(self._packets)
         self._upright = upright(self._packets.matrix)
         # OpenCV takes the first stream of pictures, be it a cover; and it can turn pictures, not mirror them.
@@ -240,6 +245,11 @@ class _Request:
         """The reference: one pass by OpenCV, over the file or, where that won't do, over its stream alone."""
         if self._way.built_in and self._may_be_interlaced():
             answer = self._by_pyav("OpenCV can't convert its interlaced frames", only_if_interlaced=True)
+            if answer is not None:
+                return answer
+        _, matrix, _, transfer = self._packets.colour
+        if self._way.built_in and not is_converted(matrix, transfer):
+            answer = self._by_pyav("OpenCV can't convert its colours")
             if answer is not None:
                 return answer
         best: tuple[Frames, list[int]] | None = None
@@ -355,17 +365,6 @@ def _animated(pictures: Animation, choose: Choose, mode: str, part: Part) -> Dec
         raise _nothing_read(source.total_frames_num)
     opencv.log_missing(wanted, valid)
     return Decoded(frames, valid, source)
-
-
-def _unreadable(admitted: "containers.Admitted[bytes]") -> InvalidMediaError:
-    """Say why a file can't be opened."""
-    if admitted.name == "mov" and not any(
-        name in (b"moov", b"moof") for name, _ in containers.boxes(admitted.data, 0, len(admitted.data))
-    ):
-        return InvalidMediaError(
-            "Could not open video stream: the file is cut short before its index (the box 'moov')."
-        )
-    return InvalidMediaError("Could not open video stream: there is none that a decoder recognises.")
 
 
 def _as_claimed(data: bytes, choose: Choose, way: Way) -> Decoded:

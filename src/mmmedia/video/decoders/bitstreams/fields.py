@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmmedia.video.decoders.bitstreams.bits import HeaderEndError
-from mmmedia.video.decoders.bitstreams.h264_sets import SPS, read_avcc, read_sequence
+from mmmedia.video.decoders.bitstreams import mpeg4
+from mmmedia.video.decoders.bitstreams.bits import HeaderEndError, unescape
+from mmmedia.video.decoders.bitstreams.h264_sets import read_avcc, read_sequence
+from mmmedia.video.decoders.bitstreams.hevc import read_hvcc
 from mmmedia.video.decoders.bitstreams.nal_units import walk_units
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from mmmedia.video.decoders.packets.index import PacketIndex
 
 # Codecs that know no fields.
@@ -23,6 +23,9 @@ _START = re.compile(rb"\x00\x00\x01")
 # An MPEG-2 picture coding extension: behind its start code, its number (8) in the upper half of a byte.
 _PICTURE_EXTENSION = re.compile(rb"\x00\x00\x01\xb5[\x80-\x8f]")
 _LONGEST_SEQUENCE = 512
+# Where a NAL unit's first byte says its kind: shift, mask, and that of a sequence parameter set.
+_SEQUENCE_KINDS = {"h264": (0, 31, 7), "hevc": (1, 63, 33)}
+_PROGRESSIVE_SOURCE, _INTERLACED_SOURCE = 0x80, 0x40
 
 
 def may_hold_fields(index: "PacketIndex") -> bool:
@@ -31,9 +34,13 @@ def may_hold_fields(index: "PacketIndex") -> bool:
         return False
     if index.codec == "h264":
         return not _is_progressive_h264(index)
+    if index.codec == "hevc":
+        return not _is_progressive_hevc(index)
     if index.codec == "mpeg2video":
         return any(not is_progressive_mpeg2(index.payload(position)) for position in range(len(index)))
-    return index.codec not in {"hevc", "mpeg1video"} or not _is_progressive_hevc(index)
+    if index.codec == "mpeg4":
+        return mpeg4.may_hold_fields(index)
+    return index.codec != "mpeg1video"
 
 
 def is_progressive_mpeg2(payload: bytes) -> bool:
@@ -51,31 +58,51 @@ def _is_progressive_h264(index: "PacketIndex") -> bool:
     return bool(sequences) and not any(sequence.says_fields for sequence in sequences)
 
 
-def _sequences(index: "PacketIndex") -> "Iterator[bytes]":
+def _is_progressive_hevc(index: "PacketIndex") -> bool:
+    """Whether every sequence parameter set calls its source progressive (ITU-T H.265, 7.3.3)."""
+    try:
+        # Behind the unit's head, what numbers it, its profile, and 32 flags of compatible profiles.
+        flags = [unescape(unit)[8] for unit in _sequences(index)]
+    except (CannotSeekError, HeaderEndError, IndexError):
+        return False
+    if not flags or any(each & _INTERLACED_SOURCE for each in flags):
+        return False
+    return all(each & _PROGRESSIVE_SOURCE for each in flags) or not _starts_interlaced(index)
+
+
+def _sequences(index: "PacketIndex") -> "set[bytes]":
     """The sequence parameter sets of the container and within the stream."""
+    shift, mask, wanted = _SEQUENCE_KINDS[index.codec]
     if index.extradata[:1] == b"\x01":
-        length_size, sets = read_avcc(index.extradata)
-        yield from (each for each in sets if each[0] & 31 == SPS)
+        read = read_avcc if index.codec == "h264" else read_hvcc
+        length_size, sets = read(index.extradata)
         data = np.frombuffer(index.data, np.uint8)
         units = walk_units(index, data, length_size)
-        own = units.of(data[units.start] & 31 == SPS)
+        own = units.of(data[units.start] >> shift & mask == wanted)
         texts = {
             index.data[start : start + min(length, _LONGEST_SEQUENCE)]
             for start, length in zip(own.start.tolist(), own.length.tolist(), strict=True)
         }
-        yield from texts
-        return
+        return texts.union(each for each in sets if each[0] >> shift & mask == wanted)
     texts = set()
     for stretch in (index.extradata, *map(index.payload, range(len(index)))):
         for match in _START.finditer(stretch):
-            if stretch[match.end() : match.end() + 1] and stretch[match.end()] & 31 == SPS:
+            head = stretch[match.end() : match.end() + 1]
+            if head and head[0] >> shift & mask == wanted:
                 texts.add(stretch[match.end() : match.end() + _LONGEST_SEQUENCE].partition(b"\0\0\1")[0])
-    yield from texts
+    return texts
 
 
-def _is_progressive_hevc(index: "PacketIndex") -> bool:
-    """Whether no sequence parameter set calls its source interlaced (ITU-T H.265, 7.3.3)."""
-    if index.codec != "hevc":
-        return True
-    found = re.findall(rb"\x42\x01.(.{1})(.{4})(.)", index.extradata, re.DOTALL)
-    return all(not flags[0] & 0x40 for _, _, flags in found)
+def _starts_interlaced(index: "PacketIndex") -> bool:
+    """Whether the first picture that can be decoded is a field or holds two."""
+    import av
+
+    decoder = index.decoder()
+    for position in range(len(index)):
+        try:
+            frames = decoder.decode(index.packet(position))
+        except av.FFmpegError:
+            continue
+        if frames:
+            return bool(frames[0].interlaced_frame)
+    return any(frame.interlaced_frame for frame in decoder.decode(None))

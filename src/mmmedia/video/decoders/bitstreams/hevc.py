@@ -32,7 +32,7 @@ def read_hevc(index: "PacketIndex") -> Structure:
         CannotSeekError: its headers don't fit.
         HeaderEndError, IndexError: one ends too early.
     """
-    length_size, parameter_sets = _read_hvcc(index.extradata)
+    length_size, parameter_sets = read_hvcc(index.extradata)
     sequences = [s for s in parameter_sets if s[0] >> 1 == 33]
     pictures = dict(_read_picture(p) for p in parameter_sets if p[0] >> 1 == 34)
     if len(sequences) != 1 or not pictures or len({p.layout for p in pictures.values()}) != 1:
@@ -106,8 +106,8 @@ def as_splice(payload: bytes, length_size: int) -> bytes:
     return bytes(made)
 
 
-def _read_hvcc(extradata: bytes) -> tuple[int, list[bytes]]:
-    """The length of a length prefix, and the parameter sets, of an HEVCDecoderConfigurationRecord."""
+def read_hvcc(extradata: bytes) -> tuple[int, list[bytes]]:
+    """Return the length of a length prefix, and the parameter sets, of an HEVCDecoderConfigurationRecord."""
     if len(extradata) < 23 or extradata[0] != 1:
         raise CannotSeekError(UNSUPPORTED)
     sets: list[bytes] = []

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmmedia.video.decoders.bitstreams.bits import BitReader
+from mmmedia.video.decoders.bitstreams.bits import BitReader, HeaderEndError
 from mmmedia.video.decoders.bitstreams.structure import (
     DAMAGED,
     HIDDEN,
+    INTERLACED,
     UNSUPPORTED,
     CannotSeekError,
     Structure,
@@ -18,7 +19,11 @@ from mmmedia.video.decoders.bitstreams.structure import (
 if TYPE_CHECKING:
     from mmmedia.video.decoders.packets.index import PacketIndex
 
+# By these FFmpeg takes on an encoder's habits, where the stream does not name it; a clip loses them.
+_TELLING_TAGS = frozenset(["XVID", "XVIX", "RMP4", "ZMP4", "SIPP", "DIVX"])
+_ENCODER = re.compile(rb"\x00\x00\x01\xb2(Lavc|FFmpeg|ffmpeg|XviD|DivX)")
 _VOL_START, _VOP_START = re.compile(rb"\x00\x00\x01[\x20-\x2f]"), b"\x00\x00\x01\xb6"
+_LONGEST_LAYER = 48
 
 
 def read_mpeg4(index: "PacketIndex") -> Structure:
@@ -28,7 +33,12 @@ def read_mpeg4(index: "PacketIndex") -> Structure:
         CannotSeekError: its headers don't fit.
         HeaderEndError, IndexError: one ends too early.
     """
-    bits = time_bits(configuration(index))
+    headers = configuration(index)
+    if index.codec_tag in _TELLING_TAGS and not _ENCODER.search(headers):
+        raise CannotSeekError(UNSUPPORTED)
+    bits = time_bits(headers)
+    if may_hold_fields(index):
+        raise CannotSeekError(INTERLACED)
     kinds = np.empty(len(index), np.int64)
     for position in range(len(index)):
         start = int(index.offset[position])
@@ -64,12 +74,30 @@ def configuration(index: "PacketIndex") -> bytes:
     return first[: max(first.find(_VOP_START), 0)]
 
 
+def may_hold_fields(index: "PacketIndex") -> bool:
+    """Return whether a video object layer, of the container or within the stream, admits fields."""
+    layers: set[bytes] = set()
+    for stretch in (index.extradata, *map(index.payload, range(len(index)))):
+        layers.update(
+            stretch[found.end() : found.end() + _LONGEST_LAYER] for found in _VOL_START.finditer(stretch)
+        )
+    try:
+        return not layers or any(_read_layer(layer)[1] for layer in layers)
+    except (CannotSeekError, HeaderEndError):
+        return True
+
+
 def time_bits(extradata: bytes) -> int:
-    """Return how many bits a time increment has, by the video object layer (6.2.3)."""
+    """Return how many bits a time increment has, by the video object layer."""
     found = _VOL_START.search(extradata)
     if found is None:
         raise CannotSeekError(UNSUPPORTED)
-    reader = BitReader(extradata[found.end() : found.end() + 36])
+    return _read_layer(extradata[found.end() : found.end() + _LONGEST_LAYER])[0]
+
+
+def _read_layer(layer: bytes) -> tuple[int, bool]:
+    """How many bits a time increment has, and whether pictures may be interlaced (6.2.3)."""
+    reader = BitReader(layer)
     reader.u(9)
     if reader.u(1):
         reader.u(7)
@@ -85,4 +113,9 @@ def time_bits(extradata: bytes) -> int:
     resolution = reader.u(16)
     if not resolution:
         raise CannotSeekError(DAMAGED)
-    return max(1, (resolution - 1).bit_length())
+    bits = max(1, (resolution - 1).bit_length())
+    reader.u(1)
+    if reader.u(1):
+        reader.u(bits)  # a fixed step
+    reader.u(29)  # width and height
+    return bits, bool(reader.u(1))

@@ -12,8 +12,7 @@ Source: ITU-T H.264, 7.3.3, 8.2.4 and 8.2.5.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -114,16 +113,13 @@ class H264References:
     slices: Slices
     stand_ins: StandIns
 
-    # Plain integers, as they are looked up one by one.
-    @cached_property
-    def _numbered(self) -> list[int]:
-        numbers: list[int] = self.frame_num.tolist()
-        return numbers
+    _numbered: list[int] = field(init=False, repr=False)
+    _ordered: list[int] = field(init=False, repr=False)
 
-    @cached_property
-    def _ordered(self) -> list[int]:
-        order: list[int] = self.order.tolist()
-        return order
+    def __post_init__(self) -> None:
+        # Plain integers, as they are looked up one by one.
+        object.__setattr__(self, "_numbered", self.frame_num.tolist())
+        object.__setattr__(self, "_ordered", self.order.tolist())
 
     def replaceable(self, start: int, stop: int, wanted: Sequence[int]) -> set[int]:
         """The positions of a span for which stand-ins will do, so that the wanted ones come out exactly."""

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from mmmedia.video.decoders.bitstreams.bits import Bools, Ints
 from mmmedia.video.decoders.bitstreams.stand_ins import H264References
+from mmmedia.video.decoders.packets.index import is_timed, segments
 
 if TYPE_CHECKING:
     from mmmedia.video.decoders.packets.index import PacketIndex
@@ -65,8 +66,6 @@ class Structure:
 
 def ranks_by_time(index: "PacketIndex") -> Ints | None:
     """Return the place of each packet by its time; None where the times are missing, or guesses as in AVI."""
-    from mmmedia.video.decoders.packets.index import is_timed, segments
-
     if not is_timed(index):
         return None
     return places(np.lexsort((index.pts, segments(index))))

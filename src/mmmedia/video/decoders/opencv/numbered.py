@@ -9,7 +9,7 @@ import numpy as np
 from mmmedia.video.decoders.limits import Deadline
 from mmmedia.video.decoders.opencv.capture import Capture
 from mmmedia.video.decoders.packets.index import PacketIndex
-from mmmedia.video.decoders.packets.shown import Shown
+from mmmedia.video.decoders.shown import Shown
 from mmmedia.video.decoders.upright import Upright
 
 # After so many failures in a row nothing more comes. A grab fails at the end, at packets that can't be

@@ -3,7 +3,6 @@
 import logging
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders.packets import tables
+from mmmedia.video.decoders.packets.ends import is_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +101,7 @@ class PacketIndex:
     discard: Bools
     corrupt: Bools
 
-    @cached_property
+    @property
     def display_order(self) -> npt.NDArray[np.intp]:
         """The decode positions in display order: the n-th frame has the n-th pts."""
         return np.argsort(self.pts, kind="stable")
@@ -165,7 +165,7 @@ def build(data: "containers.Buffer | containers.Admitted[Any]") -> PacketIndex:
         InvalidMediaError: (a `ValueError`) the bytes are refused, can't be demuxed, or hold no video.
     """
     admitted = containers.admit(data)
-    with containers.open_av(admitted, options=_options(admitted)) as container:
+    with open_held(admitted, options=_options(admitted)) as container:
         stream = containers.video_stream(container)
         context = stream.codec_context
         whole = bytes(admitted.data)
@@ -190,11 +190,42 @@ def build(data: "containers.Buffer | containers.Admitted[Any]") -> PacketIndex:
             matrix=_matrix(whole, admitted.name, stream),
             **columns,
         )
+        number = stream.id
     if index.data is whole and (index.offset == NOT_FOUND).any():
         with containers.open_av(admitted, options=_options(admitted)) as container:
             again = containers.video_stream(container)
             index = replace(index, **_by_demuxing(whole, container, again, gather=True))
+    if not is_whole(index, whole, number):
+        index.corrupt[-1] = True
     return index
+
+
+def open_held(
+    admitted: "containers.Admitted[Any]", *, options: dict[str, str] | None = None
+) -> "InputContainer":
+    """Open a file as `containers.open_av` does; of an MP4 cut before its index say so."""
+    cut = InvalidMediaError(
+        "Could not open video stream: the file is cut short before its index (the box 'moov')."
+    )
+    try:
+        container = containers.open_av(admitted, options=options)
+    except InvalidMediaError:
+        if is_cut_before_its_index(admitted):
+            raise cut from None
+        raise
+    if not container.streams.video and is_cut_before_its_index(admitted):
+        container.close()
+        raise cut
+    return container
+
+
+def is_cut_before_its_index(admitted: "containers.Admitted[Any]") -> bool:
+    """Return whether a file is an MP4 that ends before what says where its samples are, or within it."""
+    data = admitted.data
+    return admitted.name == "mov" and not any(
+        name in (b"moov", b"moof") and stop <= len(data)
+        for name, (_, stop) in containers.boxes(data, 0, len(data))
+    )
 
 
 def _by_tables(data: bytes, container: "InputContainer", stream: "VideoStream") -> dict[str, Any] | None:
@@ -232,11 +263,25 @@ def _by_demuxing(
         side_data = side_data or packet.has_sidedata("new_extradata")
     columns = zip(*rows, strict=True) if rows else ([()] * len(_COLUMNS))
     kinds = [np.int64] * 5 + [np.bool_] * 3
-    return {
-        "data": b"".join(payloads) if gather else data,
-        "side_data": side_data,
-        **{name: np.array(column, kind) for name, column, kind in zip(_COLUMNS, columns, kinds, strict=True)},
+    arrays: dict[str, npt.NDArray[Any]] = {
+        name: np.array(column, kind) for name, column, kind in zip(_COLUMNS, columns, kinds, strict=True)
     }
+    if container.format.name == "matroska,webm":
+        _set_below_zero(arrays["pts"])
+    return {"data": b"".join(payloads) if gather else data, "side_data": side_data, **arrays}
+
+
+_FRONT = 64
+
+
+def _set_below_zero(pts: npt.NDArray[Any]) -> None:
+    """Give packets at the front a time where they have none: Matroska's, if below zero, is not told.
+
+    So it is with what stands behind the key frame at which a file was cut, and was shown before it.
+    """
+    missing = np.flatnonzero(pts == NO_PTS)
+    if len(missing) and missing[0] > 0 and missing[-1] < _FRONT and len(missing) < len(pts):
+        pts[missing] = pts[pts != NO_PTS].min() - 1 - np.arange(len(missing))[::-1]
 
 
 def _options(admitted: "containers.Admitted[Any]") -> dict[str, str]:
@@ -335,6 +380,10 @@ def segments(index: PacketIndex) -> Ints:
         steps = np.diff(clock[known])
         usual = max(int(np.median(steps)), 1)
         ahead = max(_JUMP_SECONDS / index.time_base, _JUMP_STEPS * usual)
-        numbers[known[1:]] = (steps < -back * usual) | (steps > ahead)
+        behind = steps < -back * usual
+        if index.container == "matroska,webm":  # decoding times are FFmpeg's guesses, wild behind a join
+            returns = np.diff(index.pts[known])
+            behind &= (returns < -_JUMP_STEPS * usual) | (returns < 0) & index.key[known[1:]]
+        numbers[known[1:]] = behind | (steps > ahead)
         numbers = np.cumsum(numbers)
     return numbers

@@ -57,7 +57,7 @@ def _plain(data: bytes) -> PlainVideo | None:
         return None
     if b"stss" in table and struct.unpack_from(">II", data, table[b"stss"][0] + 4)[1] != 1:
         return None
-    if not _is_whole(data, track, table) or not _is_progressive(data, table[b"stsd"]):
+    if not _is_whole(data, dict(movie), track, table) or not _is_progressive(data, table[b"stsd"]):
         return None
     # Behind the entry's own header: what all samples have, and 16 bytes of pictures.
     width, height = struct.unpack_from(">HH", data, table[b"stsd"][0] + 8 + 8 + 24)
@@ -78,8 +78,10 @@ def _is_of_pictures(data: bytes, track: dict[bytes, Place]) -> bool:
     return data[at + 8 : at + 12] not in (b"soun", b"text", b"sbtl", b"tmcd", b"meta", b"subt", b"hint")
 
 
-def _is_whole(data: bytes, track: dict[bytes, Place], table: dict[bytes, Place]) -> bool:
-    """Whether all that is stored is shown: there is no edit, or one that begins with the first frame."""
+def _is_whole(
+    data: bytes, movie: dict[bytes, Place], track: dict[bytes, Place], table: dict[bytes, Place]
+) -> bool:
+    """Whether all that is stored is shown: there is no edit, or one from the first frame to the last."""
     if b"edts" not in track:
         return b"ctts" not in table
     edits = dict(_boxes(data, track[b"edts"]))[b"elst"][0]
@@ -88,7 +90,19 @@ def _is_whole(data: bytes, track: dict[bytes, Place], table: dict[bytes, Place])
         return False
     begin = struct.unpack_from(">i", data, edits + 12)[0]
     first = struct.unpack_from(">Ii", data, table[b"ctts"][0] + 8)[1] if b"ctts" in table else 0
-    return bool(begin == first)
+    (length,) = struct.unpack_from(">I", data, edits + 8)
+    frames, ticks = struct.unpack_from(">II", data, table[b"stts"][0] + 8)
+    step = ticks / _clock(data, dict(_boxes(data, track[b"mdia"]))[b"mdhd"])
+    seconds = length / _clock(data, movie[b"mvhd"])
+    return bool(begin == first and seconds > (frames - 0.5) * step)
+
+
+def _clock(data: bytes, header: Place) -> int:
+    """Return how many units a second has, by the header of a movie or of a track's media."""
+    (units,) = struct.unpack_from(">I", data, header[0] + (20 if data[header[0]] else 12))
+    if units == 0:
+        raise ValueError("no units of time")
+    return int(units)
 
 
 def _is_progressive(data: bytes, descriptions: Place) -> bool:

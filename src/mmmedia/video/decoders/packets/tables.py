@@ -78,7 +78,7 @@ def matrix(data: bytes, track: int) -> tuple[float, float, float, float] | None:
     None where they are shown as they are, or where it can't be read.
     """
     try:
-        movie = list(_boxes(data, *dict(_boxes(data, 0, len(data)))[b"moov"]))
+        movie = list(_boxes(data, *_top(data)[b"moov"]))
         ours = [
             header
             for name, within in movie
@@ -102,7 +102,7 @@ def _entries(data: bytes, at: int) -> npt.NDArray[np.float64]:
 
 def _sample_tables(data: bytes, track: int) -> dict[bytes, tuple[int, int]] | None:
     """Where the tables of a track stand; None where they don't say all of it."""
-    top = dict(_boxes(data, 0, len(data)))
+    top = _top(data)
     if b"moov" not in top or b"moof" in top:
         return None
     movie = list(_boxes(data, *top[b"moov"]))
@@ -121,6 +121,11 @@ def _sample_tables(data: bytes, track: int) -> dict[bytes, tuple[int, int]] | No
         return None
     (descriptions,) = struct.unpack_from(">I", data, boxes[b"stsd"][0] + 4)
     return boxes if descriptions == 1 else None
+
+
+def _top(data: bytes) -> dict[bytes, tuple[int, int]]:
+    """The boxes of a file; of two of a name, as where files are joined, the first, which FFmpeg takes."""
+    return dict(reversed(list(_boxes(data, 0, len(data)))))
 
 
 def _times(data: bytes, boxes: dict[bytes, tuple[int, int]]) -> tuple[Ints | None, Ints | None]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from mmmedia.video.decoders.bitstreams.shown import pictures_shown
 from mmmedia.video.decoders.limits import Deadline
+from mmmedia.video.decoders.packets.ends import start_for_last
 from mmmedia.video.decoders.packets.index import NO_PTS, PacketIndex, is_timed, segments
 from mmmedia.video.samplers import VideoSourceMetadata
 
@@ -181,9 +182,7 @@ def _lost_at_the_start(index: PacketIndex, *, timed: bool) -> npt.NDArray[np.boo
 def _last_is_decoded(index: PacketIndex) -> bool:
     """Whether the last packet, of which a part is missing, gives a picture nevertheless."""
     last = len(index) - 1
-    keys = np.flatnonzero(index.key)
-    start = int(keys[-1]) if len(keys) else 0
-    return any(position == last for position in _decoded(index, start, last + 1))
+    return any(position == last for position in _decoded(index, start_for_last(index), last + 1))
 
 
 def _decoded(index: PacketIndex, start: int, stop: int) -> Iterator[int]:

@@ -1,0 +1,173 @@
+"""`MultiModalHasher`: hashes of what a request holds, byte for byte those of vLLM 0.33.
+
+A field is its length, 8 bytes little-endian, and itself. A value begins with a byte for its kind::
+
+    00                            None
+    01 count value…               list, tuple
+    02 count (field value)…       dict, in its own order; the fields are its keys
+    03 …                          anything else
+
+`mmmedia.content_hash` is a name for content that does not depend on how it was made; this is the one that
+vLLM's own caches go by.
+"""
+
+import hashlib
+import logging
+import pickle
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from mmmedia.errors import InvalidArgumentError, MissingPackageError
+
+logger = logging.getLogger(__name__)
+
+_NONE, _LIST, _DICT, _LEAF = b"\x00", b"\x01", b"\x02", b"\x03"
+_IMAGE_ID: Final = 0xA420  # ImageID, of EXIF
+
+
+class MultiModalHasher:
+    """The hash of named values."""
+
+    @classmethod
+    def hash_kwargs(cls, algorithm: str, /, **kwargs: Any) -> str:
+        """Return the hash of keywords as hexadecimal digits; their order does not matter.
+
+        Args:
+            algorithm: "blake3", "sha256" or "sha512".
+            **kwargs: bytes, text, numbers, pictures, arrays, tensors, what media IOs load, or lists, tuples
+                and dicts of these. Anything else is pickled, which is warned of.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) another algorithm.
+            MissingPackageError: (an `ImportError`) blake3 is not installed.
+
+        >>> MultiModalHasher.hash_kwargs("sha256", text="a", number=1)[:16]
+        'ed2f0f1306a4237c'
+        """
+        digest = _digest(algorithm)
+        for name in sorted(kwargs):
+            for part in (*_field(name.encode()), *_value(kwargs[name])):
+                digest.update(part)
+        hexadecimal: str = digest.hexdigest()
+        return hexadecimal
+
+    @classmethod
+    def serialize_item(cls, obj: object) -> Iterator[bytes | memoryview]:
+        """Yield the bytes that stand for a value, without the byte of its kind."""
+        yield from _leaf(obj)
+
+
+def _digest(algorithm: str) -> Any:
+    if algorithm in ("sha256", "sha512"):
+        return hashlib.new(algorithm)
+    if algorithm != "blake3":
+        raise InvalidArgumentError(
+            f"Unknown hash algorithm {algorithm!r:.64}; there are: blake3, sha256, sha512."
+        )
+    try:
+        import blake3
+    except ImportError as error:
+        raise MissingPackageError("blake3 is not installed: pip install mmmedia[blake3].") from error
+    return blake3.blake3()
+
+
+def _count(number: int) -> bytes:
+    return number.to_bytes(8, "little")
+
+
+def _field(data: bytes | memoryview) -> Iterator[bytes | memoryview]:
+    yield _count(len(data))
+    yield data
+
+
+def _value(obj: object) -> Iterator[bytes | memoryview]:
+    if obj is None:
+        yield _NONE
+    elif isinstance(obj, list | tuple):
+        yield _LIST
+        yield _count(len(obj))
+        for item in obj:
+            yield from _value(item)
+    elif isinstance(obj, dict):
+        yield _DICT
+        yield _count(len(obj))
+        for name, item in obj.items():
+            yield from _field(str(name).encode())
+            yield from _value(item)
+    else:
+        yield _LEAF
+        yield from _leaf(obj)
+
+
+def _leaf(obj: object) -> Iterator[bytes | memoryview]:
+    if isinstance(obj, bytes | bytearray | memoryview):
+        yield from _field(bytes(obj) if isinstance(obj, memoryview) else memoryview(obj))
+    elif isinstance(obj, str):
+        yield from _field(obj.encode())
+    elif isinstance(obj, int | float):
+        yield from _field(np.array(obj).tobytes())
+    elif isinstance(obj, Image.Image):
+        yield from _picture(obj, lambda: _pixels(obj))
+    elif hasattr(obj, "original_bytes") and hasattr(obj, "media"):
+        yield from _with_bytes(obj)
+    elif isinstance(obj, np.ndarray):
+        data = np.ascontiguousarray(obj).reshape(-1).view(np.uint8).data if obj.size else b""
+        yield from _named("ndarray", {"dtype": obj.dtype.str, "shape": obj.shape, "data": data})
+    elif type(obj).__module__.partition(".")[0] == "torch" and hasattr(obj, "detach"):
+        yield from _tensor(obj)
+    else:
+        logger.warning("No serialization for %s: it is pickled, so that equal ones may differ.", type(obj))
+        yield from _field(pickle.dumps(obj))
+
+
+def _named(kind: str, value: object) -> Iterator[bytes | memoryview]:
+    yield from _field(kind.encode())
+    yield from _value(value)
+
+
+def _picture(image: Image.Image, content: Callable[[], object]) -> Iterator[bytes | memoryview]:
+    """A picture by the name that its EXIF data give it, else by its content."""
+    name = image.getexif().get(_IMAGE_ID)
+    if isinstance(name, uuid.UUID):
+        yield from _field(name.bytes)
+    else:
+        yield from _named("image", content())
+
+
+def _pixels(image: Image.Image) -> Mapping[str, object]:
+    held: dict[str, object] = {"mode": image.mode, "data": np.asarray(image)}
+    if image.palette is not None:
+        held |= {"palette": image.palette.palette, "palette_rawmode": image.palette.rawmode}
+    return held
+
+
+def _with_bytes(wrapped: Any) -> Iterator[bytes | memoryview]:
+    media, data, config = wrapped.media, wrapped.original_bytes, getattr(wrapped, "io_config", None)
+    if isinstance(media, Image.Image):
+        yield from _picture(media, lambda: {"io_config": config, "data": data} if config else data)
+    elif isinstance(media, np.ndarray):
+        yield from _named("video", media if media.nbytes < len(data) else data)
+    elif isinstance(media, tuple):  # a video and its metadata
+        frames, metadata = media
+        yield from _value((type(wrapped)(frames, data), metadata))
+    else:
+        yield from _leaf(media)
+
+
+def _tensor(tensor: Any) -> Iterator[bytes | memoryview]:
+    import torch
+
+    dense = tensor.detach().cpu()
+    if dense.dtype == torch.bfloat16:
+        held = {
+            "original_dtype": str(dense.dtype),
+            "original_shape": tuple(dense.shape),
+            "data": dense.contiguous().reshape(-1).view(torch.uint8).numpy(),
+        }
+        yield from _named("tensor", held)
+    else:
+        yield from _named("tensor", dense.numpy())

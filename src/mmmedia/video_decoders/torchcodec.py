@@ -1,0 +1,5 @@
+"""torchcodec, on the CPU or a GPU."""
+
+from mmmedia.video.codecs.torchcodec import read
+
+__all__ = ["read"]
