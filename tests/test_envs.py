@@ -102,13 +102,13 @@ def test_unknown_settings(name: str) -> None:
 def test_what_a_fetch_goes_by_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is of the moment it was read, and the next is of the next."""
     before = envs.fetch_settings()
-    assert before == (3, True, 256 * 1024 * 1024, False, False)
+    assert before == (3, True, 256 * 1024 * 1024, False, False, False)
     monkeypatch.setenv("VLLM_MEDIA_FETCH_MAX_RETRIES", "7")
     monkeypatch.setenv("MMMEDIA_MEDIA_URL_ALLOW_REDIRECTS", "0")
     monkeypatch.setenv("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", "-1")
     monkeypatch.setenv("VLLM_MEDIA_CACHE_REVALIDATE", "1")
     monkeypatch.setenv("VLLM_MEDIA_EGRESS_BLOCK_PRIVATE", "1")
-    assert envs.fetch_settings() == (7, False, float("inf"), True, True)
+    assert envs.fetch_settings() == (7, False, float("inf"), True, True, False)
     assert before.attempts == 3
     monkeypatch.setenv("VLLM_MEDIA_FETCH_MAX_RETRIES", "some")
     with pytest.raises(InvalidSettingError, match="VLLM_MEDIA_FETCH_MAX_RETRIES='some'"):
@@ -132,4 +132,5 @@ def test_the_lower_limit_of_a_download_holds(
 ) -> None:
     """What loads a file may take less than the setting admits."""
     monkeypatch.setenv("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", setting)
-    assert envs.fetch_settings().held_to(limit).max_download_bytes == held
+    settings = envs.fetch_settings().held_to(limit)
+    assert (settings.max_download_bytes, settings.is_of_kind) == (held, held == limit)
