@@ -20,8 +20,8 @@ from mmmedia.video.decoders.colours import is_converted
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.opencv.numbered import ClockError, Even, Numbered, Places, Times, times
 from mmmedia.video.decoders.packets import index
-from mmmedia.video.decoders.packets.plain import plain_video
 from mmmedia.video.decoders.part import WHOLE, Part
+from mmmedia.video.decoders.plain import plain_video
 from mmmedia.video.decoders.shown import Shown, shown_frames
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
