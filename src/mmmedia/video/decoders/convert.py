@@ -20,6 +20,11 @@ Pixels = npt.NDArray[np.uint8]
 _STEP = Fraction(1, 25)
 # Codecs whose decoders say where the samples of chroma are, if the stream does not.
 _LEFT = frozenset(["h264", "hevc", "mpeg2video", "mpeg4"])
+# Formats that FFV1 does not take, and where the same samples go.
+_SAME_SAMPLES = {
+    "yuvj420p": "yuv420p", "yuvj422p": "yuv422p", "yuvj444p": "yuv444p", "yuvj440p": "yuv440p",
+    "gbrp": "bgr0", "gbrap": "bgra",
+}  # fmt: skip
 
 
 class Converter:
@@ -86,8 +91,10 @@ class _Film:
 
         self._buffer = io.BytesIO()
         self._out = av.open(self._buffer, "w", format="matroska")
+        name = frame.format.name
         stream: Any = self._out.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, frame.format.name
+        self._format = _SAME_SAMPLES.get(name, name)
+        stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, self._format
         if codec in _LEFT:
             stream.options = {"chroma_sample_location": "left"}
         context = stream.codec_context
@@ -98,8 +105,17 @@ class _Film:
         self._rows: list[tuple[Pixels, Upright]] = []
 
     def add(self, frame: "VideoFrame", row: Pixels, turn: Upright) -> None:
+        from av.error import FFmpegError
+        from av.video.reformatter import ColorRange
+
+        if frame.format.name != self._format:
+            full = ColorRange.JPEG
+            frame = frame.reformat(format=self._format, src_color_range=full, dst_color_range=full)
         frame.pts, frame.time_base = len(self._rows), _STEP
-        self._out.mux(self._stream.encode(frame))
+        try:
+            self._out.mux(self._stream.encode(frame))
+        except FFmpegError as error:
+            raise InvalidMediaError(f"The video's colours can't be converted: {error}.") from error
         self._rows.append((row, turn))
 
     def develop(self) -> None:
