@@ -75,7 +75,8 @@ def _classes() -> Iterator[type]:
 STAY = {
     "MediaIO": "abstract",
     "VideoLoader": "abstract",
-    "Budget": "a protocol",
+    "Chargeable": "a protocol",
+    "Reservable": "a protocol",
     "Encoder": "a protocol",
     "Preprocessor": "a protocol",
     "downloading": "a block",
@@ -84,7 +85,7 @@ STAY = {
     "Share": "a copy would be used up twice",
     "MediaBudget": "a copy would be used up twice",
     "MediaDecodedBudget": "a copy would be used up twice",
-    "Uncopied": "its subclasses are used up",
+    "MediaRequestDownloadBudget": "a copy would be used up twice",
 }
 """What does not travel, and why."""
 
@@ -118,6 +119,8 @@ def _made(kind: type) -> Any:
     name = kind.__name__
     if kind is errors.PartError:
         return errors.PartError.around(errors.InvalidMediaError("bad"), 0, 2, "image_url")
+    if kind is connections.MediaDownloadSizeExceededError:
+        return connections.MediaDownloadSizeExceededError(5, 6)
     if issubclass(kind, BaseException):
         return kind("what was wrong")
     if name in MAKERS:
@@ -324,6 +327,7 @@ def test_what_is_forked_is_usable() -> None:
         lambda: Share("decoded", 5),
         MediaBudget,
         lambda: MediaDecodedBudget(5),
+        lambda: connections.MediaRequestDownloadBudget(5),
         lambda: MediaConnector(budget=MediaBudget(max_decoded_bytes=5)),
     ],
 )

@@ -67,7 +67,7 @@ GOOD = {
     "avif": (lambda: picture("AVIF"), {"kind": "image", "format": "AVIF"}),
     "webp": (lambda: picture("WEBP"), {"kind": "image", "format": "WEBP", "frames": 1}),
     "moving.webp": (lambda: picture("WEBP", 3), {
-        "kind": "video", "container": "webp", "frames": 3, "duration": 0.3, "width": 40, "height": 30}),
+        "kind": "video", "container": "webp", "frames": 3, "width": 40, "height": 30}),
     "moving.png": (lambda: picture("PNG", 4), {"kind": "video", "container": "png", "frames": 4}),
     "moving.avif": (lambda: picture("AVIF", 5), {"kind": "video", "frames": 5, "fps": 10.0}),
     "pages.tiff": (lambda: picture("TIFF", 2), {"kind": "image", "frames": 2}),

@@ -33,6 +33,7 @@ from mmmedia.errors import (
     RefusedURLError,
     UnsupportedMediaError,
 )
+from mmmedia.exceptions import HTTPResponseSizeExceededError, MediaDownloadSizeExceededError
 from mmmedia.media import connector as connector_module, downloads as downloads_module
 from mmmedia.media.base import MediaIO, decode_base64
 from mmmedia.media.budget import size_of
@@ -374,12 +375,23 @@ class Modest(Plain):
         return 10
 
 
-def test_no_more_is_downloaded_than_a_media_io_takes(load: Load, server: Server) -> None:
+def test_no_more_is_downloaded_than_a_media_io_takes(
+    load: Load, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor read; the lower limit is the one that the error is about."""
     server.route("/ten", reply(b"0123456789"))
     server.route("/eleven", reply(b"0123456789a"))
     assert load(MediaConnector(), server.url("/ten"), Modest()) == b"0123456789"
-    with pytest.raises(LimitExceededError, match="more than 10 bytes"):
+    with pytest.raises(HTTPResponseSizeExceededError, match="more than 10 bytes"):
         load(MediaConnector(), server.url("/eleven"), Modest())
+    (tmp_path / "eleven").write_bytes(b"0123456789a")
+    with pytest.raises(HTTPResponseSizeExceededError, match="more than 10 bytes"):
+        load(MediaConnector(allowed_local_media_path=tmp_path), (tmp_path / "eleven").as_uri(), Modest())
+    monkeypatch.setattr(Modest, "get_max_bytes", lambda _: 1 << 20)
+    monkeypatch.setenv("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", "1")
+    server.route("/more", reply(bytes((1 << 20) + 1)))
+    with pytest.raises(MediaDownloadSizeExceededError):
+        load(MediaConnector(), server.url("/more"), Modest())
 
 
 def test_who_takes_more_does_not_share_such_a_download(server: Server) -> None:

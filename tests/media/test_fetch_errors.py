@@ -74,6 +74,11 @@ def test_all_others_are_unchanged(error: Exception) -> None:
     assert _wrap_media_fetch_error(URL, error) is error
 
 
+class Poor:
+    def charge(self, num_bytes: int) -> None:
+        raise ValueError("an engine's own")
+
+
 def sync_image(connector: MediaConnector, url: str) -> Any:
     return connector.fetch_image(url)
 
@@ -94,6 +99,9 @@ def test_by_the_connector(load: Callable[..., Any], server: Server, tmp_path: Pa
     with pytest.raises(VLLMUnprocessableEntityError, match="too many for one request") as caught:
         load(MediaConnector(download_budget=MediaRequestDownloadBudget(10)), url)
     assert isinstance(caught.value, LimitExceededError)
+    with pytest.raises(ValueError, match=r"^an engine's own$") as own:
+        load(MediaConnector(download_budget=Poor()), url)
+    assert not isinstance(own.value, VLLMUnprocessableEntityError)
     with pytest.raises(ValueError, match="Failed to load image") as broken:
         load(MediaConnector(), server.route("/b.png", reply(b"none")))
     assert not isinstance(broken.value, VLLMUnprocessableEntityError)

@@ -186,12 +186,19 @@ def test_each_pays_for_its_own_and_ones_poverty_is_not_the_others(server: Server
     assert all((each[0].left, each[1].left) == (5, 7) for each in rich)
 
 
-def test_a_budget_of_vllm_is_charged_for_every_copy(server: Server) -> None:
-    """4 bytes a pixel, whoever decodes."""
+@pytest.mark.parametrize("is_connectors", [True, False])
+def test_a_budget_of_vllm_is_charged_for_every_copy(server: Server, is_connectors: bool) -> None:
+    """4 bytes a pixel, whoever decodes, and whether the connector or only the media IO has it."""
     body = _encoded("PNG", "RGBA")
     budgets = [MediaDecodedBudget(40 * 30 * 4 - number % 2) for number in range(6)]
-    loads = [MediaConnector(decoded_budget=budget).fetch_image_async for budget in budgets]
-    results = _crowd(server, body, list(loads))
+
+    def load(budget: MediaDecodedBudget) -> Callable[[str], Any]:
+        if is_connectors:
+            return MediaConnector(decoded_budget=budget).fetch_image_async
+        media_io = ImageMediaIO(decoded_budget=budget)
+        return lambda url: MediaConnector().load_from_url_async(url, media_io)
+
+    results = _crowd(server, body, [load(budget) for budget in budgets])
     assert [isinstance(each, LimitExceededError) for each in results] == [False, True] * 3
     assert [budget.used for budget in budgets] == [40 * 30 * 4, 0] * 3
     configs = [each.io_config for each in results[::2]]

@@ -168,29 +168,6 @@ class TestPart:
             OpenCVVideoBackend.load_bytes(clip(**SIZE), **keywords)
 
 
-def test_any_number_of_threads_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What OpenCV decodes does not depend on how many cores there are."""
-    import cv2
-
-    from mmmedia.video.decoders.opencv import capture
-
-    real = capture._open
-    for name in (
-        "slides with a voice",
-        "screen recording",
-        "lossless trim",
-        "raw hevc",
-        "longer sound, mpegts",
-    ):
-        data, answers = KINDS[name].make(), set()
-        for threads in (1, 2, 4, 16):
-            parameters = [cv2.CAP_PROP_N_THREADS, threads]
-            monkeypatch.setattr(capture, "_open", lambda d, api, _, p=parameters: real(d, api, p))
-            frames, metadata = OpenCVVideoBackend.load_bytes(data, num_frames=6, decode="sequential")
-            answers.add((frames.tobytes(), str(metadata)))
-        assert len(answers) == 1, name
-
-
 def test_pictures_of_a_wide_gamut() -> None:
     """PQ in BT.2020: OpenCV's bytes, whichever way they come."""
     colours = "colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"

@@ -99,13 +99,20 @@ class InspectIO(MediaIO[Report]):
             return _describe_embedding(data)
         name, refusal = _container_of(data)
         if name in _MAYBE_PICTURES:
+            if (moving := self._describe_animation(data)) is not None:
+                return moving
             try:
                 report = _describe_image(data)
             except InvalidMediaError:
                 if name != "mov" and _looks_like_picture(data):
                     raise
             else:
-                return report if report["frames"] == 1 else self._describe_animation(data, name, report)
+                if report["frames"] == 1 or name not in {"gif", "mov"}:
+                    return report
+                try:
+                    return self._describe_container(data)
+                except MediaError:  # a container of several pictures, not of a sequence
+                    return report
         if refusal is None:
             return self._describe_container(data)
         try:
@@ -123,30 +130,26 @@ class InspectIO(MediaIO[Report]):
         """Report on a file."""
         return self.load_bytes(filepath.read_bytes())  # as given: a path made of it may be another file
 
-    def _describe_animation(self, data: bytes, name: str | None, picture: Report) -> Report:
-        """Report on several pictures in one file: as on a video where loaders take them for one."""
+    def _describe_animation(self, data: bytes) -> Report | None:
+        """Report on an animated PNG or WebP; None for all else, one of a single frame included."""
         from mmmedia.video.decoders.animation import animation
 
-        if (found := animation(data)) is not None:
-            source, form = found.metadata, picture["format"].lower()
-            return {
-                "kind": "video",
-                "bytes": len(data),
-                "container": form,
-                "codec": form,
-                "width": found.width,
-                "height": found.height,
-                "frames": source.total_frames_num,
-                "fps": source.original_fps,
-                "duration": source.duration,
-                "samplers": self._picks(source, (found.height, found.width)),
-            }
-        if name in {"gif", "mov"}:
-            try:
-                return self._describe_container(data)
-            except MediaError:
-                logger.debug("A container of pictures alone.", exc_info=True)
-        return picture
+        found = animation(data)
+        if found is None or len(found.durations) == 1:
+            return None
+        source, form = found.metadata, "webp" if data.startswith(b"RIFF") else "png"
+        return {
+            "kind": "video",
+            "bytes": len(data),
+            "container": form,
+            "codec": form,
+            "width": found.width,
+            "height": found.height,
+            "frames": source.total_frames_num,
+            "fps": source.original_fps,
+            "duration": source.duration,
+            "samplers": self._picks(source, (found.height, found.width)),
+        }
 
     def _describe_container(self, data: bytes) -> Report:
         from mmmedia.video.decoders.packets.index import open_held

@@ -1,12 +1,23 @@
 """`MediaRequestDownloadBudget`: what all downloads of one request may bring together."""
 
 import threading
+from typing import Any
 
 from mmmedia import envs
 from mmmedia.exceptions import MediaRequestDownloadSizeExceededError
 
 
-class MediaRequestDownloadBudget:
+class Uncopied:
+    """A budget: what used a copy of it would not count, so that it has none, here or in other processes."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            f"A {type(self).__name__} can't be copied or pickled, nor what has one: "
+            "it is used up once. Give another process a budget of its own."
+        )
+
+
+class MediaRequestDownloadBudget(Uncopied):
     """The bytes that one request may download, charged from any thread; nothing is ever given back.
 
     Args:

@@ -6,7 +6,7 @@ judges the first bytes, `admit` also what tables claim that FFmpeg would take me
 held to `FORMAT_WHITELIST`, to in-memory reading, and to no protocol at all.
 """
 
-from mmmedia.containers.claims import Admitted, admit
+from mmmedia.containers.claims import Admitted, admit, recognisable
 from mmmedia.containers.mp4_boxes import Buffer, boxes
 from mmmedia.containers.pyav import AV_OPTIONS, FORMAT_WHITELIST, open_av, video_stream
 from mmmedia.containers.signatures import identify
@@ -22,5 +22,6 @@ __all__ = [
     "identify",
     "missing_bytes",
     "open_av",
+    "recognisable",
     "video_stream",
 ]

@@ -4,11 +4,11 @@ FFmpeg takes memory for what tables and texts claim, and ends the process over s
 """
 
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mmmedia.containers.mp4_boxes import Buffer, boxes
 from mmmedia.containers.signatures import by_magic, identify
-from mmmedia.containers.transport_stream import stream_types
+from mmmedia.containers.transport_stream import PACKET, stream_types
 from mmmedia.errors import InvalidMediaError
 
 B = TypeVar("B", bound=Buffer)
@@ -23,6 +23,9 @@ _COUNT_AT = {
 }
 _FEW_ENTRIES = 1 << 22
 _MOST_BOXES = 200_000
+# Fewer packets FFmpeg's probe for transport streams does not trust.
+_FEW_PACKETS = 12
+_NULL_PACKET = b"\x47\x1f\xff\x10".ljust(PACKET, b"\xff")
 # The stream types that are H.264 to FFmpeg.
 _H264_TYPES = frozenset({0x1B, 0x20, 0xDB})
 
@@ -70,6 +73,22 @@ def admit(data: B | Admitted[B]) -> Admitted[B]:
             if not _H264_TYPES.isdisjoint(kinds) and not _H264_TYPES.issuperset(kinds):
                 raise InvalidMediaError(f"Stream {pid} becomes H.264, or was before, in mid-file; refused.")
     return Admitted(data, name)
+
+
+def recognisable(admitted: Admitted[Any]) -> Buffer:
+    """Return a file's bytes so that FFmpeg recognises it: a short transport stream with more null packets.
+
+    Of fewer than about a dozen packets it believes nothing.
+    """
+    data: Buffer = admitted.data
+    if (
+        admitted.name != "mpegts"
+        or len(data) >= _FEW_PACKETS * PACKET
+        or data[PACKET : PACKET + 1] != data[:1]
+    ):
+        return data
+    # Behind a last packet that is cut, they begin where the next one would have.
+    return bytes(data) + b"\xff" * (-len(data) % PACKET) + _NULL_PACKET * _FEW_PACKETS
 
 
 def _claimed_entries(data: Buffer) -> int:

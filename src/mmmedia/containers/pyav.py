@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mmmedia.containers.claims import Admitted, admit
+from mmmedia.containers.claims import Admitted, admit, recognisable
 from mmmedia.containers.mp4_boxes import Buffer
 from mmmedia.errors import InvalidMediaError
 
@@ -40,7 +40,7 @@ def open_av(data: Buffer | Admitted[Any], *, options: Mapping[str, str] | None =
     admitted = admit(data)
     try:
         return av.open(
-            io.BytesIO(admitted.data),
+            io.BytesIO(recognisable(admitted)),
             "r",
             options={**(options or {}), **AV_OPTIONS},
             metadata_errors="replace",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 # Packets (ISO/IEC 13818-1, 2.4.3).
-_SYNC, _PACKET = 0x47, 188
+_SYNC, PACKET = 0x47, 188
 _STRETCH = 1 << 20
 _PACKET_SIZES = (188, 192, 204)
 _MOST_PACKETS = 64
@@ -44,8 +44,8 @@ def stream_types(data: Buffer) -> dict[int, set[int]]:
     cut = 0
     for number, (at, begin) in enumerate(_program_maps(data)):
         length = 3 + ((data[begin + 1] & 0x0F) << 8 | data[begin + 2])
-        cut += begin + length > at + _PACKET
-        if number > max(_FEW_MAPS, len(data) // _PACKET) or cut > _MOST_TABLES:
+        cut += begin + length > at + PACKET
+        if number > max(_FEW_MAPS, len(data) // PACKET) or cut > _MOST_TABLES:
             raise InvalidMediaError("The transport stream has more program maps than it can; refused.")
         for section in _sections(data, at, begin, length):
             if section not in seen:
@@ -64,8 +64,8 @@ def _program_maps(data: Buffer) -> Iterator[tuple[int, int]]:
 
     whole = np.frombuffer(data, np.uint8)
     looked = 0
-    for start in range(0, len(whole) - _PACKET + 1, _STRETCH):
-        stretch = whole[start : min(start + _STRETCH, len(whole) - _PACKET + 1)]
+    for start in range(0, len(whole) - PACKET + 1, _STRETCH):
+        stretch = whole[start : min(start + _STRETCH, len(whole) - PACKET + 1)]
         at = start + np.flatnonzero(stretch == _SYNC)
         at = at[(whole[at + 1] & 0x40 != 0) & (whole[at + 3] & 0x10 != 0)]  # begins something, has a payload
         begin = at + 4 + np.where(whole[at + 3] & 0x20, 1 + whole[at + 4].astype(np.int64), 0)
@@ -83,25 +83,25 @@ def _program_maps(data: Buffer) -> Iterator[tuple[int, int]]:
 
 def _within(at: "npt.NDArray[np.int64]", begin: "npt.NDArray[np.int64]") -> tuple[Any, Any]:
     """Return those of the packets in which there is room for a table at that place."""
-    fits = begin + 3 <= at + _PACKET
+    fits = begin + 3 <= at + PACKET
     return at[fits], begin[fits]
 
 
 def _payload(data: Buffer, at: int) -> tuple[int, int]:
     """Return where the payload of the packet at an offset begins and ends."""
     begin = at + 4 + (1 + data[at + 4] if data[at + 3] & 0x20 else 0)
-    return begin, at + _PACKET
+    return begin, at + PACKET
 
 
 def _sections(data: Buffer, at: int, begin: int, length: int) -> Iterator[bytes]:
     """Yield a table that begins in the packet at an offset, as it goes on in packets of each size."""
-    start = bytes(data[begin : min(at + _PACKET, begin + length)])
+    start = bytes(data[begin : min(at + PACKET, begin + length)])
     if len(start) == length:
         yield start
         return
     for size in _PACKET_SIZES:
         section = start
-        last = min(len(data) - _PACKET + 1, at + _MOST_PACKETS * size)
+        last = min(len(data) - PACKET + 1, at + _MOST_PACKETS * size)
         for following in range(at + size, last, size):
             if len(section) >= length or data[following] != _SYNC:
                 break

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pybase64
 
 from mmmedia import envs
+from mmmedia.connections.budget import Uncopied
 from mmmedia.errors import InvalidMediaError, LimitExceededError
 
 T = TypeVar("T")
@@ -136,16 +137,6 @@ class Reservable(Chargeable, Protocol):
 
     def settle(self, granted: int, actual: int, /) -> object:
         """Give them back, and take what was used."""
-
-
-class Uncopied:
-    """A budget: what used a copy of it would not count, so that it has none, here or in other processes."""
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError(
-            f"A {type(self).__name__} can't be copied or pickled, nor what has one: "
-            "it is used up once. Give another process a budget of its own."
-        )
 
 
 class MediaDecodedBudget(Uncopied):

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmmedia import envs
+from mmmedia.connections.budget import Uncopied
 from mmmedia.errors import LimitExceededError
-from mmmedia.media.base import Chargeable, MediaIO, Uncopied
+from mmmedia.media.base import Chargeable, MediaIO
 from mmmedia.media.embedding import EmbeddingMediaIO
 
 Budget = Chargeable
@@ -25,10 +26,8 @@ def charges_itself(media_io: MediaIO[Any], budget: Budget | None) -> bool:
     return is_reservable(budget) and (own is budget or isinstance(media_io, EmbeddingMediaIO))
 
 
-def cost_of_copy(media: Any, budget: Budget) -> int:
-    """Return what a copy of a picture costs: as much as decoding it."""
-    if not is_reservable(budget):
-        return size_of(media)
+def pixel_bytes(media: Any) -> int:
+    """Return what a picture costs where `ImageMediaIO` charges for it, whatever its mode."""
     width, height = media.size
     return int(width * height * 4)
 

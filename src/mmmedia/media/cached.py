@@ -14,7 +14,7 @@ from mmmedia.envs import FetchSettings
 from mmmedia.errors import LimitExceededError
 from mmmedia.exceptions import MediaRequestDownloadSizeExceededError
 from mmmedia.media.base import MediaIO
-from mmmedia.media.budget import Budget, charges_itself, cost_of_copy, size_of
+from mmmedia.media.budget import Budget, charges_itself, pixel_bytes, size_of
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.urls import HTTPURL, DomainList, redact_url
 from mmmedia.work.flight import Flight
@@ -105,11 +105,13 @@ class CachedLoads:
                 raise
             raise translated from error
 
-    def _charge_copy(self, media: object) -> None:
-        """Charge for a copy of an object before it is made, as for decoding it."""
-        if self.decoded_budget is not None:
+    def _charge_copy(self, media: object, media_io: MediaIO[Any]) -> None:
+        """Charge for a copy of a picture before it is made, as for decoding it."""
+        if (own := getattr(media_io, "decoded_budget", None)) is not None:
+            own.charge(pixel_bytes(media))
+        if self.decoded_budget is not None and not charges_itself(media_io, self.decoded_budget):
             with getattr(self.decoded_budget, "one_at_a_time", nullcontext)():
-                self.decoded_budget.charge(cost_of_copy(media, self.decoded_budget))
+                self.decoded_budget.charge(size_of(media))
 
     def _load_bytes(self, data: bytes, media_io: MediaIO[T]) -> T:
         if self.download_budget is not None:

@@ -293,7 +293,7 @@ class MediaConnector(SharedDownloads):
         if self.allowed_local_media_path is None:
             raise LocalFilesDisabledError("Cannot load local files without `--allowed-local-media-path`.")
         with opened_below(self.allowed_local_media_path, file_url_path(url)) as file:
-            max_bytes = media_io.get_max_bytes()
+            max_bytes = media_io.get_max_bytes() if hasattr(media_io, "get_max_bytes") else None
             if max_bytes is not None and file.size > max_bytes:
                 raise HTTPResponseSizeExceededError.of(file.size, max_bytes)
             self._charge_download(file.size)

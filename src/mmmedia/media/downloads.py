@@ -128,7 +128,8 @@ class Wanted(Generic[T]):
     ) -> None:
         self._loads, self._goal, self._media_io, self._pool = loads, goal, media_io, pool
         self._policy, self._download = policy, download
-        self.has_budget = loads.decoded_budget is not None or loads.download_budget is not None
+        own = getattr(media_io, "decoded_budget", None)
+        self.has_budget = not (loads.decoded_budget is loads.download_budget is own is None)
         self.board()
 
     def board(self) -> None:
@@ -182,7 +183,7 @@ class Wanted(Generic[T]):
         result = self.flight.result
         data = result.data if isinstance(result, Downloaded) else result
         self._loads._charge_for(self._goal.url, len(data))
-        self._loads._charge_copy(media)
+        self._loads._charge_copy(media, self._media_io)
 
     def _begin(self) -> None:
         """Have what was downloaded decoded, by now perhaps for others too; on the loop."""

@@ -30,14 +30,13 @@ from mmmedia.image import (
     turned_upright,
 )
 from mmmedia.media.base import Chargeable, MediaIO, MediaWithBytes, decode_base64, encode_base64
+from mmmedia.media.budget import pixel_bytes
 from mmmedia.media.depth import as_seen, stored
 from mmmedia.media.embedding import EmbeddingMediaIO
 from mmmedia.media.picture_files import brief, check_pixels, open_picture, refuse, without_large_texts
 
 _SCALING_DECODERS: Final = ("JPEG", "MPO")
 _KEPT_INFO: Final = ("exif", "icc_profile", "xmp")
-# Bytes of a pixel, for a budget.
-_PIXEL_BYTES: Final = 4
 
 
 class ImageEmbeddingMediaIO(EmbeddingMediaIO):
@@ -240,7 +239,7 @@ class _BudgetError(Exception):
 
 def _charge(budget: Chargeable, picture: Image.Image) -> None:
     try:
-        budget.charge(picture.width * picture.height * _PIXEL_BYTES)
+        budget.charge(pixel_bytes(picture))
     except Exception as error:
         raise _BudgetError(error) from error
 

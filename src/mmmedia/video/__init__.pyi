@@ -5,6 +5,7 @@ from . import (
     loader_registry as loader_registry,
     loaders as loaders,
     model_loaders as model_loaders,
+    reading as reading,
     samplers as samplers,
 )
 from .decoders import DecodeStats as DecodeStats, decode_stats as decode_stats
@@ -43,6 +44,7 @@ from .model_loaders import (
     Qwen3VLVideoBackend as Qwen3VLVideoBackend,
     VideoBackend as VideoBackend,
 )
+from .reading import read_frames as read_frames
 from .samplers import (
     SAMPLERS as SAMPLERS,
     Sampler as Sampler,

@@ -1,13 +1,11 @@
 """The connector `mmmedia` of vLLM: what it is asked for, fetched by this library, in vLLM's own wrappers."""
 
 import inspect
-import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vllm.connections import HTTPResponseSizeExceededError
-from vllm.multimodal.image import open_image
 from vllm.multimodal.media import (
     AudioMediaIO as VLLMAudioMediaIO,
     MediaWithBytes as VLLMMediaWithBytes,
@@ -34,7 +32,6 @@ _TIMEOUTS = {
     "audio": "VLLM_AUDIO_FETCH_TIMEOUT",
     "video": "VLLM_VIDEO_FETCH_TIMEOUT",
 }
-_BYTES_A_PIXEL = 4  # what vLLM charges
 
 
 class VLLMConnector(VLLMMediaConnector):  # type: ignore[misc]  # vLLM's names have no types here
@@ -137,25 +134,7 @@ class VLLMConnector(VLLMMediaConnector):  # type: ignore[misc]  # vLLM's names h
         # vLLM's are always on; the defaults here are a setting's.
         defaults = {"image_mode": image_mode, "exif_transpose": True, "flatten_alpha": True}
         options: dict[str, Any] = {**defaults, **(self.media_io_kwargs.get("image") or {})}
-        if self._decoded_budget is None:
-            return ImageMediaIO(**options)
-        return _ChargedImageMediaIO(self._decoded_budget.charge, **options)
-
-
-class _ChargedImageMediaIO(ImageMediaIO):
-    """Loads pictures, each charged before it is decoded, by what its header says."""
-
-    def __init__(self, charge: Callable[[int], object], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._charge = charge
-
-    def load_bytes(self, data: bytes) -> "MediaWithBytes[Any]":
-        try:
-            width, height = open_image(io.BytesIO(data)).size
-        except Exception:  # noqa: BLE001  # decoding it will say what is wrong with it
-            width = height = 0
-        self._charge(width * height * _BYTES_A_PIXEL)
-        return super().load_bytes(data)
+        return ImageMediaIO(decoded_budget=self._decoded_budget, **options)
 
 
 class _VLLMMediaIO(MediaIO[Any]):

@@ -132,4 +132,6 @@ def _webp(data: bytes) -> Animation | None:
         if data[at : at + 4] == b"ANMF" and size >= 16:
             durations.append(int.from_bytes(data[at + 20 : at + 23], "little") / 1000 or _SHORTEST)
         at += 8 + size + size % 2
+    if at < len(data):  # cut short, which Pillow refuses: of what is there, a file
+        data = data[:4] + (at - 8).to_bytes(4, "little") + data[8:at]
     return Animation(data, height, width, durations) if durations else None

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders import opencv
-from mmmedia.video.decoders.colours import is_mapped
+from mmmedia.video.decoders.colours import UNSPECIFIED, is_converted, is_mapped
 from mmmedia.video.decoders.upright import Upright
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class Converter:
 
         It is filled by the end of `finish`.
         """
+        if not is_converted(int(frame.colorspace), int(frame.color_trc)):
+            frame.colorspace = frame.color_primaries = frame.color_trc = UNSPECIFIED
         if is_mapped(int(frame.color_primaries), int(frame.color_trc)):
             self._film = self._film or _Film(frame, self._codec)
             self._film.add(frame, row, turn)

@@ -12,6 +12,7 @@ from mmmedia.video.decoders.bitstreams.analyse import analyse
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
 from mmmedia.video.decoders.bitstreams.structure import INTERLACED, ORDER, CannotSeekError, Structure
 from mmmedia.video.decoders.clips import NO_COLOURS
+from mmmedia.video.decoders.colours import is_converted
 from mmmedia.video.decoders.packets.index import NOT_FOUND, PacketIndex
 from mmmedia.video.decoders.shown import Shown
 
@@ -57,6 +58,8 @@ def _packets(index: PacketIndex) -> str | None:
         return "packets not stored as they are"
     if index.corrupt.any():
         return "corrupt packets"
+    if not is_converted(index.colour[1], index.colour[3]):
+        return "colours"
     if index.codec in NO_COLOURS and index.container != "avi":
         return "codec"
     return None

@@ -16,10 +16,12 @@ from mmmedia.video.decoders import clips, eligible, opencv, plan, pyav, sparse, 
 from mmmedia.video.decoders.animation import Animation, animation
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
+from mmmedia.video.decoders.colours import is_converted
 from mmmedia.video.decoders.limits import check_size
-from mmmedia.video.decoders.opencv.numbered import ClockError, Numbered, Places, Times, times
+from mmmedia.video.decoders.opencv.numbered import ClockError, Even, Numbered, Places, Times, times
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.part import WHOLE, Part
+from mmmedia.video.decoders.plain import plain_video
 from mmmedia.video.decoders.shown import Shown, shown_frames
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
@@ -134,15 +136,44 @@ def read_video(
         return _animated(pictures, choose, mode, part)
     if opencv.is_replaced() or envs.MMMEDIA_COMPAT == "0.20":
         return _as_claimed(data, choose, way)
-    return _Request(data, choose, way).answer()
+    admitted = containers.admit(data)
+    return _plainly(admitted, choose, way) or _Request(admitted, choose, way).answer()
+
+
+def _plainly(admitted: "containers.Admitted[bytes]", choose: Choose, way: Way) -> Decoded | None:
+    """The frames of a short and plain MP4, whose packets nobody need look at; None for all else."""
+    plain = plain_video(admitted.data) if admitted.name == "mov" and way.mode != "seek" else None
+    if plain is None or (
+        way.mode == "auto" and plan.may_pay([0], plain.total - 1, plain.height * plain.width)
+    ):
+        return None
+    try:
+        capture = opencv.open_capture(admitted)
+    except InvalidMediaError:
+        return None
+    source = opencv.claimed_metadata(capture)
+    if source.total_frames_num != plain.total or source.original_fps <= 0:
+        return None
+    wanted = _chosen(choose, source, way.part, None)
+    opencv.check_request(capture, len(set(wanted)))
+    numbered = Numbered(capture, plain.total, Even(source.original_fps))
+    read = partial(way.read, numbered, wanted, plain.total)
+    try:
+        frames, valid = watched(opencv.kind(capture), read) if way.built_in else read()
+    except ClockError:
+        return None
+    if set(valid) != {number for number in wanted if 0 <= number < plain.total}:
+        return None
+    stats.count("sequential", "by request" if way.mode == "sequential" else "does not pay")
+    return Decoded(frames, valid, source)
 
 
 class _Request:
     """One request for frames of a video, by its packets."""
 
-    def __init__(self, data: bytes, choose: Choose, way: Way) -> None:
+    def __init__(self, admitted: "containers.Admitted[bytes]", choose: Choose, way: Way) -> None:
         self._way = way
-        self._admitted = containers.admit(data)
+        self._admitted = admitted
         capture = self._open_any()
         try:
             self._packets = index.build(self._admitted)
@@ -214,6 +245,11 @@ class _Request:
         """The reference: one pass by OpenCV, over the file or, where that won't do, over its stream alone."""
         if self._way.built_in and self._may_be_interlaced():
             answer = self._by_pyav("OpenCV can't convert its interlaced frames", only_if_interlaced=True)
+            if answer is not None:
+                return answer
+        _, matrix, _, transfer = self._packets.colour
+        if self._way.built_in and not is_converted(matrix, transfer):
+            answer = self._by_pyav("OpenCV can't convert its colours")
             if answer is not None:
                 return answer
         best: tuple[Frames, list[int]] | None = None

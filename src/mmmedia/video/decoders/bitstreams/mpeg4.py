@@ -36,9 +36,9 @@ def read_mpeg4(index: "PacketIndex") -> Structure:
     headers = configuration(index)
     if index.codec_tag in _TELLING_TAGS and not _ENCODER.search(headers):
         raise CannotSeekError(UNSUPPORTED)
+    bits = time_bits(headers)
     if may_hold_fields(index):
         raise CannotSeekError(INTERLACED)
-    bits = time_bits(headers)
     kinds = np.empty(len(index), np.int64)
     for position in range(len(index)):
         start = int(index.offset[position])

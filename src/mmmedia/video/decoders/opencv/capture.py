@@ -95,7 +95,7 @@ def open_capture(
 
     if not is_replaced():
         data = containers.admit(data)
-    encoded = data.data if isinstance(data, containers.Admitted) else data
+    encoded = containers.recognisable(data) if isinstance(data, containers.Admitted) else data
     api = get_cv2_video_api()
     parameters = [cv2.CAP_PROP_N_THREADS, threads] if threads else []
     with _capture_options():

@@ -40,7 +40,7 @@ class Numbered:
         self,
         capture: Capture,
         total: int,
-        clock: "Times | Places | None",
+        clock: "Times | Even | Places | None",
         upright: Upright | None = None,
     ) -> None:
         self._capture = capture
@@ -136,6 +136,29 @@ class Times:
         if time not in self._all or (numbers and following is None):
             raise ClockError
         return following
+
+
+class Even:
+    """Tells the number of a frame by its time where all are as long as the other.
+
+    Args:
+        fps: how many there are a second.
+    """
+
+    def __init__(self, fps: float) -> None:
+        self._step = 1000 / fps
+
+    def number(self, milliseconds: float, behind: int) -> int | None:
+        """Return the number of the frame of that time.
+
+        Raises:
+            ClockError: it is between two frames, or should have come before; or the first is not the first.
+        """
+        number = round(milliseconds / self._step)
+        is_between = abs(milliseconds - number * self._step) > 0.01 * self._step
+        if is_between or number < behind or (behind == 0 and number):
+            raise ClockError
+        return number
 
 
 class Places:

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
     from mmmedia.video.decoders.packets.index import PacketIndex
 
 # By FFmpeg's names: streams of start codes, alone or in pieces.
 _OPEN_ENDED = frozenset(["mpegts", "mpeg", "h264", "hevc", "m4v", "mpegvideo", "mjpeg"])
+
+_END_OF_IMAGE = b"\xff\xd9"
+_MORE = 64
 
 # Transport packets (ISO/IEC 13818-1, 2.4.3), with a time in front of each, or a check behind it.
 _SYNC, _PACKET, _PACKET_SIZES = 0x47, 188, (188, 192, 204)
@@ -32,11 +37,14 @@ def is_whole(index: "PacketIndex", data: bytes, stream_id: int) -> bool:
     if index.container == "mpegts" and _is_stuffed(data, stream_id):
         return True
     last = len(index) - 1
-    keys = np.flatnonzero(index.key[:last])
-    key = int(keys[-1]) if len(keys) else last
-    # What the pictures show that it refers to is of no account; two are enough, but HEVC takes none twice.
-    front = [key] * (1 if index.codec == "hevc" else 2) if key < last else []
-    return _is_clean(index, [*front, last]) or _is_clean(index, range(start_for_last(index), last + 1))
+    if index.codec == "mjpeg":
+        return index.payload(last).rstrip(b"\0").endswith(_END_OF_IMAGE)
+    # Two pictures to refer to are enough, and what they show is of no account; but HEVC takes none twice.
+    front = np.flatnonzero(index.key[:last])[-2:].tolist()
+    if len(front) == 1 and index.codec != "hevc":
+        front *= 2
+    judge = _has_an_end if index.codec == "hevc" else _is_clean
+    return judge(index, [*front, last]) or judge(index, range(start_for_last(index), last + 1))
 
 
 def start_for_last(index: "PacketIndex") -> int:
@@ -47,26 +55,44 @@ def start_for_last(index: "PacketIndex") -> int:
 
 def _is_clean(index: "PacketIndex", positions: "list[int] | range") -> bool:
     """Whether the last of these packets gives a picture that its decoder finds nothing wrong with."""
+    frame = _last_picture(index, positions)
+    return frame is not None and not frame.is_corrupt
+
+
+def _has_an_end(index: "PacketIndex", positions: "list[int] | range") -> bool:
+    """Whether it makes no difference to the last of these packets what comes behind it.
+
+    Of HEVC that misses its end the decoder says nothing, and reads on.
+    """
+    pictures = [_last_picture(index, positions, behind) for behind in (b"", b"\x55" * _MORE, b"\xaa" * _MORE)]
+    if any(picture is None for picture in pictures):
+        return False
+    first, *others = (picture.to_ndarray() for picture in pictures if picture is not None)
+    return all(np.array_equal(first, other) for other in others)
+
+
+def _last_picture(
+    index: "PacketIndex", positions: "list[int] | range", behind: bytes = b""
+) -> "VideoFrame | None":
+    """Decode some packets, with more bytes behind the last, and return its picture, if it gives one."""
     import av
 
     decoder = index.decoder()
     last = positions[-1]
-    came = False
+    found = None
     for position in [*positions, None]:
         packet = None
         if position is not None:
-            packet = index.packet(position)
+            packet = index.packet(position, index.payload(position) + behind if position == last else None)
             packet.pts = packet.dts = position
         try:
             frames = decoder.decode(packet)
         except av.FFmpegError:
             if position == last:
-                return False
+                return None
             continue
-        for frame in frames:
-            if frame.pts == last:
-                came = not frame.is_corrupt
-    return came
+        found = next((frame for frame in frames if frame.pts == last), found)
+    return found
 
 
 def _is_stuffed(data: bytes, pid: int) -> bool:

@@ -204,14 +204,19 @@ def open_held(
     admitted: "containers.Admitted[Any]", *, options: dict[str, str] | None = None
 ) -> "InputContainer":
     """Open a file as `containers.open_av` does; of an MP4 cut before its index say so."""
+    cut = InvalidMediaError(
+        "Could not open video stream: the file is cut short before its index (the box 'moov')."
+    )
     try:
-        return containers.open_av(admitted, options=options)
+        container = containers.open_av(admitted, options=options)
     except InvalidMediaError:
         if is_cut_before_its_index(admitted):
-            raise InvalidMediaError(
-                "Could not open video stream: the file is cut short before its index (the box 'moov')."
-            ) from None
+            raise cut from None
         raise
+    if not container.streams.video and is_cut_before_its_index(admitted):
+        container.close()
+        raise cut
+    return container
 
 
 def is_cut_before_its_index(admitted: "containers.Admitted[Any]") -> bool:

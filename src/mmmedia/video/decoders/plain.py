@@ -1,0 +1,112 @@
+"""A quick look at an MP4: whether its tables hold nothing unusual, so that its header's claims are true."""
+
+import struct
+from typing import NamedTuple
+
+from mmmedia import containers
+from mmmedia.video.decoders.bitstreams.h264_sets import is_progressive_h264
+
+_MOST_BOXES = 200
+Place = tuple[int, int]
+
+
+class PlainVideo(NamedTuple):
+    """How many frames an MP4 has, each as long as the other; and the size of its pictures as stored."""
+
+    total: int
+    height: int
+    width: int
+
+
+def plain_video(data: bytes) -> PlainVideo | None:
+    """Return what an MP4 holds if it is plain, else None; FFmpeg is not asked.
+
+    Plain is one track of pictures, upright and not fields, whole, with samples of the same length, the first
+    of which is a key frame, and without an edit list that leaves anything out.
+    """
+    try:
+        return _plain(data)
+    except (struct.error, IndexError, KeyError, ValueError):
+        return None
+
+
+def _plain(data: bytes) -> PlainVideo | None:
+    top = _boxes(data, (0, len(data)))
+    if [name for name, _ in top].count(b"moov") != 1 or any(name == b"moof" for name, _ in top):
+        return None
+    if any(end > len(data) for _, (_, end) in top):
+        return None
+    movie = _boxes(data, dict(top)[b"moov"])
+    place = dict(top)[b"moov"]
+    if any(name == b"mvex" for name, _ in movie) or data.find(b"covr", *place) >= 0:
+        return None
+    tracks = [dict(_boxes(data, within)) for name, within in movie if name == b"trak"]
+    pictures = [track for track in tracks if _is_of_pictures(data, track)]
+    if len(pictures) != 1:
+        return None
+    track = pictures[0]
+    media = dict(_boxes(data, track[b"mdia"]))
+    table = dict(_boxes(data, dict(_boxes(data, media[b"minf"]))[b"stbl"]))
+    header = track[b"tkhd"][0] + (52 if data[track[b"tkhd"][0]] else 40)
+    if struct.unpack_from(">5i", data, header) != (1 << 16, 0, 0, 0, 1 << 16):
+        return None
+    (descriptions,) = struct.unpack_from(">I", data, table[b"stsd"][0] + 4)
+    (runs,) = struct.unpack_from(">I", data, table[b"stts"][0] + 4)
+    (total,) = struct.unpack_from(">I", data, table[b"stsz"][0] + 8)
+    if descriptions != 1 or runs != 1 or total < 2:
+        return None
+    if b"stss" in table and struct.unpack_from(">II", data, table[b"stss"][0] + 4)[1] != 1:
+        return None
+    if not _is_whole(data, dict(movie), track, table) or not _is_progressive(data, table[b"stsd"]):
+        return None
+    # Behind the entry's own header: what all samples have, and 16 bytes of pictures.
+    width, height = struct.unpack_from(">HH", data, table[b"stsd"][0] + 8 + 8 + 24)
+    return PlainVideo(total, height, width)
+
+
+def _boxes(data: bytes, within: Place) -> list[tuple[bytes, Place]]:
+    found = []
+    for number, box in enumerate(containers.boxes(data, *within)):
+        if number >= _MOST_BOXES:
+            raise ValueError("too many boxes")
+        found.append(box)
+    return found
+
+
+def _is_of_pictures(data: bytes, track: dict[bytes, Place]) -> bool:
+    at = dict(_boxes(data, track[b"mdia"]))[b"hdlr"][0]
+    return data[at + 8 : at + 12] not in (b"soun", b"text", b"sbtl", b"tmcd", b"meta", b"subt", b"hint")
+
+
+def _is_whole(
+    data: bytes, movie: dict[bytes, Place], track: dict[bytes, Place], table: dict[bytes, Place]
+) -> bool:
+    """Whether all that is stored is shown: there is no edit, or one from the first frame to the last."""
+    if b"edts" not in track:
+        return b"ctts" not in table
+    edits = dict(_boxes(data, track[b"edts"]))[b"elst"][0]
+    (count,) = struct.unpack_from(">I", data, edits + 4)
+    if data[edits] or count != 1:
+        return False
+    begin = struct.unpack_from(">i", data, edits + 12)[0]
+    first = struct.unpack_from(">Ii", data, table[b"ctts"][0] + 8)[1] if b"ctts" in table else 0
+    (length,) = struct.unpack_from(">I", data, edits + 8)
+    frames, ticks = struct.unpack_from(">II", data, table[b"stts"][0] + 8)
+    step = ticks / _clock(data, dict(_boxes(data, track[b"mdia"]))[b"mdhd"])
+    seconds = length / _clock(data, movie[b"mvhd"])
+    return bool(begin == first and seconds > (frames - 0.5) * step)
+
+
+def _clock(data: bytes, header: Place) -> int:
+    """Return how many units a second has, by the header of a movie or of a track's media."""
+    (units,) = struct.unpack_from(">I", data, header[0] + (20 if data[header[0]] else 12))
+    if units == 0:
+        raise ValueError("no units of time")
+    return int(units)
+
+
+def _is_progressive(data: bytes, descriptions: Place) -> bool:
+    name = data[descriptions[0] + 12 : descriptions[0] + 16]
+    if name == b"avc1":
+        return is_progressive_h264(data)
+    return name in (b"vp09", b"av01")

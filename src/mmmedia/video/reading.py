@@ -1,0 +1,82 @@
+"""`read_frames`: the primitive under whatever takes frames out of videos."""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from mmmedia.errors import InvalidArgumentError, InvalidMediaError
+from mmmedia.video.decoders.limits import check_size
+from mmmedia.video.decoders.read import read_video
+from mmmedia.video.loaders import VideoLoader
+from mmmedia.video.samplers import VideoSourceMetadata
+
+Source = bytes | bytearray | memoryview | str | PathLike[str]
+Choice = Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]
+_FEW = 8
+
+
+def read_frames(
+    source: Source,
+    frames: Choice,
+    *,
+    decode: Literal["auto", "sequential", "seek"] | None = None,
+    missing: Literal["raise", "drop"] = "raise",
+) -> tuple[npt.NDArray[np.uint8], list[int], VideoSourceMetadata]:
+    """Return frames of a video by their numbers.
+
+    The n-th frame is the n-th that a player shows; see `VideoSourceMetadata`.
+
+    Args:
+        source: an encoded file, or the path of one.
+        frames: numbers of frames, in any order, also several times; or what chooses them when told what the
+            video is.
+        decode: as in the loaders: "auto", "sequential" or "seek"; None: the setting `VLLM_VIDEO_DECODE`.
+        missing: what becomes of frames that can't be decoded: "raise" says how many, "drop" leaves them out.
+
+    Returns:
+        The frames, uint8 RGB (n, height, width, 3); the number of each; and what the video is.
+
+    Raises:
+        InvalidMediaError: (a `ValueError`) no video that can be decoded, or not all frames of it.
+        InvalidArgumentError: (a `ValueError`) no frames, such as the video does not have, or another word.
+        LimitExceededError: (a `ValueError`) the frames are larger than the settings admit.
+
+    >>> from mmmedia.cli import scene
+    >>> array, indices, video = read_frames(scene.clip(), lambda video: [video.total_frames_num - 1, 0, 0])
+    >>> array.shape, indices == [video.total_frames_num - 1, 0, 0]
+    ((3, 288, 512, 3), True)
+    """
+    if missing not in ("raise", "drop"):
+        raise InvalidArgumentError(f"missing={missing!r}: expected 'raise' or 'drop'.")
+    data = Path(source).read_bytes() if isinstance(source, str | PathLike) else bytes(source)
+    wanted: list[int] = []
+
+    def choose(video: VideoSourceMetadata) -> list[int]:
+        wanted.extend(int(number) for number in (frames(video) if callable(frames) else frames))
+        if not wanted:
+            raise InvalidArgumentError("Expected at least one frame.")
+        for number in wanted:
+            if not 0 <= number < video.total_frames_num:
+                raise InvalidArgumentError(
+                    f"The video has no frame {number}: it has {video.total_frames_num}."
+                )
+        return sorted(set(wanted))
+
+    decoded = read_video(data, choose, VideoLoader, decode=decode)
+    rows = {number: row for row, number in enumerate(decoded.indices)}
+    lost = sorted({number for number in wanted if number not in rows})
+    if lost and missing == "raise":
+        shown = ", ".join(map(str, lost[:_FEW])) + (", …" if len(lost) > _FEW else "")
+        raise InvalidMediaError(
+            f"{len(lost)} of {len(set(wanted))} frames can't be decoded: {shown}. "
+            "missing='drop' leaves them out."
+        )
+    found = [number for number in wanted if number in rows]
+    if found == decoded.indices:
+        return decoded.frames, found, decoded.source
+    check_size(decoded.frames.shape[1], decoded.frames.shape[2], len(found))
+    return decoded.frames[[rows[number] for number in found]], found, decoded.source

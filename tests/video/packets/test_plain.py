@@ -1,0 +1,68 @@
+"""Which MP4s are plain, and that nothing else is taken for it."""
+
+from typing import Any
+
+import pytest
+
+from mmmedia.video import OpenCVVideoBackend
+from mmmedia.video.decoders.packets import index
+from mmmedia.video.decoders.plain import PlainVideo, plain_video
+from support import corpus
+from support.clips import clip
+from support.kinds import KINDS, with_cover
+
+CLIP: dict[str, Any] = {"frames": 40, "width": 96, "height": 64}
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"bframes": 0}, {"audio": True}, {"container": "mov"}, {"codec": "libsvtav1"}]
+)
+def test_plain_ones(fields: dict[str, Any]) -> None:
+    assert plain_video(clip(**CLIP, **fields)) == PlainVideo(40, 64, 96)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda: clip(**CLIP, container="matroska"),
+        lambda: clip(**CLIP, container_options={"movflags": "frag_keyframe+empty_moov"}),
+        lambda: clip(**CLIP, extra_video=(64, 64)),
+        lambda: clip(**CLIP, **corpus.x264("tff=1")),
+        lambda: clip(**CLIP, codec="libx265"),
+        lambda: corpus.rotate(clip(**CLIP), 90),
+        lambda: corpus.hide_lead_in(clip(**CLIP), 512),
+        lambda: with_cover(first=True),
+        lambda: with_cover(first=False),
+        lambda: clip(**CLIP)[:-100],
+        lambda: clip(**CLIP)[:3000],
+        lambda: b"\0\0\0\x10ftypisom\0\0\0\0",
+        *(
+            KINDS[name].make
+            for name in ("variable rate, mp4", "earlier sound, mp4", "lossless trim", "mirrored")
+        ),
+    ],
+)
+def test_others(data: Any) -> None:
+    assert plain_video(data()) is None
+
+
+def test_it_spares_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short request of a plain file is answered without a look at its packets, and the same."""
+    data = clip(**CLIP)
+    expected = OpenCVVideoBackend.load_bytes(data, num_frames=5, decode="seek")
+    monkeypatch.setattr(index, "build", lambda *_: pytest.fail("looked at packets"))
+    frames, metadata = OpenCVVideoBackend.load_bytes(data, num_frames=5)
+    assert frames.tobytes() == expected[0].tobytes()
+    assert metadata == expected[1]
+
+
+def test_what_is_damaged_is_looked_at_closely() -> None:
+    """Where a frame does not come, packets tell which it is."""
+    data = bytearray(clip(**CLIP, codec="libsvtav1"))
+    packets = index.build(bytes(data))
+    at, size = int(packets.offset[20]), int(packets.size[20])
+    data[at + 2 : at + size] = bytes(size - 2)
+    assert plain_video(bytes(data)) is not None
+    _, metadata = OpenCVVideoBackend.load_bytes(bytes(data))
+    assert metadata["total_num_frames"] == 40
+    assert len(metadata["frames_indices"]) < 40

@@ -1,0 +1,103 @@
+"""Frames of a video by their numbers."""
+
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError
+from mmmedia.video import OpenCVVideoBackend, read_frames
+from support.clips import clip
+
+DATA = clip(frames=40, gop=10)
+WHOLE, _ = OpenCVVideoBackend.load_bytes(DATA, num_frames=-1)
+
+
+@pytest.mark.parametrize("decode", ["sequential", "seek", None])
+@pytest.mark.parametrize("wanted", [[0], [39], [3, 17, 31], [31, 3, 17], [5, 5, 2, 5], range(40)])
+def test_frames_come_in_the_order_in_which_they_are_asked_for(wanted, decode):
+    frames, indices, source = read_frames(DATA, wanted, decode=decode)
+    assert indices == list(wanted)
+    assert frames.dtype == np.uint8
+    assert np.array_equal(frames, WHOLE[list(wanted)])
+    assert source.total_frames_num == 40
+
+
+def test_who_chooses_is_told_what_the_video_is():
+    seen = []
+
+    def choose(video):
+        seen.append(video)
+        return np.array([video.total_frames_num - 1, 0])
+
+    frames, indices, source = read_frames(DATA, choose)
+    assert seen == [source]
+    assert indices == [39, 0]
+    assert all(type(number) is int for number in indices)
+    assert np.array_equal(frames, WHOLE[[39, 0]])
+
+
+@pytest.mark.parametrize(
+    "source", [DATA, bytearray(DATA), memoryview(DATA)], ids=lambda data: type(data).__name__
+)
+def test_any_buffer_is_a_source(source):
+    assert np.array_equal(read_frames(source, [7])[0], WHOLE[[7]])
+
+
+def test_a_path_is_a_source(tmp_path: Path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(DATA)
+    assert np.array_equal(read_frames(path, [7])[0], WHOLE[[7]])
+    assert np.array_equal(read_frames(str(path), [7])[0], WHOLE[[7]])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fragment"),
+    [([], "at least one frame"), ([40], "no frame 40: it has 40"), ([0, -1], "no frame -1")],
+)
+def test_frames_that_there_are_not_are_refused(wanted, fragment):
+    with pytest.raises(InvalidArgumentError, match=fragment):
+        read_frames(DATA, wanted)
+    with pytest.raises(InvalidArgumentError, match=fragment):
+        read_frames(DATA, lambda _: wanted)
+
+
+def _damaged() -> bytes:
+    """A clip of key frames, of which the second has no headers left."""
+    data = bytearray(clip(frames=12, gop=1))
+    frames = sorted(find_frames(bytes(data)))
+    start, size = frames[5]
+    data[start + 4 : start + size] = bytes(size - 4)
+    return bytes(data)
+
+
+def find_frames(data: bytes) -> list[tuple[int, int]]:
+    with av.open(io.BytesIO(data)) as container:
+        return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+
+
+def test_frames_that_cannot_be_decoded_are_counted_or_left_out():
+    data = _damaged()
+    _, present, _ = read_frames(data, range(12), missing="drop")
+    lost = sorted(set(range(12)) - set(present))
+    assert lost
+    with pytest.raises(InvalidMediaError, match=rf"{len(lost)} of 12 frames can't be decoded: {lost[0]}"):
+        read_frames(data, range(12))
+    frames, indices, _ = read_frames(data, [11, lost[0], 0], missing="drop")
+    assert indices == [11, 0]
+    assert len(frames) == 2
+
+
+def test_repeated_frames_count_against_the_limit(monkeypatch: pytest.MonkeyPatch):
+    size = WHOLE[0].nbytes
+    monkeypatch.setenv("VLLM_MAX_VIDEO_DECODE_BYTES", str(3 * size))
+    assert len(read_frames(DATA, [1, 1, 1])[0]) == 3
+    with pytest.raises(LimitExceededError):
+        read_frames(DATA, [1, 1, 1, 1])
+
+
+def test_another_word_is_refused():
+    with pytest.raises(InvalidArgumentError, match="missing='skip'"):
+        read_frames(DATA, [0], missing="skip")  # type: ignore[arg-type]
