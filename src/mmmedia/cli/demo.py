@@ -251,6 +251,8 @@ def _arguments(options: Mapping[str, Any], sign: str = "=") -> list[str]:
 
 def _described(media: Any) -> str:
     """Return shape, dtype and metadata of what a connector loaded."""
+    if isinstance(wrapped := getattr(media, "media", None), tuple):  # a video with its bytes
+        media = wrapped
     if not isinstance(media, tuple):
         array, lines = np.asarray(media), [f"{media.width} x {media.height} pixels, mode {media.mode}"]
     elif isinstance(media[1], dict):
