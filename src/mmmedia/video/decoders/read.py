@@ -1,5 +1,6 @@
 """One way into all decoders: encoded bytes and a choice of frames in, frames out."""
 
+import functools
 import io
 import logging
 from collections.abc import Callable, Sequence
@@ -20,8 +21,8 @@ from mmmedia.video.decoders.colours import is_converted
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.opencv.numbered import ClockError, Even, Numbered, Places, Times, times
 from mmmedia.video.decoders.packets import index
-from mmmedia.video.decoders.packets.plain import plain_video
 from mmmedia.video.decoders.part import WHOLE, Part
+from mmmedia.video.decoders.plain import plain_video
 from mmmedia.video.decoders.shown import Shown, shown_frames
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
@@ -137,7 +138,8 @@ def read_video(
     if opencv.is_replaced() or envs.MMMEDIA_COMPAT == "0.20":
         return _as_claimed(data, choose, way)
     admitted = containers.admit(data)
-    return _plainly(admitted, choose, way) or _Request(admitted, choose, way).answer()
+    once = functools.lru_cache(choose)  # what chooses may keep what it chose
+    return _plainly(admitted, once, way) or _Request(admitted, once, way).answer()
 
 
 def _plainly(admitted: "containers.Admitted[bytes]", choose: Choose, way: Way) -> Decoded | None:

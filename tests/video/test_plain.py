@@ -6,7 +6,7 @@ import pytest
 
 from mmmedia.video import OpenCVVideoBackend
 from mmmedia.video.decoders.packets import index
-from mmmedia.video.decoders.packets.plain import PlainVideo, plain_video
+from mmmedia.video.decoders.plain import PlainVideo, plain_video
 from support import corpus
 from support.clips import clip
 from support.kinds import KINDS, with_cover
