@@ -4,7 +4,9 @@ import struct
 from typing import NamedTuple
 
 from mmmedia import containers
-from mmmedia.video.decoders.bitstreams.h264_sets import is_progressive_h264
+from mmmedia.video.decoders.bitstreams.bits import HeaderEndError
+from mmmedia.video.decoders.bitstreams.h264_sets import SPS, is_progressive_h264, read_avcc, read_sequence
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 
 _MOST_BOXES = 200
 Place = tuple[int, int]
@@ -26,7 +28,7 @@ def plain_video(data: bytes) -> PlainVideo | None:
     """
     try:
         return _plain(data)
-    except (struct.error, IndexError, KeyError, ValueError):
+    except (struct.error, IndexError, KeyError, ValueError, CannotSeekError, HeaderEndError):
         return None
 
 
@@ -53,7 +55,7 @@ def _plain(data: bytes) -> PlainVideo | None:
     (descriptions,) = struct.unpack_from(">I", data, table[b"stsd"][0] + 4)
     (runs,) = struct.unpack_from(">I", data, table[b"stts"][0] + 4)
     (total,) = struct.unpack_from(">I", data, table[b"stsz"][0] + 8)
-    if descriptions != 1 or runs != 1 or total < 2:
+    if data.find(b"colr", *table[b"stsd"]) >= 0 or descriptions != 1 or runs != 1 or total < 2:
         return None
     if b"stss" in table and struct.unpack_from(">II", data, table[b"stss"][0] + 4)[1] != 1:
         return None
@@ -108,5 +110,11 @@ def _clock(data: bytes, header: Place) -> int:
 def _is_progressive(data: bytes, descriptions: Place) -> bool:
     name = data[descriptions[0] + 12 : descriptions[0] + 16]
     if name == b"avc1":
-        return is_progressive_h264(data)
+        return is_progressive_h264(data) and not _tells_colours(data, descriptions)
     return name in (b"vp09", b"av01")
+
+
+def _tells_colours(data: bytes, descriptions: Place) -> bool:
+    """Whether pictures may be of colours that OpenCV does not convert."""
+    record = data[data.index(b"avcC", *descriptions) + 4 : descriptions[1]]
+    return any(read_sequence(each).has_colours for each in read_avcc(record)[1] if each[0] & 31 == SPS)

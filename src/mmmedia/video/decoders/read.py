@@ -1,5 +1,6 @@
 """One way into all decoders: encoded bytes and a choice of frames in, frames out."""
 
+import functools
 import io
 import logging
 from collections.abc import Callable, Sequence
@@ -137,7 +138,8 @@ def read_video(
     if opencv.is_replaced() or envs.MMMEDIA_COMPAT == "0.20":
         return _as_claimed(data, choose, way)
     admitted = containers.admit(data)
-    return _plainly(admitted, choose, way) or _Request(admitted, choose, way).answer()
+    once = functools.lru_cache(choose)  # what chooses may keep what it chose
+    return _plainly(admitted, once, way) or _Request(admitted, once, way).answer()
 
 
 def _plainly(admitted: "containers.Admitted[bytes]", choose: Choose, way: Way) -> Decoded | None:

@@ -22,6 +22,7 @@ class Sequence:
     bit_depth: int
     macroblocks: int
     says_fields: bool  # messages may call a picture interlaced
+    has_colours: bool  # whether primaries, transfer and matrix are told
     delay_bits: int  # what stands in front of that in such a message
     stored_pictures: int
     number: int
@@ -89,7 +90,7 @@ def read_sequence(payload: bytes) -> Sequence:
         raise CannotSeekError(INTERLACED)
     if order_type == 1 or separate or gaps or max(frame_num_bits, order_bits) > 16:
         raise CannotSeekError(UNSUPPORTED)
-    fields, delay_bits = _says_fields(reader)
+    fields, delay_bits, has_colours = _says_fields(reader)
     return Sequence(
         frame_num_bits,
         order_type,
@@ -98,20 +99,22 @@ def read_sequence(payload: bytes) -> Sequence:
         bit_depth,
         width * height,
         fields,
+        has_colours,
         delay_bits,
         stored_pictures,
         number,
     )
 
 
-def _says_fields(reader: BitReader) -> tuple[bool, int]:
+def _says_fields(reader: BitReader) -> tuple[bool, int, bool]:
     """Whether messages tell of picture structures (E.1.1), and how many bits stand in front of that."""
     reader.u(1)
     if reader.u(1):  # cropping
         for _ in range(4):
             reader.ue()
+    has_colours = False
     if not reader.u(1):
-        return False, 0
+        return False, 0, False
     if reader.u(1) and reader.u(8) == 255:  # aspect ratio
         reader.u(32)
     if reader.u(1):  # overscan
@@ -119,6 +122,7 @@ def _says_fields(reader: BitReader) -> tuple[bool, int]:
     if reader.u(1):  # video signal
         reader.u(4)
         if reader.u(1):
+            has_colours = True
             reader.u(24)
     if reader.u(1):  # chroma location
         reader.ue()
@@ -141,7 +145,7 @@ def _says_fields(reader: BitReader) -> tuple[bool, int]:
             reader.u(5)
     if buffered:
         reader.u(1)
-    return reader.u(1) == 1, delay_bits
+    return reader.u(1) == 1, delay_bits, has_colours
 
 
 # Where an H.264 configuration begins: in MP4, and in Matroska (a codec's private data, with its length).
