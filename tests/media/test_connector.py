@@ -121,6 +121,8 @@ def local(tmp_path: Path) -> Path:
         ("data:text/plain;charset=utf-8;base64", "text/plain"),
         ("data:;base64", ""),
         ("data:video/jpeg; base64", "video/jpeg"),
+        ("data:video/webm;codecs=vp8,opus;base64", "video/webm"),
+        ('data:video/mp4;codecs="avc1.42E01E, mp4a.40.2";base64', "video/mp4"),
     ],
 )
 def test_a_data_url_is_base64_with_a_media_type(load: Load, head: str, media_type: str) -> None:
@@ -154,6 +156,8 @@ def test_our_own_media_ios_read_the_same_from_a_data_url(load: Load, quote: Call
         ("data:", InvalidURLError, "missing ','"),
         ("data:image/png,abc", UnsupportedMediaError, "Only base64 data URLs are supported for now."),
         ("data:,abc", UnsupportedMediaError, "Only base64"),
+        ("data:video/webm;codecs=vp8,opus,AAAA", UnsupportedMediaError, "Only base64"),
+        ("data:text/plain," + "x" * 5000 + ";base64,AAAA", UnsupportedMediaError, "Only base64"),
         ("data:base64,abc", UnsupportedMediaError, "Only base64"),
         ("data:;base64;charset=x,abc", UnsupportedMediaError, "Only base64"),
         ("data:;base64,bW1t!", ValueError, "base64"),

@@ -8,6 +8,7 @@ and charges.
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
     from mmmedia.media.video import VideoMediaIO
 
 T = TypeVar("T")
+
+_BASE64 = re.compile(r";\s*base64\s*,", re.IGNORECASE)
+_LONGEST_HEADER = 4096
+"""Characters of a data URL in which its header ends."""
 
 MEDIA_CONNECTOR_REGISTRY: ExtensionManager["MediaConnector"] = ExtensionManager("media connector")
 """Connectors by name; `VLLM_MEDIA_CONNECTOR` names the one that an engine makes."""
@@ -275,14 +280,15 @@ class MediaConnector(SharedDownloads):
     def _load_data_url(self, url_spec: "str | Url", media_io: MediaIO[T]) -> T:
         """Load from `data:[<media type>][;<param>]*;base64,<data>`."""
         url = url_spec if isinstance(url_spec, str) else f"data:{(url_spec.path or '').lstrip('/')}"
-        comma = url.find(",")
-        if comma < 0:
-            raise InvalidURLError(f"Invalid data URL {redact_url(url)!r}: missing ','.")
-        media_type, *parameters = url[5:comma].split(";")
-        if not parameters or parameters[-1].strip().lower() != "base64":
+        # Lists of codecs have commas as well: that of the header's end is the one after `;base64`.
+        end = _BASE64.search(url, 5, _LONGEST_HEADER)
+        if end is None:
+            if "," not in url:
+                raise InvalidURLError(f"Invalid data URL {redact_url(url)!r}: missing ','.")
             raise UnsupportedMediaError("Only base64 data URLs are supported for now.")
-        self._charge_download((len(url) - comma - 1) * 3 // 4)
-        data = url[comma + 1 :]
+        media_type = url[5 : end.start()].partition(";")[0]
+        self._charge_download((len(url) - end.end()) * 3 // 4)
+        data = url[end.end() :]
         if "%" in data:
             data = unquote(data, errors="replace")
         return self._decode(media_io, media_io.load_base64, media_type.strip(), data)
