@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
@@ -11,6 +10,7 @@ from mmmedia.pipeline.parts import ContentPart
 from mmmedia.pipeline.place import check_embeddings
 from mmmedia.pipeline.prepared import Preprocessed, Preprocessor
 from mmmedia.pipeline.sizes import check_positive
+from mmmedia.work.lazy import lazy_property
 
 if TYPE_CHECKING:
     import torch
@@ -128,7 +128,7 @@ class EncoderPath:
         if self.projector is not None and not isinstance(self.projector, Projector):
             object.__setattr__(self, "projector", Projector(self.projector))
 
-    @cached_property
+    @lazy_property
     def fingerprint(self) -> str:
         """A name for the preprocessing; that of a bare callable is each path's own and never used again."""
         fingerprint = getattr(self.preprocess, "fingerprint", None)

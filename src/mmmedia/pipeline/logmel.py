@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 from mmmedia.hashing import content_hash
 from mmmedia.pipeline.prepared import Preprocessed
 from mmmedia.pipeline.sizes import check_positive
+from mmmedia.work.lazy import lazy_property
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +85,7 @@ class LogMelExtractor:
 
         return cls(**{**mel_fields(config), **overrides})
 
-    @cached_property
+    @lazy_property
     def fingerprint(self) -> str:
         """A name for these settings, the same in every process; part of the keys of the encoder cache."""
         return content_hash(["log-mel", asdict(self)])

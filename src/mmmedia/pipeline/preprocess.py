@@ -8,7 +8,6 @@ differently. `ImagePreprocessor.backend` chooses whose pixels to match.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -33,6 +32,7 @@ from mmmedia.pipeline.pictures import (
 )
 from mmmedia.pipeline.prepared import Preprocessed
 from mmmedia.pipeline.sizes import SizeRule, check_positive, size_rule
+from mmmedia.work.lazy import lazy_property
 
 if TYPE_CHECKING:
     import torch
@@ -141,7 +141,7 @@ class ImagePreprocessor:
         """
         return cls(**{**image_fields(config), **overrides})
 
-    @cached_property
+    @lazy_property
     def fingerprint(self) -> str:
         """A name for these settings, the same in every process; part of the keys of the encoder cache."""
         return content_hash(["image", {**asdict(self), "size": [type(self.size).__name__, repr(self.size)]}])
@@ -319,7 +319,7 @@ class ImagePreprocessor:
         # A single picture fills all of a patch's depth.
         out.reshape(*blocks.shape[:5], self.temporal_patch_size, edge, edge)[...] = blocks
 
-    @cached_property
+    @lazy_property
     def _tables(self) -> npt.NDArray[np.float32]:
         """What each of the values 0..255 becomes in each of the three channels: float32 (3, 256)."""
         values = np.arange(256, dtype=np.float64)
@@ -361,7 +361,7 @@ class VideoPreprocessor:
         """
         return cls(ImagePreprocessor.from_config(config, **overrides))
 
-    @cached_property
+    @lazy_property
     def fingerprint(self) -> str:
         """A name for these settings, the same in every process; part of the keys of the encoder cache."""
         return content_hash(["video", self.image.fingerprint])
