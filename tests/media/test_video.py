@@ -221,13 +221,13 @@ class TestJPEGSequence:
         ("name", "value"),
         [
             ("frames_indices", [0, 1]), ("frames_indices", [0, 1, 2, 3]), ("frames_indices", []),
-            ("frames_indices", [0, 2, 1]), ("frames_indices", [0, 1, 1]), ("frames_indices", [-1, 0, 1]),
+            ("frames_indices", [0, 2, 1]), ("frames_indices", [1, 1, 0]), ("frames_indices", [-1, 0, 1]),
             ("frames_indices", [0, 1, 2.0]), ("frames_indices", "012"), ("frames_indices", 3),
             ("frames_indices", [0, 1, None]), ("frames_indices", [False, True, 2]),
             ("frames_indices", {0, 1, 2}),
             ("total_num_frames", 2), ("total_num_frames", 0), ("total_num_frames", -1),
             ("total_num_frames", 3.0),
-            ("total_num_frames", "3"), ("total_num_frames", True), ("duration", "x"),
+            ("total_num_frames", "3"), ("total_num_frames", True), ("duration", "x"), ("duration", -0.5),
             ("duration", float("nan")), ("duration", float("inf")), ("duration", True), ("fps", "25"),
             ("fps", float("nan")), ("fps", float("inf")), ("fps", True), ("fps", [1]),
         ],
@@ -237,6 +237,14 @@ class TestJPEGSequence:
         """Numbers that do not fit the frames sent, or are none, are a ValueError that names the keyword."""
         with pytest.raises(InvalidArgumentError, match=name):
             video_io(**{name: value}).load_base64("video/jpeg", sequence(3))
+
+    def test_frames_of_a_longer_video(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The duration is that of the video, not of the frames sent, of which some may be sent twice."""
+        media_io = video_io(fps=2, frames_indices=[0, 20, 20], total_num_frames=30)
+        _, metadata = media_io.load_base64("video/jpeg", sequence(3))
+        assert (metadata["duration"], metadata["frames_indices"]) == (15.0, [0, 20, 20])
+        monkeypatch.setenv("MMMEDIA_COMPAT", "0.20")
+        assert media_io.load_base64("video/jpeg", sequence(3))[1]["duration"] == 1.5
 
     def test_total_must_hold_the_indices(self) -> None:
         """A total that the last index is not below is refused."""

@@ -159,10 +159,15 @@ class VideoMediaIO(MediaIO[MediaWithBytes[Video]]):
                 f"total_num_frames={total!r}: expected an integer, at least {least}, as {count} frames were "
                 f"sent, the last with the index {indices[-1]}."
             )
+        # 0.20 counted the frames that were sent, not those of the video that they were taken from.
+        seconds = (count if envs.MMMEDIA_COMPAT == "0.20" else total) / fps if fps > 0 else 0.0
+        duration = _number("duration", self.kwargs.get("duration"), seconds)
+        if duration < 0:
+            raise InvalidArgumentError(f"duration={duration!r}: expected seconds, not negative.")
         return {
             "total_num_frames": total,
             "fps": fps,
-            "duration": _number("duration", self.kwargs.get("duration"), count / fps if fps > 0 else 0.0),
+            "duration": duration,
             "video_backend": "jpeg_sequence",
             "frames_indices": indices,
             "do_sample_frames": bool(self.kwargs.get("do_sample_frames")),
@@ -194,7 +199,10 @@ def _number(name: str, value: object, default: float) -> float:
 
 
 def _indices(value: object, count: int) -> list[int]:
-    """The source indices of the frames sent: as many, not negative, ascending; 0 to count - 1 by default."""
+    """Return the source indices of the frames sent: as many, not negative, none before the last one's.
+
+    Without any they are 0 to count - 1. Who pads to an even number sends the last frame again.
+    """
     if value is None:
         return list(range(count))
     if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str):
@@ -206,6 +214,6 @@ def _indices(value: object, count: int) -> list[int]:
             f"frames_indices holds {len(indices)} values: expected an integer for each of {count} frames."
         )
     result = [int(i) for i in indices]
-    if result[0] < 0 or any(b <= a for a, b in itertools.pairwise(result)):
-        raise InvalidArgumentError("frames_indices must be ascending and not negative.")
+    if result[0] < 0 or any(b < a for a, b in itertools.pairwise(result)):
+        raise InvalidArgumentError("frames_indices must not go back and not be negative.")
     return result
