@@ -395,3 +395,15 @@ def test_links_of_any_bytes(rest, head):
     assert len((frames_begin(data) is not None and data) or b"") <= len(data)
     assert b"".join(ogg_links(data)) == data
     assert mp3_links(data)
+
+
+@pytest.mark.parametrize("counted", [0, 1, 5, 1 << 30])
+@pytest.mark.parametrize("more", [0, 1, 3])
+def test_a_tag_with_no_frame_behind_it_is_left_as_it_is(counted: int, more: int) -> None:
+    """Found by the fuzz session: there is no frame after which another tag could be made."""
+    head = bytes([0xFF, 0xFB, 0x90, 0x64])
+    frame = mpeg_frame(head)
+    assert frame is not None
+    tag = head + bytes(32) + b"Xing" + (1).to_bytes(4) + counted.to_bytes(4)
+    data = tag.ljust(frame.length, b"\0") + head[:more]
+    assert mp3_links(data) == [data]

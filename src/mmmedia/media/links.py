@@ -294,6 +294,8 @@ def _by_count(data: bytes, piece: _Piece) -> list[bytes]:
     else:
         return [whole]
     behind = at = piece.first + frame.length
+    if behind + 4 > piece.end:  # there is nothing but the tag
+        return [whole]
     if counted >= piece.frames - 1 - _FEW_FRAMES:
         if counted >= piece.frames and is_placeholder(counted, piece.frames, can_be_far_off=False):
             return [_tagged(data[behind : piece.end], frame, piece.frames - 1)]
