@@ -3,11 +3,9 @@
 Every class of the public faces has its line below, or a reason why it does not travel.
 """
 
-import base64
 import copy
 import importlib
 import inspect
-import io
 import multiprocessing
 import pickle
 import pkgutil
@@ -17,9 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import cloudpickle
-import numpy as np
 import pytest
-from PIL import Image
 
 import mmmedia
 from mmmedia import (
@@ -37,11 +33,11 @@ from mmmedia import (
 )
 from mmmedia.connections import HTTPConnection, global_http_connection
 from mmmedia.image import Depth
-from mmmedia.media import MediaConnector, MediaDecodedBudget, MediaWithBytes, buckets, image as images
+from mmmedia.media import MediaConnector, MediaDecodedBudget, buckets, image as images
 from mmmedia.media.budget import MediaBudget, Share
 from mmmedia.media.fsspec_connector import FsspecConnector
 from support.forking import holds_in_child
-from support.sounds import encode as encode_sound, sine
+from support.travel import PNG, PNG_URL, double, embed, used, used_of
 
 torch = pytest.importorskip("torch")
 
@@ -88,30 +84,6 @@ STAY = {
     "MediaRequestDownloadBudget": "a copy would be used up twice",
 }
 """What does not travel, and why."""
-
-PICTURE = io.BytesIO()
-Image.linear_gradient("L").resize((6, 4)).convert("RGB").save(PICTURE, "PNG")
-PNG = PICTURE.getvalue()
-PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
-WAV = encode_sound(sine(440.0, 0.1, 16_000), 16_000)
-
-
-def _tensor_bytes() -> bytes:
-    file = io.BytesIO()
-    torch.save(torch.arange(6.0).reshape(2, 3), file)
-    return file.getvalue()
-
-
-EMBEDDING = _tensor_bytes()
-
-
-def embed(text: str) -> Any:
-    """A text embedder that is found by its name."""
-    return torch.zeros(len(text), 4)
-
-
-def double(tensor: Any) -> Any:
-    return tensor * 2
 
 
 def _made(kind: type) -> Any:
@@ -213,67 +185,6 @@ def video_io() -> Any:
     return VideoMediaIO(images.ImageMediaIO(), num_frames=3)
 
 
-def _shown(value: Any) -> Any:
-    """What a value says, so that two can be compared that have no equality, and across processes."""
-    if isinstance(value, MediaWithBytes):
-        return _shown(value.media), value.original_bytes
-    if isinstance(value, Image.Image):
-        return value.mode, value.size, value.tobytes()
-    if isinstance(value, torch.Tensor):
-        return str(value.dtype), value.tolist()
-    if isinstance(value, np.ndarray):
-        return str(value.dtype), value.tolist()
-    if isinstance(value, BaseException):
-        return (
-            type(value).__name__,
-            str(value),
-            getattr(value, "http_status", 0),
-            getattr(value, "reason", ""),
-        )
-    if isinstance(value, dict):
-        return {repr(key): _shown(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_shown(item) for item in value]
-    if value is None or isinstance(value, str | bytes | int | float):
-        return value
-    return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
-def used(thing: Any) -> Any:
-    """What comes of using a thing: equal for it and a copy of it, in this process or another."""
-    name = type(thing).__name__
-    shown = _shown(thing)
-    if isinstance(thing, MediaConnector):
-        with pytest.raises(errors.MediaError):
-            thing.fetch_image("http://example.com/not-allowed")
-        loaded = thing.fetch_image(PNG_URL)
-        return _shown(loaded), thing.media_io_kwargs, thing.connection is global_http_connection
-    if isinstance(thing, HTTPConnection):
-        thing.get_sync_client().close()
-        return thing.reuse_client
-    if name == "ImageMediaIO":
-        return _shown(thing.load_bytes(PNG))
-    if name == "AudioMediaIO":
-        return _shown(thing.load_bytes(WAV))
-    if name.endswith("EmbeddingMediaIO"):
-        return _shown(thing.load_bytes(EMBEDDING))
-    if name == "MediaCache":
-        return str(thing.directory), thing.max_bytes, thing.ttl_secs, thing.get("http://example.org/none")
-    if name == "MultimodalPipeline":
-        return _shown(thing.run([{"role": "user", "content": "words"}]).embeddings)
-    if name == "EncoderCache":
-        return thing.capacity, thing.unit, _shown(thing.get_or_encode("a", lambda: torch.ones(2)))
-    if name == "ImagePreprocessor":
-        return _shown(thing(Image.new("RGB", (9, 8), "red")))
-    if name == "AudioResampler":
-        return _shown(thing.resample(np.ones(160, np.float32), orig_sr=16_000.0))
-    if isinstance(thing, registry.ExtensionManager):
-        return sorted(thing)
-    if dataclass_fields := getattr(thing, "__dataclass_fields__", None):
-        return shown, {field: _shown(getattr(thing, field)) for field in dataclass_fields}
-    return shown
-
-
 CLASSES = {kind.__name__: kind for kind in _classes()}
 TRAVELLERS = sorted(CLASSES.keys() - STAY.keys())
 
@@ -301,11 +212,6 @@ def test_a_copy_is_usable(name: str, travel: Callable[[Any], Any]) -> None:
     assert isinstance(copied, CLASSES[name])
     assert type(copied).__qualname__ == type(thing).__qualname__
     assert used(copied) == used(thing)
-
-
-def used_of(things: dict[str, Any]) -> dict[str, Any]:
-    """Runs in a spawned process, to which the things were sent."""
-    return {name: used(thing) for name, thing in things.items()}
 
 
 def test_what_is_spawned_has_usable_copies() -> None:

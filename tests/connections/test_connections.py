@@ -72,6 +72,7 @@ from support.server import (
     stall_in_body,
     zipped,
 )
+from support.travel import fetched_by
 
 BODY = bytes(range(256)) * 40
 
@@ -1099,11 +1100,6 @@ def test_a_copy_of_a_connection_can_be_used(server: Server, way: str) -> None:
         connection.close()
     assert COPIES[way](used).tag == "mine"
     assert COPIES[way](global_http_connection) is global_http_connection
-
-
-def fetched_by(connection: HTTPConnection, url: str) -> bytes:
-    """Return what a process gets by a connection that it was sent."""
-    return connection.get_bytes(url) + asyncio.run(connection.async_get_bytes(url))
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -133,7 +133,7 @@ def test_loading_it_in_a_process_without_vllm_loads_nothing_else() -> None:
 
 def test_the_entry_point_names_it() -> None:
     """What vLLM looks for, where this package is installed."""
-    pyproject = (Path(plugin.__file__).parents[4] / "pyproject.toml").read_text()
+    pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert (
         f'[project.entry-points."vllm.general_plugins"]\nmmmedia = "{plugin.__name__}:register"' in pyproject
     )
