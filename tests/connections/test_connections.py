@@ -52,6 +52,7 @@ from mmmedia.errors import (
 )
 from mmmedia.urls import domain_list, parse_http_url
 from support.certificates import self_signed
+from support.fetching import fetched_by
 from support.server import (
     Behaviour,
     Request,
@@ -72,7 +73,6 @@ from support.server import (
     stall_in_body,
     zipped,
 )
-from support.travel import fetched_by
 
 BODY = bytes(range(256)) * 40
 

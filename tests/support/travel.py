@@ -1,6 +1,5 @@
 """What is sent to other processes and used there; here, as those find this module by its name."""
 
-import asyncio
 import base64
 import io
 from typing import Any
@@ -105,8 +104,3 @@ def used(thing: Any) -> Any:
 def used_of(things: dict[str, Any]) -> dict[str, Any]:
     """Runs in a spawned process, to which the things were sent."""
     return {name: used(thing) for name, thing in things.items()}
-
-
-def fetched_by(connection: HTTPConnection, url: str) -> bytes:
-    """Return what a process gets by a connection that it was sent."""
-    return connection.get_bytes(url) + asyncio.run(connection.async_get_bytes(url))
