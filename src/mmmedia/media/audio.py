@@ -67,7 +67,7 @@ class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
 
     Raises:
         InvalidArgumentError: (a `ValueError`) an unknown backend.
-        HTTPResponseSizeExceededError: (a `ValueError`, from every load) an encoded file larger than
+        mmmedia.exceptions.HTTPResponseSizeExceededError: (a `ValueError`, from every load) an encoded file larger than
             `VLLM_MAX_AUDIO_CLIP_FILESIZE_MB`, which 0.20 did not mind.
         InvalidMediaError: (a `ValueError`, from every load) not sound, or broken, cut short or empty.
         LimitExceededError: (a `ValueError`, from every load) longer than
