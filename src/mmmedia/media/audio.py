@@ -67,8 +67,8 @@ class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
 
     Raises:
         InvalidArgumentError: (a `ValueError`) an unknown backend.
-        mmmedia.exceptions.HTTPResponseSizeExceededError: (a `ValueError`, from every load) an encoded file larger than
-            `VLLM_MAX_AUDIO_CLIP_FILESIZE_MB`, which 0.20 did not mind.
+        mmmedia.exceptions.HTTPResponseSizeExceededError: (a `ValueError`, from every load) an encoded file
+            larger than `VLLM_MAX_AUDIO_CLIP_FILESIZE_MB`, which 0.20 did not mind.
         InvalidMediaError: (a `ValueError`, from every load) not sound, or broken, cut short or empty.
         LimitExceededError: (a `ValueError`, from every load) longer than
             `VLLM_MAX_AUDIO_DECODE_DURATION_S` or `VLLM_MAX_AUDIO_DECODE_BYTES` admit.
