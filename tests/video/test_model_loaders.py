@@ -25,6 +25,7 @@ from mmmedia.video import (
 from mmmedia.video.samplers import SAMPLERS
 from support.captures import ScriptedCapture, numbers
 from support.clips import clip, read_number
+from support.needs import torch_for
 
 # The classes of vLLM by the names of their loaders.
 CLASSES = {
@@ -71,6 +72,7 @@ def test_names() -> None:
 @pytest.mark.parametrize("backend", [None, "pyav"])
 def test_frames_are_those_of_the_sampler(name: str, backend: str | None) -> None:
     """Of a real clip the frames that the rule names are there, with metadata that can be sent as JSON."""
+    torch_for(name)
     frames, metadata = load(name, clip(frames=64), num_frames=8, backend=backend)
     fps = {"openpangu": 2, "qwen2_vl": 2, "qwen3_vl": 2, "glmga": 2, "clef_omni": 2, "minimax_m3_vl": 1}.get(
         name, -1
@@ -96,6 +98,7 @@ def test_frames_are_those_of_the_sampler(name: str, backend: str | None) -> None
 @pytest.mark.parametrize("name", MODELS)
 def test_one_dict_for_all_loaders(name: str) -> None:
     """Keywords that a sampler does not know are ignored, `None` is the default, and options reach it."""
+    torch_for(name)
     data = clip(frames=64)
     plain = load(name, data, num_frames=8)
     other = load(
@@ -120,6 +123,7 @@ def test_one_dict_for_all_loaders(name: str) -> None:
 )
 def test_options(name: str, options: dict[str, Any], indices: list[int]) -> None:
     """The keywords of each, through `VideoMediaIO`, as an engine gives them."""
+    torch_for(name)
     io = VideoMediaIO(ImageMediaIO(), video_backend=name, **{"num_frames": 32, **options})
     assert io.load_bytes(clip(frames=64))[1]["frames_indices"] == indices
 

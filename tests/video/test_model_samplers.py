@@ -28,6 +28,7 @@ from mmmedia.video.samplers import (
     sample_qwen3_vl,
 )
 from mmmedia.video.samplers.numbers import MOST_INDICES
+from support.needs import torch_for
 
 ROWS = json.loads((Path(__file__).parents[1] / "data" / "samplers-0.33.json").read_text())["cases"]
 NAMES = sorted({row["sampler"] for row in ROWS})
@@ -64,6 +65,7 @@ class TestRecordedRows:
     @pytest.mark.parametrize("name", NAMES)
     def test_loader(self, name: str) -> None:
         """Every recorded row, through the loader of that name, is what was recorded."""
+        torch_for(name)
         loader = VIDEO_LOADER_REGISTRY.get(name)
         wrong = {}
         for row in (row for row in ROWS if row["sampler"] == name):
@@ -82,6 +84,7 @@ class TestRecordedRows:
     @pytest.mark.parametrize("name", NAMES)
     def test_sampler(self, name: str) -> None:
         """The sampler itself, given the source as the container tells it, gives the same."""
+        torch_for(name)
         for row in (row for row in ROWS if row["sampler"] == name and "error" not in row):
             source = VideoSourceMetadata(row["total"], row["fps"], row["duration"])
             assert differs(row, SAMPLERS[name](source, target_of(row), **row["kwargs"])) is None, row
@@ -221,6 +224,7 @@ class TestRulesWrittenOut:
     @given(frames, source_rates, wanted_rates, st.integers(4, 1000), st.sampled_from([1, 2, 3]))
     def test_qwen2_vl_fills_patches(self, total: int, fps0: float, fps: float, most: int, patch: int) -> None:
         """A multiple of the patch, or one more where single precision steps once too often."""
+        torch_for("qwen2_vl")
         if total < patch:
             return
         got = sample_qwen2_vl(total, fps0, fps, max_frames=most, temporal_patch_size=patch)
@@ -354,6 +358,7 @@ class TestAnySource:
     @given(data=st.data())
     def test_indices_or_a_clear_error(self, name: str, data: st.DataObject) -> None:
         """Ascending plain ints within the source, or an error of this library: never anything else."""
+        torch_for(name)
         total = data.draw(totals)
         source = VideoSourceMetadata(total, data.draw(any_rate), data.draw(any_seconds))
         target = VideoTargetMetadata(data.draw(any_count), data.draw(any_rate), data.draw(any_seconds))
@@ -377,6 +382,7 @@ class TestAnySource:
     @given(frames, source_rates, wanted_rates, st.sampled_from(sorted(SAMPLERS.keys() - {"molmo2"})))
     def test_numbers_of_frames(self, total: int, fps0: float, fps: float, name: str) -> None:
         """What each promises of how many there are."""
+        torch_for(name)
         source, target = VideoSourceMetadata(total, fps0, total / fps0), VideoTargetMetadata(32, fps, 300)
         try:
             count = len(SAMPLERS[name](source, target))

@@ -15,6 +15,7 @@ from mmmedia.video import (
     get_video_loader_backend_for_processor,
 )
 from mmmedia.video.samplers import SAMPLERS, Sampler, sampler_for
+from support.needs import torch_for
 
 SOURCE = VideoSourceMetadata(300, 30.0, 10.0)
 
@@ -39,6 +40,7 @@ PROCESSORS = {
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_loader_has_its_sampler(name: str) -> None:
     """A loader's name finds the sampler that the loader uses."""
+    torch_for(name)
     sampler = sampler_for(name)
     assert sampler is SAMPLERS[name]
     assert sampler.name == name

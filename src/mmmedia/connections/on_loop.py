@@ -75,6 +75,12 @@ class LoopClient:
             await self._guard.aclose()
             await _wind_up(self.session)  # the generator may have been closed before it began
 
+    def detach(self) -> None:
+        """Let go of the session, without closing its sockets; nothing is left for the loop to do."""
+        if self.session is not None and self._guard is not None:
+            self.session.detach()
+            _finish(self._guard.aclose())
+
     def abandon(self) -> None:
         """Close the session from elsewhere, as well as that can be done."""
         if self.session is None or self.session.closed:
@@ -129,8 +135,7 @@ class LoopClients:
     def _begin_afresh(self) -> None:
         """Forget, in a forked child, the sessions of its parent, without closing their sockets."""
         for each in self._clients.values():
-            if each.session is not None:
-                each.session.detach()
+            each.detach()
         self._lock = threading.Lock()
         self._clients = {}
 
