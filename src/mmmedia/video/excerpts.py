@@ -18,6 +18,15 @@ from mmmedia.video.samplers import VideoSourceMetadata
 Source = bytes | bytearray | memoryview | str | PathLike[str]
 
 
+def bytes_of(source: Source) -> bytes:
+    """Return an encoded file that is given, or lies at a path.
+
+    Raises:
+        OSError: the path can't be read.
+    """
+    return Path(source).read_bytes() if isinstance(source, str | PathLike) else bytes(source)
+
+
 @dataclass(frozen=True)
 class Excerpt:
     """A clip cut out of a video without encoding anew.
@@ -68,8 +77,7 @@ def excerpt(
     >>> part.indices, len(part.positions), part.left_out > 0
     ([3, 100], 2, True)
     """
-    data = Path(source).read_bytes() if isinstance(source, str | PathLike) else bytes(source)
-    admitted = containers.admit(data)
+    admitted = containers.admit(bytes_of(source))
     packets = index.build(admitted)
     shown = shown_frames(packets)
     rate = float(packets.average_rate or packets.rate)

@@ -1,8 +1,6 @@
 """`read_frames`: the primitive under whatever takes frames out of videos."""
 
 from collections.abc import Callable, Sequence
-from os import PathLike
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,10 +9,10 @@ import numpy.typing as npt
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.read import read_video
+from mmmedia.video.excerpts import Source, bytes_of
 from mmmedia.video.loaders import VideoLoader
 from mmmedia.video.samplers import VideoSourceMetadata
 
-Source = bytes | bytearray | memoryview | str | PathLike[str]
 Choice = Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]
 _FEW = 8
 
@@ -52,7 +50,6 @@ def read_frames(
     """
     if missing not in ("raise", "drop"):
         raise InvalidArgumentError(f"missing={missing!r}: expected 'raise' or 'drop'.")
-    data = Path(source).read_bytes() if isinstance(source, str | PathLike) else bytes(source)
     wanted: list[int] = []
 
     def choose(video: VideoSourceMetadata) -> list[int]:
@@ -66,7 +63,7 @@ def read_frames(
                 )
         return sorted(set(wanted))
 
-    decoded = read_video(data, choose, VideoLoader, decode=decode)
+    decoded = read_video(bytes_of(source), choose, VideoLoader, decode=decode)
     rows = {number: row for row, number in enumerate(decoded.indices)}
     lost = sorted({number for number in wanted if number not in rows})
     if lost and missing == "raise":
