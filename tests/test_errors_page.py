@@ -4,7 +4,6 @@ import asyncio
 import base64
 import gzip
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +13,11 @@ import pytest
 import requests
 
 from mmmedia import envs, errors
-from mmmedia.connections import RetryPlan, http_status, on_loop
+from mmmedia.connections import RetryPlan, http_status
 from mmmedia.media import MediaConnector
 from support.certificates import self_signed
 from support.server import Behaviour, Server, cut, hang_up, head, raw, redirect, reply, stall, stall_in_body
+from support.waiting import take_no_time
 
 PAGE = (Path(__file__).parent.parent / "docs" / "errors.md").read_text()
 BODY = b"\x89PNG no picture"
@@ -99,28 +99,10 @@ SETTINGS = {
 }
 
 
-class _Asyncio:
-    """The module, with another `sleep`."""
-
-    def __init__(self, sleep: Callable[..., Any]) -> None:
-        self.sleep = sleep
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(asyncio, name)
-
-
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits between attempts, which take no time."""
-    waited: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        if seconds:
-            waited.append(seconds)
-
-    monkeypatch.setattr(time, "sleep", waited.append)
-    monkeypatch.setattr(on_loop, "asyncio", _Asyncio(sleep))
-    return waited
+    return take_no_time(monkeypatch)
 
 
 def named(name: str) -> type[BaseException]:

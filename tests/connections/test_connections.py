@@ -15,7 +15,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -38,7 +37,6 @@ from mmmedia.connections import (
     global_http_connection,
     http_status,
     is_transient,
-    on_loop,
     retry_after_seconds,
     status_of,
 )
@@ -73,6 +71,7 @@ from support.server import (
     stall_in_body,
     zipped,
 )
+from support.waiting import take_no_time
 
 BODY = bytes(range(256)) * 40
 
@@ -94,25 +93,7 @@ def fetch(request: pytest.FixtureRequest) -> Callable[..., bytes]:
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits between attempts, which take no time."""
-    waited: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        if seconds:
-            waited.append(seconds)
-
-    monkeypatch.setattr(time, "sleep", waited.append)
-    monkeypatch.setattr(on_loop, "asyncio", _Asyncio(sleep))
-    return waited
-
-
-class _Asyncio:
-    """The module, with another `sleep`."""
-
-    def __init__(self, sleep: Callable[..., Any]) -> None:
-        self.sleep = sleep
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(asyncio, name)
+    return take_no_time(monkeypatch)
 
 
 @pytest.fixture

@@ -3,15 +3,13 @@
 import asyncio
 import gzip
 import pickle
-import time
 import zlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 import support.server
-from mmmedia.connections import HTTPConnection, http_status, on_loop
+from mmmedia.connections import HTTPConnection, http_status
 from mmmedia.errors import MediaError
 from support.server import (
     Behaviour,
@@ -34,6 +32,7 @@ from support.server import (
     stall_in_body,
     zipped,
 )
+from support.waiting import take_no_time
 
 BODY = bytes(range(256)) * 40
 MIB = 1024 * 1024
@@ -211,28 +210,11 @@ class Outcome(NamedTuple):
     waits: int
 
 
-class _Asyncio:
-    """The module, with another `sleep`."""
-
-    def __init__(self, sleep: Callable[..., Any]) -> None:
-        self.sleep = sleep
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(asyncio, name)
-
-
 def outcome_of(half: str, behaviour: Behaviour, timeout: float = 20) -> Outcome:
     """Have one half fetch from a server of its own."""
-    waits: list[float] = []
-
-    async def hurry(seconds: float) -> None:
-        if seconds:
-            waits.append(seconds)
-
     connection = HTTPConnection(reuse_client=False)
     with Server() as server, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time, "sleep", waits.append)
-        patch.setattr(on_loop, "asyncio", _Asyncio(hurry))
+        waits = take_no_time(patch)
         server.route("/whole", reply(BODY))
         url = server.route("/x", behaviour)
         try:
