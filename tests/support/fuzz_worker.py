@@ -8,16 +8,22 @@ status file: whoever waits for this process learns what killed it. A case ends w
 error of this library.
 """
 
+import asyncio
 import base64
+import contextlib
 import faulthandler
+import gzip
 import io
 import json
 import os
 import random
+import socket
 import struct
 import sys
+import threading
 import time
 import traceback
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +34,9 @@ LIMITS = {
     "VLLM_MAX_VIDEO_DECODE_BYTES": str(64 << 20),
     "VLLM_MAX_EMBED_DECODE_BYTES": str(64 << 20),
     "VLLM_VIDEO_DECODE_TIMEOUT_S": "30",
+    "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB": "64",
+    "VLLM_MEDIA_FETCH_MAX_RETRIES": "1",
+    "VLLM_IMAGE_FETCH_TIMEOUT": "5",
 }
 HANG_SECONDS = 90.0
 MAX_BYTES = 1 << 30
@@ -129,8 +138,70 @@ def tensors() -> list[bytes]:
     return made
 
 
+def answers() -> list[bytes]:
+    """What a server may send, from the status line to the end of the body."""
+    picture = images()[0]
+    zipped, deflated = gzip.compress(picture), zlib.compress(picture)
+    half = len(picture) // 2
+    pieces = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (picture[:half], picture[half:], b""))
+    made = [
+        head("200 OK", picture, "Content-Type: image/png", 'ETag: "a"', "Set-Cookie: a=b; Path=/"),
+        head("200 OK", zipped, "Content-Encoding: gzip"),
+        head("200 OK", deflated, "Content-Encoding: deflate, identity"),
+        head("200 OK", gzip.compress(bytes(200 << 20), 1), "Content-Encoding: gzip"),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n" + pieces,
+        b"HTTP/1.0 200 OK\r\nConnection: close\r\n\r\n" + picture,
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + head("200 OK", picture),
+        head("206 Partial Content", picture, f"Content-Range: bytes 0-{len(picture) - 1}/{len(picture)}"),
+        head("200 OK", picture, "X: " + "a" * 9000, "Content-Disposition: attachment; filename=a.png"),
+    ]
+    made += [
+        head(status, b"<html>no</html>", "Content-Type: text/html; charset=utf-8", "Retry-After: 0")
+        for status in (
+            "204 No Content",
+            "304 Not Modified",
+            "401 No",
+            "404 Not Found",
+            "429 Slow",
+            "503 Busy",
+        )
+    ]
+    places = (
+        "/a",
+        "//127.0.0.1/b",
+        "http://127.0.0.1:1/",
+        "a b?\u00fc#f",
+        "file:///etc/passwd",
+        "..",
+        "http://[::1]/",
+    )
+    return made + [head("302 Found", b"", f"Location: {place}") for place in places]
+
+
+def head(status: str, body: bytes, *headers: str) -> bytes:
+    """A whole answer of that status."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+URLS = (
+    "http://127.0.0.1:{port}/cat.jpg?a=1&b=%C3%BC#part", "http://user:p%40ss@127.0.0.1:{port}/",
+    "HTTP://LOCALHOST:{port}/a b/\u00e9", "http://[::1]:{port}/x", "http://2130706433:{port}/",
+    "https://127.0.0.1:{port}/", "file:///proc/self/environ", "http:127.0.0.1",
+    "http://127.0.0.1:{port}/../%2e%2e/%00?x=[1]", "http://b\u00fccher.example:{port}/",
+)  # fmt: skip
+
+
+REPLIES = (head("200 OK", b"no picture"), head("404 Not Found", b""), head("302 Found", b"", "Location: /b"))
+
+
+def urls() -> list[bytes]:
+    return [url.encode() for url in URLS]
+
+
 CORPORA: dict[str, Callable[[], list[bytes]]] = {
     "image": images, "audio": sounds, "video": videos, "embedding": tensors, "data_url": images,
+    "answer": answers, "url": urls,
 }  # fmt: skip
 
 
@@ -193,6 +264,32 @@ def mangle(url: str, chance: random.Random) -> str:
     return url
 
 
+class Answering(threading.Thread):
+    """A server on loopback that sends the same to everyone, and hangs up.
+
+    Attributes:
+        answer: what it sends.
+        port: where it listens.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.answer = b""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+
+    def run(self) -> None:
+        while True:
+            client, _ = self._listener.accept()
+            with client, contextlib.suppress(OSError):
+                client.settimeout(0.2)  # nobody here needs longer to ask, but for whoever speaks TLS
+                request = b""
+                while b"\r\n\r\n" not in request and (piece := client.recv(1 << 16)):
+                    request += piece
+                client.sendall(self.answer)
+                client.shutdown(socket.SHUT_WR)
+
+
 class Case:
     """One input, and what loads it."""
 
@@ -201,10 +298,25 @@ class Case:
 
         self.kind, self.seed, self.corpus = kind, seed, corpus
         self.connector = MediaConnector()
+        if kind in ("answer", "url"):
+            self.near = MediaConnector(allowed_media_domains=["127.0.0.1", "localhost", "::1"])
+            self.server = Answering()
+            self.server.start()
 
     def run(self, number: int) -> None:
         chance = random.Random(f"{self.kind}:{self.seed}:{number}")
+        if self.kind == "url":
+            template = chance.choice(self.corpus).decode()
+            self.server.answer = chance.choice(REPLIES)
+            self._expect(
+                self._fetch(chance), mangle(template.replace("{port}", str(self.server.port)), chance)
+            )
+            return
         data = mutate(chance.choice(self.corpus), self.corpus, chance)
+        if self.kind == "answer":
+            self.server.answer = data
+            self._expect(self._fetch(chance), f"http://127.0.0.1:{self.server.port}/cat.jpg")
+            return
         if self.kind == "data_url":
             types = ("image/png", "", "image/jpeg;charset=utf-8", "video/jpeg", "audio/wav")
             pictures = ",".join(base64.b64encode(data).decode() for _ in range(chance.choice((1, 1, 3))))
@@ -240,12 +352,23 @@ class Case:
         connector = type(self.connector)({self.kind: options})
         self._expect(getattr(connector, f"fetch_{self.kind}"), f"data:application/octet-stream;base64,{text}")
 
+    def _fetch(self, chance: random.Random) -> Callable[[str], Any]:
+        """One half or the other."""
+        if chance.random() < 0.5:
+            return self.near.fetch_image
+        return lambda url: asyncio.run(self.near.fetch_image_async(url))
+
     @staticmethod
     def _expect(fetch: Callable[[str], Any], url: str) -> None:
+        import aiohttp
+        import requests
+
         from mmmedia.errors import MediaError
 
         try:
             media = fetch(url)
+        except (requests.RequestException, aiohttp.ClientError, TimeoutError):
+            assert url[:5].lower() != "data:"
         except MediaError as error:
             if len(str(error)) > 2000:
                 raise AssertionError(f"a message of {len(str(error))} characters") from error
