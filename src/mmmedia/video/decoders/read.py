@@ -297,11 +297,11 @@ class _Request:
         clip = clips.whole(self._packets, ranks)
         try:
             template = clips.template_of(self._admitted, self._packets)
-            encoded = clips.write(self._packets, None, clip, template)
+            encoded = clips.write(self._packets, None, clip, template, begin=clip.begin)
             capture = opencv.open_capture(encoded, turned=not self._upright.mirrored)
         except (CannotSeekError, InvalidMediaError):
             return None
-        return self._through(capture, Places(ranks[positions].tolist(), clips.STEP_MS))
+        return self._through(capture, Places(ranks[positions].tolist(), clip.place))
 
     def _through(self, capture: Any, clock: Times | Places | None) -> tuple[Frames, list[int], bool]:
         """One pass, and whether it came to an end too early."""

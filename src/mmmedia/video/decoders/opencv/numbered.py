@@ -1,7 +1,7 @@
 """A capture that numbers its frames as a player shows them."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -166,16 +166,16 @@ class Places:
 
     Args:
         places: the place of each frame that is shown, in order.
-        step: milliseconds from one place to the next.
+        place: from OpenCV's time of a frame, in milliseconds, to its place.
     """
 
-    def __init__(self, places: Sequence[int], step: int) -> None:
-        self._numbers = {place: number for number, place in enumerate(places)}
-        self._step = step
+    def __init__(self, places: Sequence[int], place: Callable[[float], int]) -> None:
+        self._numbers = {each: number for number, each in enumerate(places)}
+        self._place = place
 
     def number(self, milliseconds: float, behind: int) -> int | None:  # noqa: ARG002 - places are unique
         """Return the number of the frame of that time; None where it is not shown."""
-        return self._numbers.get(round(milliseconds / self._step))
+        return self._numbers.get(self._place(milliseconds))
 
 
 def times(index: PacketIndex, shown: Shown) -> Times | None:
