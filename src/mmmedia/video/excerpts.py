@@ -10,9 +10,9 @@ import numpy as np
 from mmmedia import containers
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 from mmmedia.video.decoders import clips, eligible, sparse
-from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.packets import index
-from mmmedia.video.decoders.shown import Shown, shown_frames
+from mmmedia.video.decoders.shown import Shown, display_ranks, shown_frames
 from mmmedia.video.samplers import VideoSourceMetadata
 
 Source = bytes | bytearray | memoryview | str | PathLike[str]
@@ -124,7 +124,7 @@ def _of_all(
     told: VideoSourceMetadata,
     reason: str,
 ) -> Excerpt:
-    ranks = ranks_by_time(packets)
+    ranks = display_ranks(packets)
     if ranks is None:
         if packets.discard.any() or (packets.pts != index.NO_PTS).any():
             raise InvalidMediaError(f"The video can't be cut: {reason}, and frames without times.")

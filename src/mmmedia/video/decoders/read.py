@@ -16,14 +16,14 @@ from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSeekableE
 from mmmedia.video.decoders import clips, eligible, opencv, plan, pyav, sparse, stats
 from mmmedia.video.decoders.animation import Animation, animation
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
-from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.colours import is_converted
 from mmmedia.video.decoders.limits import check_size
-from mmmedia.video.decoders.opencv.numbered import ClockError, Even, Numbered, Places, Times, times
+from mmmedia.video.decoders.opencv.numbered import ClockError, Even, Numbered, Places, Steps, Times, times
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.part import WHOLE, Part
 from mmmedia.video.decoders.plain import plain_video
-from mmmedia.video.decoders.shown import Shown, shown_frames
+from mmmedia.video.decoders.shown import Shown, display_ranks, shown_frames
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
 from mmmedia.work.watch import watched
@@ -286,11 +286,12 @@ class _Request:
         try:
             return self._through(capture, clock)
         except ClockError:
-            return self._through(self._open(), None)
+            lost = self._read_stream() if isinstance(clock, Steps) else None
+            return lost or self._through(self._open(), None)
 
     def _read_stream(self) -> tuple[Frames, list[int], bool] | None:
         """Read a clip of nothing but the stream's packets, which begins and ends where they do."""
-        ranks = ranks_by_time(self._packets)
+        ranks = display_ranks(self._packets)
         positions = self._shown.positions
         if ranks is None or positions is None:
             return None
@@ -303,7 +304,7 @@ class _Request:
             return None
         return self._through(capture, Places(ranks[positions].tolist(), clip.place))
 
-    def _through(self, capture: Any, clock: Times | Places | None) -> tuple[Frames, list[int], bool]:
+    def _through(self, capture: Any, clock: Times | Steps | Places | None) -> tuple[Frames, list[int], bool]:
         """One pass, and whether it came to an end too early."""
         turn = self._upright if self._upright.mirrored else None
         numbered = Numbered(capture, self._shown.total, clock, turn)

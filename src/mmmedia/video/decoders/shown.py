@@ -12,7 +12,10 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from mmmedia.video.decoders.annex_b import with_lengths
+from mmmedia.video.decoders.bitstreams.analyse import analyse
 from mmmedia.video.decoders.bitstreams.shown import pictures_shown
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
 from mmmedia.video.decoders.limits import Deadline
 from mmmedia.video.decoders.packets.ends import start_for_last
 from mmmedia.video.decoders.packets.index import NO_PTS, PacketIndex, is_timed, segments
@@ -33,7 +36,7 @@ class Shown:
         total: how many there are.
         packets: the decode positions of packets that show one, in decode order.
         positions: the decode position of each in order of presentation; None where only the total is known.
-        pts: when each is shown, by the stream's clock; None likewise.
+        pts: when each is shown, by the stream's clock; None where that does not tell.
         seconds: from the first to the end of the last; None where there is no clock.
         times: when each is shown, in seconds from the first; None likewise.
     """
@@ -82,17 +85,35 @@ def shown_frames(index: PacketIndex) -> Shown:
     total = int(pictures.sum())
     stretches = segments(index)
     clock = index.pts if timed else index.dts  # of AVI the former are guesses
-    if not len(keep) or (clock[keep] == NO_PTS).any():
-        return Shown(total, keep, None, None, None)
-    seconds = _seconds(index, clock[keep], stretches[keep], keep)
-    if not timed or (pictures[keep] != 1).any():
+    seconds = None
+    if len(keep) and not (clock[keep] == NO_PTS).any():
+        seconds = _seconds(index, clock[keep], stretches[keep], keep)
+    if not len(keep) or (pictures[keep] != 1).any():
         return Shown(total, keep, None, None, seconds)
+    if not timed:
+        ranks = display_ranks(index)
+        positions = None if ranks is None else keep[np.argsort(ranks[keep])]
+        return Shown(total, keep, positions, None, seconds)
     order = keep[np.lexsort((keep, index.pts[keep], stretches[keep]))]
     pts = index.pts[order]
     times = None
     if (np.diff(pts) >= 0).all():
         times = ((pts - pts[0]) * float(index.time_base)).tolist()
     return Shown(total, keep, order, pts, seconds, times)
+
+
+def display_ranks(index: PacketIndex) -> Ints | None:
+    """Return the place of each packet in display order, by its time, or where there are none by its headers.
+
+    None where neither tells.
+    """
+    by_time = ranks_by_time(index)
+    if by_time is not None or (index.container != "avi" and (index.pts != NO_PTS).any()):
+        return by_time
+    try:
+        return analyse(with_lengths(index)).ranks
+    except CannotSeekError:
+        return None
 
 
 def _seconds(index: PacketIndex, clock: Ints, stretches: Ints, positions: Ints) -> Fraction | None:

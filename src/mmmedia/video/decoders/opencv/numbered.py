@@ -40,7 +40,7 @@ class Numbered:
         self,
         capture: Capture,
         total: int,
-        clock: "Times | Even | Places | None",
+        clock: "Times | Even | Steps | Places | None",
         upright: Upright | None = None,
     ) -> None:
         self._capture = capture
@@ -161,6 +161,34 @@ class Even:
         return number
 
 
+class Steps:
+    """Numbers frames as they come, and notices a lost one by the time of the packet with which each came.
+
+    So it is in AVI, which does not tell when a frame is shown. The last frames may come behind all packets.
+
+    Args:
+        packets: when each packet that shows a frame is decoded, in milliseconds, ascending.
+    """
+
+    def __init__(self, packets: Sequence[float]) -> None:
+        self._packets = packets
+        self._late: int | None = None  # with which packet the first frame comes
+        self._tolerance = min(np.diff(packets), default=1.0) / 4
+
+    def number(self, milliseconds: float, behind: int) -> int | None:
+        """Return `behind`, as nothing was lost.
+
+        Raises:
+            ClockError: frames are missing before this one.
+        """
+        if self._late is None:
+            self._late = int(np.argmin(np.abs(np.asarray(self._packets) - milliseconds)))
+        expected = behind + self._late
+        if expected < len(self._packets) and abs(self._packets[expected] - milliseconds) > self._tolerance:
+            raise ClockError
+        return behind
+
+
 class Places:
     """Tells the number of a frame of a clip that holds all packets, by its place.
 
@@ -178,6 +206,13 @@ class Places:
         return self._numbers.get(self._place(milliseconds))
 
 
-def times(index: PacketIndex, shown: Shown) -> Times | None:
+def times(index: PacketIndex, shown: Shown) -> Times | Steps | None:
     """Return what tells frames of the file by their times; None where these can't."""
-    return None if shown.pts is None or index.start_time is None else Times(index, shown)
+    if index.start_time is None:
+        return None
+    if shown.pts is not None:
+        return Times(index, shown)
+    clock = index.dts[shown.packets]
+    if index.container != "avi" or shown.positions is None or (np.diff(clock) <= 0).any():
+        return None
+    return Steps(((clock - index.start_time) * float(1000 * index.time_base)).tolist())
