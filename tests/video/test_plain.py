@@ -1,5 +1,6 @@
 """Which MP4s are plain, and that nothing else is taken for it."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -56,13 +57,19 @@ def test_it_spares_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
     assert metadata == expected[1]
 
 
-def test_what_is_damaged_is_looked_at_closely() -> None:
-    """Where a frame does not come, packets tell which it is."""
+def test_what_is_damaged_is_looked_at_closely(caplog: pytest.LogCaptureFixture) -> None:
+    """Where a frame does not come, packets tell which it is; what is left out is said once, of the answer."""
     data = bytearray(clip(**CLIP, codec="libsvtav1"))
     packets = index.build(bytes(data))
     at, size = int(packets.offset[20]), int(packets.size[20])
     data[at + 2 : at + size] = bytes(size - 2)
     assert plain_video(bytes(data)) is not None
-    _, metadata = OpenCVVideoBackend.load_bytes(bytes(data))
+    with caplog.at_level(logging.WARNING, "mmmedia"):
+        _, metadata = OpenCVVideoBackend.load_bytes(bytes(data))
     assert metadata["total_num_frames"] == 40
-    assert len(metadata["frames_indices"]) < 40
+    indices = metadata["frames_indices"]
+    assert len(indices) < 40
+    first = min(set(range(40)).difference(indices))
+    said = "\n".join(record.getMessage() for record in caplog.records)
+    left_out = f"Left out {40 - len(indices)} of 40 wanted frames that could not be read"
+    assert said == f"{left_out}, the first at index {first}."
