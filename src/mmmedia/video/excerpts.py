@@ -139,5 +139,5 @@ def _of_all(
         return Excerpt(data, wanted, list(wanted), shown.total, 0, 0, told, reason)
     # A clip has no edit list: what one hides is seen in it.
     seen = np.sort(ranks[np.union1d(shown.packets, np.flatnonzero(packets.discard))])
-    found = np.searchsorted(seen, ranks[shown.positions[wanted]]).tolist()
-    return Excerpt(data, wanted, found, len(seen), 0, 0, told, reason)
+    found = (np.searchsorted(seen, ranks[shown.positions[wanted]]) + shown.made_up).tolist()
+    return Excerpt(data, wanted, found, len(seen) + shown.made_up, 0, 0, told, reason)

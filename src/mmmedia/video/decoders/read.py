@@ -319,6 +319,8 @@ class _Request:
 
     def _through(self, capture: Any, clock: Times | Steps | Places | None) -> _Pass:
         """One pass."""
+        for _ in range(self._shown.made_up):
+            capture.grab()
         turn = self._upright if self._upright.mirrored else None
         numbered = Numbered(capture, self._shown.total, clock, turn)
         read = partial(self._way.read, numbered, self._wanted, self._shown.total)
