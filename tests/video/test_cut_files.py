@@ -5,7 +5,6 @@ import re
 import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -14,21 +13,11 @@ from PIL import Image
 
 from mmmedia.cli.inspect import InspectIO
 from mmmedia.errors import InvalidMediaError, NotSeekableError
-from mmmedia.video import OpenCVVideoBackend, VideoSourceMetadata, VideoTargetMetadata, excerpt
+from mmmedia.video import OpenCVVideoBackend, excerpt
 from mmmedia.video.decoders.packets import index
 from support import corpus
 from support.clips import clip, read_number
-
-
-class Pick(OpenCVVideoBackend):
-    """Reads the indices that it is told to."""
-
-    @classmethod
-    def compute_frames_index_to_sample(
-        cls, source: VideoSourceMetadata, target: VideoTargetMetadata, **kwargs: Any
-    ) -> list[int]:
-        return list(kwargs["indices"])
-
+from support.picking import Pick
 
 WAYS = [
     {"decode": "sequential"},

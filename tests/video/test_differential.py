@@ -25,22 +25,10 @@ from mmmedia.video import (
     Molmo2VideoBackend,
     OpenCVDynamicVideoBackend,
     OpenCVVideoBackend,
-    VideoSourceMetadata,
-    VideoTargetMetadata,
 )
 from support import corpus
 from support.corpus import COMMON_CONTAINERS, SHAPES, Recipe, draw
-
-
-class Pick(OpenCVVideoBackend):
-    """Reads the indices that it is told to."""
-
-    @classmethod
-    def compute_frames_index_to_sample(
-        cls, source: VideoSourceMetadata, target: VideoTargetMetadata, **kwargs: Any
-    ) -> list[int]:
-        return list(kwargs["indices"])
-
+from support.picking import Pick
 
 LOADERS: dict[str, Any] = {
     "pick": Pick,
