@@ -15,6 +15,25 @@ from support.kinds import KINDS, with_cover
 CLIP: dict[str, Any] = {"frames": 40, "width": 96, "height": 64}
 
 
+def with_a_large_sample(data: bytes, track: int) -> bytes:
+    """An MP4 whose tables say of a track's fifth sample that it reaches beyond the end of the file."""
+    at = -1
+    for _ in range(track + 1):
+        at = data.index(b"stsz", at + 1)
+    at += 16 + 4 * 4
+    return data[:at] + (1 << 24).to_bytes(4, "big") + data[at + 4 :]
+
+
+def test_a_sample_that_is_not_there() -> None:
+    """It ends the video, whatever the header claims, by whichever way the first frame is read."""
+    data = with_a_large_sample(clip(**CLIP, codec="libvpx-vp9"), 0)
+    totals = {
+        OpenCVVideoBackend.load_bytes(data, num_frames=1, decode=decode)[1]["total_num_frames"]
+        for decode in ("sequential", "auto", "seek")
+    }
+    assert totals in ({4}, {5})  # half a picture may be one
+
+
 @pytest.mark.parametrize(
     "fields", [{}, {"bframes": 0}, {"audio": True}, {"container": "mov"}, {"codec": "libsvtav1"}]
 )
@@ -36,6 +55,8 @@ def test_plain_ones(fields: dict[str, Any]) -> None:
         lambda: with_cover(first=False),
         lambda: clip(**CLIP)[:-100],
         lambda: clip(**CLIP)[:3000],
+        lambda: with_a_large_sample(clip(**CLIP, codec="libvpx-vp9"), 0),
+        lambda: with_a_large_sample(clip(**CLIP, audio=True), 1),
         lambda: b"\0\0\0\x10ftypisom\0\0\0\0",
         *(
             KINDS[name].make
