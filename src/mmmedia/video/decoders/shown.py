@@ -188,17 +188,18 @@ def _lost_at_the_start(index: PacketIndex, *, timed: bool) -> tuple[npt.NDArray[
     lost = np.zeros(len(index), np.bool_)
     keys = np.flatnonzero(index.key)
     key = int(keys[0]) if len(keys) else 0
+    order = index.pts if timed else display_ranks(index)
     came: list[int] = []
     for position in _decoded(index, 0, len(index)):
         came.append(position)
-        if position >= key and (not timed or index.pts[position] >= index.pts[key]):
+        if position >= key and (order is None or order[position] >= order[key]):
             break
     if not came:
         lost[:] = True
         return lost, 0
     last = came[-1]
-    if timed:
-        lost[: last + _REORDERED] = index.pts[: last + _REORDERED] < index.pts[last]
+    if order is not None:
+        lost[: last + _REORDERED] = order[: last + _REORDERED] < order[last]
     else:
         lost[: min(came)] = True
     lost[came] = False
