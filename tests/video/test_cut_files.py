@@ -15,7 +15,9 @@ from mmmedia.cli.inspect import InspectIO
 from mmmedia.errors import InvalidMediaError, NotSeekableError
 from mmmedia.video import OpenCVVideoBackend, excerpt
 from mmmedia.video.decoders.packets import index
+from support import corpus
 from support.clips import clip, read_number
+from support.picking import Pick
 
 WAYS = [
     {"decode": "sequential"},
@@ -182,3 +184,27 @@ def test_half_an_animated_webp() -> None:
     assert metadata["total_num_frames"] == 7
     assert metadata["duration"] == pytest.approx(7 * 0.08)
     assert InspectIO().load_bytes(whole[: starts[7] + 100])["frames"] == 7
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+@pytest.mark.parametrize(("bframes", "first"), [(0, 5), (1, 4), (1, 5), (2, 4), (2, 5), (2, 6)])
+def test_frames_that_a_decoder_makes_up(bframes: int, first: int, way: dict[str, str]) -> None:
+    """Of MPEG-4 that begins with what refers to nothing FFmpeg gives a frame before all others."""
+    data = clip(codec="mpeg4", container="matroska", frames=40, width=128, height=96, gop=15, bframes=bframes)
+    data = corpus.remux([data], "matroska", lambda packets: packets[first:])
+    total = OpenCVVideoBackend.load_bytes(data, num_frames=1)[1]["total_num_frames"]
+    wanted = list(range(total - 20, total))  # from the next key frame on
+    frames, metadata = Pick.load_bytes(data, indices=wanted, **way)
+    assert metadata["frames_indices"] == wanted
+    assert [read_number(frame) for frame in frames] == list(range(20, 40))
+
+
+def test_an_excerpt_of_such() -> None:
+    data = clip(codec="mpeg4", container="matroska", frames=40, width=128, height=96, gop=15, bframes=1)
+    data = corpus.remux([data], "matroska", lambda packets: packets[4:])
+    part = excerpt(data, [2, 30])
+    assert part.reason is not None
+    with av.open(io.BytesIO(part.data)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == part.frames
+    assert read_number(frames[part.positions[1]]) == 40 - part.source.total_frames_num + 30

@@ -25,22 +25,10 @@ from mmmedia.video import (
     Molmo2VideoBackend,
     OpenCVDynamicVideoBackend,
     OpenCVVideoBackend,
-    VideoSourceMetadata,
-    VideoTargetMetadata,
 )
 from support import corpus
 from support.corpus import COMMON_CONTAINERS, SHAPES, Recipe, draw
-
-
-class Pick(OpenCVVideoBackend):
-    """Reads the indices that it is told to."""
-
-    @classmethod
-    def compute_frames_index_to_sample(
-        cls, source: VideoSourceMetadata, target: VideoTargetMetadata, **kwargs: Any
-    ) -> list[int]:
-        return list(kwargs["indices"])
-
+from support.picking import Pick
 
 LOADERS: dict[str, Any] = {
     "pick": Pick,
@@ -134,6 +122,21 @@ class TestCommonKinds:
         """Variable rate, colour tags, sound beside it, fragments: all by seeking."""
         fields = {"codec": "libx264", "container": "mp4", "frames": 48, "width": 96, "height": 64, **fields}
         examine(Recipe(fields, common=True, seed=7))
+
+    @pytest.mark.parametrize("shape", [SHAPES["libx264"][number] for number in (0, 2, 8, 9)], ids=str)
+    @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])
+    def test_every_frame_alone(self, container: str, shape: dict[str, Any]) -> None:
+        """Of short clips in Matroska, as these tags ask, FFmpeg does not find out when they begin."""
+        fields = {
+            "codec": "libx264",
+            "container": container,
+            "frames": 45,
+            "width": 96,
+            "height": 64,
+            **shape,
+        }
+        data = Recipe(fields | corpus.COLOURS[1]).make()
+        assert {difference(data, "pick", {"indices": [number]}) for number in range(45)} == {"same"}
 
     @pytest.mark.parametrize("codec", COMMON_CONTAINERS)
     def test_short_streams_are_proven(self, codec: str) -> None:

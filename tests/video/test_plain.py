@@ -1,5 +1,6 @@
 """Which MP4s are plain, and that nothing else is taken for it."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -12,6 +13,25 @@ from support.clips import clip
 from support.kinds import KINDS, with_cover
 
 CLIP: dict[str, Any] = {"frames": 40, "width": 96, "height": 64}
+
+
+def with_a_large_sample(data: bytes, track: int) -> bytes:
+    """An MP4 whose tables say of a track's fifth sample that it reaches beyond the end of the file."""
+    at = -1
+    for _ in range(track + 1):
+        at = data.index(b"stsz", at + 1)
+    at += 16 + 4 * 4
+    return data[:at] + (1 << 24).to_bytes(4, "big") + data[at + 4 :]
+
+
+def test_a_sample_that_is_not_there() -> None:
+    """It ends the video, whatever the header claims, by whichever way the first frame is read."""
+    data = with_a_large_sample(clip(**CLIP, codec="libvpx-vp9"), 0)
+    totals = {
+        OpenCVVideoBackend.load_bytes(data, num_frames=1, **way)[1]["total_num_frames"]
+        for way in ({"decode": "sequential"}, {"decode": "auto"}, {"backend": "pyav"})
+    }
+    assert totals in ({4}, {5})  # half a picture may be one
 
 
 @pytest.mark.parametrize(
@@ -35,6 +55,8 @@ def test_plain_ones(fields: dict[str, Any]) -> None:
         lambda: with_cover(first=False),
         lambda: clip(**CLIP)[:-100],
         lambda: clip(**CLIP)[:3000],
+        lambda: with_a_large_sample(clip(**CLIP, codec="libvpx-vp9"), 0),
+        lambda: with_a_large_sample(clip(**CLIP, audio=True), 1),
         lambda: b"\0\0\0\x10ftypisom\0\0\0\0",
         *(
             KINDS[name].make
@@ -56,13 +78,19 @@ def test_it_spares_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
     assert metadata == expected[1]
 
 
-def test_what_is_damaged_is_looked_at_closely() -> None:
-    """Where a frame does not come, packets tell which it is."""
+def test_what_is_damaged_is_looked_at_closely(caplog: pytest.LogCaptureFixture) -> None:
+    """Where a frame does not come, packets tell which it is; what is left out is said once, of the answer."""
     data = bytearray(clip(**CLIP, codec="libsvtav1"))
     packets = index.build(bytes(data))
     at, size = int(packets.offset[20]), int(packets.size[20])
     data[at + 2 : at + size] = bytes(size - 2)
     assert plain_video(bytes(data)) is not None
-    _, metadata = OpenCVVideoBackend.load_bytes(bytes(data))
+    with caplog.at_level(logging.WARNING, "mmmedia"):
+        _, metadata = OpenCVVideoBackend.load_bytes(bytes(data))
     assert metadata["total_num_frames"] == 40
-    assert len(metadata["frames_indices"]) < 40
+    indices = metadata["frames_indices"]
+    assert len(indices) < 40
+    first = min(set(range(40)).difference(indices))
+    said = "\n".join(record.getMessage() for record in caplog.records)
+    left_out = f"Left out {40 - len(indices)} of 40 wanted frames that could not be read"
+    assert said == f"{left_out}, the first at index {first}."

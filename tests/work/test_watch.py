@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmmedia.errors import InvalidMediaError
+from mmmedia.errors import InvalidMediaError, LimitExceededError
 from mmmedia.video.decoders.limits import Deadline
 from mmmedia.work import watch
 
@@ -28,7 +28,7 @@ def test_a_stall_is_an_error_and_the_next_is_decoded_by_one_thread(request_of_it
     """In a process of its own, which the thread that is left behind must not keep from ending."""
     script = f"""
         import sys
-        from mmmedia.errors import InvalidMediaError
+        from mmmedia.errors import InvalidMediaError, LimitExceededError
         from mmmedia.video import OpenCVVideoBackend
         from mmmedia.work import watch
 
@@ -93,8 +93,44 @@ def test_the_wall_clock_limit_holds_for_a_call_that_never_returns(monkeypatch: p
     monkeypatch.setattr(watch, "STALL_SECONDS", 60)
     monkeypatch.setenv("VLLM_VIDEO_DECODE_TIMEOUT_S", "0.3")
     gate = threading.Event()
-    with pytest.raises(InvalidMediaError):
+    with pytest.raises(LimitExceededError, match=r"0\.3 s \(VLLM_VIDEO_DECODE_TIMEOUT_S\)"):
         watch.watched("a", lambda: gate.wait(20))
+    assert watch.may_use_threads("a")  # such a limit says nothing of the decoder
+    monkeypatch.setenv("VLLM_VIDEO_DECODE_TIMEOUT_S", "1.2")
+    with pytest.raises(LimitExceededError):
+        watch.watched("a", lambda: gate.wait(20))
+    assert not watch.may_use_threads("a")
+    gate.set()
+
+
+def test_a_thread_that_works_is_not_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where OpenCV makes a table of colours on a machine with much else to do."""
+
+    def work(seconds: float) -> int:
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+        return 7
+
+    monkeypatch.setattr(watch, "_AT_WORK", 100)
+    assert watch.watched("a", lambda: work(1.2)) == 7
+    assert watch.may_use_threads("a")
+    monkeypatch.setattr(watch, "_AT_WORK", 1)
+    with pytest.raises(InvalidMediaError, match="no further"):
+        watch.watched("a", lambda: work(5))
+
+
+def test_a_thread_that_has_worked_and_waits_is_stalled() -> None:
+    gate = threading.Event()
+
+    def work_and_wait() -> None:
+        end = time.thread_time() + 0.2
+        while time.thread_time() < end:
+            pass
+        gate.wait(20)
+
+    with pytest.raises(InvalidMediaError, match="no further"):
+        watch.watched("a", work_and_wait)
     gate.set()
 
 

@@ -10,6 +10,7 @@ mmmedia.errors.InvalidMediaError: A concat script is not media: it names other f
 
 import re
 
+from mmmedia.containers import elementary
 from mmmedia.containers.mp4_boxes import Buffer
 from mmmedia.containers.transport_stream import is_transport_stream
 from mmmedia.errors import InvalidMediaError
@@ -79,7 +80,7 @@ def identify(data: Buffer) -> str:
     r"""Return FFmpeg's name of the container that `data` begins with.
 
     Args:
-        data: an encoded file; only its first few KiB are looked at.
+        data: an encoded file; only its first few KiB are looked at, or of what begins midway its first MiB.
 
     Raises:
         InvalidMediaError: (a `ValueError`) empty, a script or playlist, or no container on the allow-list.
@@ -127,7 +128,9 @@ def _by_structure(head: bytes, data: Buffer) -> str | None:
         return "mpegts"
     if head.startswith(b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01\x02"):
         return "mxf"
-    return _annex_b(head) or _raw_audio(head)
+    if _START_CODE.match(head):
+        return elementary.within(data) or _annex_b(head)
+    return _raw_audio(head) or elementary.within(data)
 
 
 def _after_id3(head: bytes, data: Buffer) -> str | None:
@@ -139,7 +142,8 @@ def _after_id3(head: bytes, data: Buffer) -> str | None:
     name = by_magic(rest)
     if name in {"flac", "ape", "tta", "wv", "mpc", "mpc8", "aiff", "wav", "ac3", "tak"}:
         return name
-    return _raw_audio(rest)
+    # Some players' streams have a tag of their own in front.
+    return "mpegts" if is_transport_stream(rest) else _raw_audio(rest)
 
 
 def _raw_audio(head: bytes) -> str | None:
@@ -161,6 +165,7 @@ def _is_mpeg_audio(head: bytes) -> bool:
     return version != 1 and layer != 0 and head[2] >> 4 != 15 and head[2] >> 2 & 3 != 3
 
 
+_START_CODE = re.compile(rb"\x00{2,8}\x01")
 # NAL units that may come first: H.264 non-IDR, IDR, SEI, SPS, PPS, AUD; HEVC VPS, SPS, PPS, AUD, SEI.
 _H264_FIRST = {1, 5, 6, 7, 8, 9}
 _HEVC_FIRST = {32, 33, 34, 35, 39}

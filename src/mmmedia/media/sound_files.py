@@ -186,7 +186,7 @@ def _links(file: BinaryIO) -> list[BinaryIO]:
         links = ogg_links(data)
     elif name is None and data.startswith(b"ID3"):
         links = mp3_links(data)  # behind several tags
-    elif name in ("mp3", "aac", None) and not data.startswith(b"ID3"):
+    elif name in ("mp3", "aac", *_BY_CODES, None) and not data.startswith(b"ID3"):
         links = [data[frames_begin(data) :]]
         name = _container(links[0])
     if name == "mp3":
@@ -194,6 +194,10 @@ def _links(file: BinaryIO) -> list[BinaryIO]:
     if links == [data]:
         return [file]
     return [io.BytesIO(link) for link in links]
+
+
+# What is told by a few start codes could be a sound that begins in the midst of a frame.
+_BY_CODES = ("h264", "hevc", "m4v", "mpegvideo")
 
 
 def _container(data: bytes) -> str | None:

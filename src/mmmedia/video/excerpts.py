@@ -10,9 +10,9 @@ import numpy as np
 from mmmedia import containers
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 from mmmedia.video.decoders import clips, eligible, sparse
-from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.packets import index
-from mmmedia.video.decoders.shown import Shown, shown_frames
+from mmmedia.video.decoders.shown import Shown, display_ranks, shown_frames
 from mmmedia.video.samplers import VideoSourceMetadata
 
 Source = bytes | bytearray | memoryview | str | PathLike[str]
@@ -124,7 +124,7 @@ def _of_all(
     told: VideoSourceMetadata,
     reason: str,
 ) -> Excerpt:
-    ranks = ranks_by_time(packets)
+    ranks = display_ranks(packets)
     if ranks is None:
         if packets.discard.any() or (packets.pts != index.NO_PTS).any():
             raise InvalidMediaError(f"The video can't be cut: {reason}, and frames without times.")
@@ -139,5 +139,5 @@ def _of_all(
         return Excerpt(data, wanted, list(wanted), shown.total, 0, 0, told, reason)
     # A clip has no edit list: what one hides is seen in it.
     seen = np.sort(ranks[np.union1d(shown.packets, np.flatnonzero(packets.discard))])
-    found = np.searchsorted(seen, ranks[shown.positions[wanted]]).tolist()
-    return Excerpt(data, wanted, found, len(seen), 0, 0, told, reason)
+    found = (np.searchsorted(seen, ranks[shown.positions[wanted]]) + shown.made_up).tolist()
+    return Excerpt(data, wanted, found, len(seen) + shown.made_up, 0, 0, told, reason)

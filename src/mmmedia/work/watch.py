@@ -6,6 +6,8 @@ the first that had to be, videos of that kind are decoded by one thread, which w
 """
 
 import logging
+import math
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -13,7 +15,7 @@ from contextvars import ContextVar, copy_context
 from typing import TypeVar
 
 from mmmedia import envs
-from mmmedia.errors import InvalidMediaError
+from mmmedia.errors import InvalidMediaError, LimitExceededError
 from mmmedia.work.threads import threads
 
 logger = logging.getLogger(__name__)
@@ -21,7 +23,14 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STALL_SECONDS = 30.0
-"""How long a decoder may take for a frame; it is less where `VLLM_VIDEO_DECODE_TIMEOUT_S` is."""
+"""How long a decoder may take for a frame while the thread that asks for it does nothing itself."""
+
+# On a crowded machine a table of colours, of 3 s of CPU, takes longer than that. So many times as long may
+# one take whose thread gets at least such a share of the time; one that waits for another gets none.
+_AT_WORK = 10
+_SHARE = 0.01
+# A limit below this says nothing of a decoder that has not come back.
+_TELLING = 1.0
 
 _stalled: set[str] = set()
 
@@ -32,6 +41,17 @@ class Pulse:
     def __init__(self) -> None:
         self.last = time.monotonic()
         self.is_awaited = True
+        self._thread: int | None = None
+
+    def begin(self) -> None:
+        """Take the thread under way for the one that makes the call."""
+        self._thread = threading.get_ident()
+
+    def worked(self) -> float:
+        """Return the seconds of CPU that the call's thread has had; 0 where that can't be told."""
+        if self._thread is None or not hasattr(time, "pthread_getcpuclockid"):
+            return 0.0
+        return time.clock_gettime(time.pthread_getcpuclockid(self._thread))
 
 
 _pulse: ContextVar[Pulse | None] = ContextVar("mmmedia_pulse", default=None)
@@ -47,6 +67,13 @@ def may_use_threads(kind: str) -> bool:
     return kind not in _stalled
 
 
+def took_too_long(seconds: float) -> LimitExceededError:
+    """Return the error of a video that takes longer than the setting admits."""
+    return LimitExceededError(
+        f"Decoding the video took longer than {seconds} s (VLLM_VIDEO_DECODE_TIMEOUT_S)."
+    )
+
+
 def watched(kind: str, call: Callable[[], T]) -> T:
     """Make a call that decodes with several threads, in a thread of its own.
 
@@ -56,14 +83,16 @@ def watched(kind: str, call: Callable[[], T]) -> T:
 
     Raises:
         InvalidMediaError: (a `ValueError`) the decoder stalled.
+        LimitExceededError: (a `ValueError`) the setting's time is up, and the call has not come back.
     """
     seconds = envs.VLLM_VIDEO_DECODE_TIMEOUT_S
-    patience = min(STALL_SECONDS, seconds) if seconds > 0 else STALL_SECONDS
+    end = time.monotonic() + seconds if seconds > 0 else math.inf
     outcome: Future[T] = Future()
     mine, context = Pulse(), copy_context()
     context.run(_pulse.set, mine)
 
     def run() -> None:
+        mine.begin()
         try:
             outcome.set_result(context.run(call))
         except BaseException as error:  # noqa: BLE001  # handed to who waits
@@ -71,15 +100,36 @@ def watched(kind: str, call: Callable[[], T]) -> T:
 
     threads.start(run, "mmmedia-watched")
     try:
-        while not wait((outcome,), max(mine.last + patience - time.monotonic(), 0.01)).done:
-            if time.monotonic() > mine.last + patience:
-                break
-        else:
+        is_stalled = not _comes_back(outcome, mine, end)
+        if outcome.done():
             return outcome.result()
     finally:
         mine.is_awaited = False
-    _stalled.add(kind)
-    logger.warning(
-        "A video stalled its decoder, which is left behind; %s is decoded by one thread now.", kind
-    )
-    raise InvalidMediaError(f"The video is damaged: its decoder got no further for {patience:g} s.")
+    if is_stalled:
+        _stalled.add(kind)
+        logger.warning(
+            "A video stalled its decoder, which is left behind; %s is decoded by one thread now.", kind
+        )
+    if time.monotonic() >= end:
+        raise took_too_long(seconds)
+    raise InvalidMediaError(f"The video is damaged: its decoder got no further for {STALL_SECONDS:g} s.")
+
+
+def _comes_back(outcome: "Future[T]", mine: Pulse, end: float) -> bool:
+    """Wait for a call until it is done, stalls, or the time is up; say whether it may come back yet."""
+    looked, worked = mine.last, 0.0
+    while True:
+        due = max(mine.last, looked) + STALL_SECONDS
+        if wait((outcome,), max(min(due, end) - time.monotonic(), 0.01)).done:
+            return True
+        now = time.monotonic()
+        quiet = now - mine.last
+        if now < end and quiet < STALL_SECONDS:
+            continue
+        before, worked = worked, mine.worked()
+        is_at_work = worked - before > _SHARE * (now - looked) and quiet < _AT_WORK * STALL_SECONDS
+        if now >= end:
+            return is_at_work or quiet < min(_TELLING, STALL_SECONDS)
+        if not is_at_work:
+            return False
+        looked = now

@@ -47,6 +47,20 @@ class Clip:
     possible: npt.NDArray[np.bool_]
 
     @property
+    def begin(self) -> int:
+        """When to show the frame of place 0, so that `place` can tell what a decoder counts from."""
+        return len(self.places) if self.places[0] else 0
+
+    def place(self, milliseconds: float) -> int:
+        """Return the place of a frame by OpenCV's time of it, in a clip that begins at `begin`.
+
+        OpenCV counts from the first packet's frame, or, where FFmpeg does not find out when a stream of few
+        packets begins, from zero.
+        """
+        came = round(milliseconds / STEP_MS)
+        return came - self.begin if came >= self.begin else came + int(self.places[0])
+
+    @property
     def decoded(self) -> int:
         """How many pictures are really decoded."""
         return len(self.positions) - len(self.spared)
@@ -91,7 +105,9 @@ def whole(index: PacketIndex, ranks: npt.NDArray[np.int64]) -> Clip:
     return Clip(np.arange(len(index)), frozenset(), frozenset(), ranks, none, ~none)
 
 
-def write(index: PacketIndex, structure: Structure | None, clip: Clip, template: Any) -> bytes:
+def write(
+    index: PacketIndex, structure: Structure | None, clip: Clip, template: Any, *, begin: int = 0
+) -> bytes:
     """Return a clip as a file: its packets as they are, one step of time apart.
 
     Args:
@@ -100,6 +116,7 @@ def write(index: PacketIndex, structure: Structure | None, clip: Clip, template:
         clip: which of them.
         template: the video's stream in its container, as FFmpeg opened it; from it come colours, orientation
             and the shape of pixels.
+        begin: when the frame of place 0 is shown, in steps.
 
     Raises:
         CannotSeekError: FFmpeg won't write it, or it would be decoded to another pixel format.
@@ -128,7 +145,7 @@ def write(index: PacketIndex, structure: Structure | None, clip: Clip, template:
                     payload = as_splice(index.payload(position), length_size)
                 packet = index.packet(position, payload)
                 packet.stream, packet.time_base = stream, STEP
-                packet.dts, packet.pts = number, int(clip.places[number]) + late
+                packet.dts, packet.pts = begin + number - late, begin + int(clip.places[number])
                 packet.duration = 1
                 out.mux(packet)
     except (av.FFmpegError, ValueError) as error:

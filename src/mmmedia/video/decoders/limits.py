@@ -5,7 +5,7 @@ import time
 
 from mmmedia import envs
 from mmmedia.errors import InvalidMediaError, LimitExceededError
-from mmmedia.work.watch import pulse
+from mmmedia.work.watch import pulse, took_too_long
 
 
 def check_size(height: int, width: int, count: int) -> None:
@@ -45,6 +45,4 @@ class Deadline:
             if not self._pulse.is_awaited:
                 raise InvalidMediaError("Nobody waits for this video any more.")
         if now > self._end:
-            raise LimitExceededError(
-                f"Decoding the video took longer than {self._seconds} s (VLLM_VIDEO_DECODE_TIMEOUT_S)."
-            )
+            raise took_too_long(self._seconds)

@@ -3,6 +3,9 @@
 import struct
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from mmmedia import containers
 from mmmedia.video.decoders.bitstreams.bits import HeaderEndError
 from mmmedia.video.decoders.bitstreams.h264_sets import SPS, is_progressive_h264, read_avcc, read_sequence
@@ -61,6 +64,9 @@ def _plain(data: bytes) -> PlainVideo | None:
         return None
     if not _is_whole(data, dict(movie), track, table) or not _is_progressive(data, table[b"stsd"]):
         return None
+    # A sample of any track that is not there ends the file.
+    if not all(_is_stored(data, each) for each in tracks):
+        return None
     # Behind the entry's own header: what all samples have, and 16 bytes of pictures.
     width, height = struct.unpack_from(">HH", data, table[b"stsd"][0] + 8 + 8 + 24)
     return PlainVideo(total, height, width)
@@ -97,6 +103,33 @@ def _is_whole(
     step = ticks / _clock(data, dict(_boxes(data, track[b"mdia"]))[b"mdhd"])
     seconds = length / _clock(data, movie[b"mvhd"])
     return bool(begin == first and seconds > (frames - 0.5) * step)
+
+
+def _is_stored(data: bytes, track: dict[bytes, Place]) -> bool:
+    """Whether the file holds all samples that a track's tables name (ISO/IEC 14496-12, 8.7)."""
+    table = dict(_boxes(data, dict(_boxes(data, dict(_boxes(data, track[b"mdia"]))[b"minf"]))[b"stbl"]))
+    size, count = struct.unpack_from(">II", data, table[b"stsz"][0] + 4)
+    if count > len(data):
+        return False
+    sizes = np.full(count, size, np.int64) if size else _column(data, table[b"stsz"], 12, ">u4", count)
+    name, kind = (b"stco", ">u4") if b"stco" in table else (b"co64", ">u8")
+    (chunks,) = struct.unpack_from(">I", data, table[name][0] + 4)
+    starts = _column(data, table[name], 8, kind, chunks)
+    (runs,) = struct.unpack_from(">I", data, table[b"stsc"][0] + 4)
+    first, samples, _ = _column(data, table[b"stsc"], 8, ">u4", 3 * runs).reshape(runs, 3).T
+    lengths = np.diff(np.append(first, chunks + 1))
+    if not runs or first[0] != 1 or (lengths <= 0).any() or (samples <= 0).any() or (sizes <= 0).any():
+        return False
+    behind = np.cumsum(np.repeat(samples, lengths))
+    stored = np.diff(np.concatenate([[0], np.cumsum(sizes)])[np.append(0, behind)])
+    return bool(behind[-1] == count and ((starts >= 0) & (starts + stored <= len(data))).all())
+
+
+def _column(data: bytes, box: Place, at: int, kind: str, count: int) -> npt.NDArray[np.int64]:
+    """Return numbers that stand in a box, `at` so many bytes from its start."""
+    if box[0] + at + count * np.dtype(kind).itemsize > box[1]:
+        raise ValueError("a table is longer than its box")
+    return np.frombuffer(data, kind, count, box[0] + at).astype(np.int64)
 
 
 def _clock(data: bytes, header: Place) -> int:

@@ -1,5 +1,6 @@
 """The backend "pyav": frames by exact index in display order, of whatever FFmpeg opens."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -58,7 +59,7 @@ def read_frames(
         numbers = {position: number for number, position in enumerate(shown.positions.tolist())}
     threads = 0
     while True:
-        read = partial(_read_frames, data, packets, shown.total, numbers, wanted, threads)
+        read = partial(_read_frames, data, packets, shown, numbers, wanted, threads)
         try:
             return watched(_KIND, read)
         except _OtherOrderError:
@@ -78,13 +79,13 @@ class _LostBehindError(Exception):
 def _read_frames(
     data: bytes | containers.Admitted[bytes],
     packets: index.PacketIndex,
-    total: int,
+    shown: Shown,
     numbers: dict[int, int] | None,
     wanted: Sequence[int],
     threads: int,
 ) -> tuple[Frames, list[int], bool]:
     """Tell frames by `numbers`, from decode position to number, or by counting."""
-    targets = sorted({number for number in wanted if 0 <= number < total})
+    targets = sorted({number for number in wanted if 0 <= number < shown.total})
     rows = {number: row for row, number in enumerate(targets)}
     frames = np.empty((0, 0, 0, 3), np.uint8)
     valid: list[int] = []
@@ -93,7 +94,7 @@ def _read_frames(
     if not targets:
         return frames, valid, interlaced
     turn, last = None, -1
-    for count, frame in enumerate(_decode(data, threads)):
+    for count, frame in enumerate(itertools.islice(_decode(data, threads), shown.made_up, None)):
         number = count if numbers is None else numbers.get(-1 if frame.pts is None else frame.pts)
         if number is not None:
             if number <= last:

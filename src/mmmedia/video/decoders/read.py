@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,14 @@ from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSeekableE
 from mmmedia.video.decoders import clips, eligible, opencv, plan, pyav, sparse, stats
 from mmmedia.video.decoders.animation import Animation, animation
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
-from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.colours import is_converted
 from mmmedia.video.decoders.limits import check_size
-from mmmedia.video.decoders.opencv.numbered import ClockError, Even, Numbered, Places, Times, times
+from mmmedia.video.decoders.opencv.numbered import ClockError, Even, Numbered, Places, Steps, Times, times
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.part import WHOLE, Part
 from mmmedia.video.decoders.plain import plain_video
-from mmmedia.video.decoders.shown import Shown, shown_frames
+from mmmedia.video.decoders.shown import Shown, display_ranks, shown_frames
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import VideoSourceMetadata
 from mmmedia.work.watch import watched
@@ -79,13 +79,27 @@ class Way:
     built_in: bool
     part: Part = WHOLE
 
-    def read(self, capture: Any, wanted: list[int], total: int) -> tuple[Frames, list[int]]:
-        """One pass through a capture: the frames that could be read, and their numbers."""
+    def read(self, capture: Any, wanted: list[int], total: int) -> "_Pass":
+        """Read through a capture once."""
         if self.recovery:
-            frames, valid, _ = self.reader._read_frames_with_recovery(capture, wanted, total)
-            return frames, valid
+            frames, valid, recovered = self.reader._read_frames_with_recovery(capture, wanted, total)
+            return _Pass(frames, valid, [number for number in wanted if number not in recovered])
         frames, count, valid = self.reader._read_frames(capture, set(wanted), len(wanted), max(wanted))
-        return frames[:count], valid
+        return _Pass(frames[:count], valid, wanted)
+
+
+class _Pass(NamedTuple):
+    """What one pass through a capture gives: frames, their numbers, and those that nothing stands in for."""
+
+    frames: Frames
+    valid: list[int]
+    wanted: list[int]
+    ended: bool = False  # too early
+
+    def answer(self, source: VideoSourceMetadata) -> Decoded:
+        """Return the frames, and say what is left out."""
+        opencv.log_missing(set(self.wanted), self.valid)
+        return Decoded(self.frames, self.valid, source)
 
 
 def read_video(
@@ -161,13 +175,13 @@ def _plainly(admitted: "containers.Admitted[bytes]", choose: Choose, way: Way) -
     numbered = Numbered(capture, plain.total, Even(source.original_fps))
     read = partial(way.read, numbered, wanted, plain.total)
     try:
-        frames, valid = watched(opencv.kind(capture), read) if way.built_in else read()
+        found = watched(opencv.kind(capture), read) if way.built_in else read()
     except ClockError:
         return None
-    if set(valid) != {number for number in wanted if 0 <= number < plain.total}:
+    if set(found.valid) != {number for number in wanted if 0 <= number < plain.total}:
         return None
     stats.count("sequential", "by request" if way.mode == "sequential" else "does not pay")
-    return Decoded(frames, valid, source)
+    return found.answer(source)
 
 
 class _Request:
@@ -254,18 +268,17 @@ class _Request:
             answer = self._by_pyav("OpenCV can't convert its colours")
             if answer is not None:
                 return answer
-        best: tuple[Frames, list[int]] | None = None
+        best: _Pass | None = None
         for read in (self._read_file, self._read_stream):
             found = read()
             if found is None:
                 continue
-            frames, valid, ended = found
-            if best is None or len(valid) > len(best[1]):
-                best = frames, valid
-            if valid and not ended:
+            if best is None or len(found.valid) > len(best.valid):
+                best = found
+            if found.valid and not found.ended:
                 break
-        if best is not None and best[1]:
-            return Decoded(*best, self._source)
+        if best is not None and best.valid:
+            return best.answer(self._source)
         answer = self._by_pyav("OpenCV reads no frame of it")
         if answer is None:
             raise _nothing_read(len(self._packets))
@@ -277,7 +290,7 @@ class _Request:
         # Of other codecs than these it shows at the start, if at all.
         return self._packets.codec in _MIXED or pyav.starts_interlaced(self._admitted)
 
-    def _read_file(self) -> tuple[Frames, list[int], bool] | None:
+    def _read_file(self) -> _Pass | None:
         """Read the file by its frames' times, or by their number alone where these are not the packets'."""
         capture, self._capture = self._capture, None
         if capture is None:
@@ -286,30 +299,33 @@ class _Request:
         try:
             return self._through(capture, clock)
         except ClockError:
-            return self._through(self._open(), None)
+            lost = self._read_stream() if isinstance(clock, Steps) else None
+            return lost or self._through(self._open(), None)
 
-    def _read_stream(self) -> tuple[Frames, list[int], bool] | None:
+    def _read_stream(self) -> _Pass | None:
         """Read a clip of nothing but the stream's packets, which begins and ends where they do."""
-        ranks = ranks_by_time(self._packets)
+        ranks = display_ranks(self._packets)
         positions = self._shown.positions
         if ranks is None or positions is None:
             return None
         clip = clips.whole(self._packets, ranks)
         try:
             template = clips.template_of(self._admitted, self._packets)
-            encoded = clips.write(self._packets, None, clip, template)
+            encoded = clips.write(self._packets, None, clip, template, begin=clip.begin)
             capture = opencv.open_capture(encoded, turned=not self._upright.mirrored)
         except (CannotSeekError, InvalidMediaError):
             return None
-        return self._through(capture, Places(ranks[positions].tolist(), clips.STEP_MS))
+        return self._through(capture, Places(ranks[positions].tolist(), clip.place))
 
-    def _through(self, capture: Any, clock: Times | Places | None) -> tuple[Frames, list[int], bool]:
-        """One pass, and whether it came to an end too early."""
+    def _through(self, capture: Any, clock: Times | Steps | Places | None) -> _Pass:
+        """One pass."""
+        for _ in range(self._shown.made_up):
+            capture.grab()
         turn = self._upright if self._upright.mirrored else None
         numbered = Numbered(capture, self._shown.total, clock, turn)
         read = partial(self._way.read, numbered, self._wanted, self._shown.total)
-        frames, valid = watched(opencv.kind(capture), read) if self._way.built_in else read()
-        return frames, valid, numbered.ended
+        found = watched(opencv.kind(capture), read) if self._way.built_in else read()
+        return found._replace(ended=numbered.ended)
 
     def _by_pyav(self, why: str, *, only_if_interlaced: bool = False) -> Decoded | None:
         """PyAV's answer for a stream that OpenCV can't deliver; None where there is none."""
@@ -324,7 +340,7 @@ class _Request:
         if not valid or (only_if_interlaced and not interlaced):
             return None
         logger.warning("A video was decoded with PyAV: %s.", why)
-        return Decoded(frames, valid, self._source)
+        return _Pass(frames, valid, self._wanted).answer(self._source)
 
 
 def _by_excerpt(
@@ -351,8 +367,7 @@ def _by_excerpt(
     frames, decoded = sparse.execute(sparse_plan, admitted, size, turn)
     stats.count("seek", wanted=len(present), decoded=decoded)
     logger.debug("Decoded by excerpts: %d frames for %d of %d.", decoded, len(present), shown.total)
-    opencv.log_missing(wanted, present)
-    return Decoded(frames, present, source)
+    return _Pass(frames, present, wanted).answer(source)
 
 
 def _animated(pictures: Animation, choose: Choose, mode: str, part: Part) -> Decoded:
@@ -365,8 +380,7 @@ def _animated(pictures: Animation, choose: Choose, mode: str, part: Part) -> Dec
     frames, valid = pictures.read_frames(wanted)
     if not valid:
         raise _nothing_read(source.total_frames_num)
-    opencv.log_missing(wanted, valid)
-    return Decoded(frames, valid, source)
+    return _Pass(frames, valid, wanted).answer(source)
 
 
 def _as_claimed(data: bytes, choose: Choose, way: Way) -> Decoded:
@@ -379,9 +393,9 @@ def _as_claimed(data: bytes, choose: Choose, way: Way) -> Decoded:
     if way.built_in and opencv.may_be_interlaced(capture, data) and pyav.starts_interlaced(data):
         return _claimed_by_pyav(data, wanted, source, "OpenCV can't convert its interlaced frames")
     read = partial(way.read, capture, wanted, source.total_frames_num)
-    frames, valid = watched(opencv.kind(capture), read) if way.built_in else read()
-    if valid:
-        return Decoded(frames, valid, source)
+    found = watched(opencv.kind(capture), read) if way.built_in else read()
+    if found.valid:
+        return Decoded(found.frames, found.valid, source)
     del capture, read
     if opencv.is_replaced():
         raise _nothing_read(source.total_frames_num)
@@ -424,8 +438,7 @@ def _read_pyav(data: bytes, choose: Choose, mode: str, part: Part) -> Decoded:
     frames, valid, _ = pyav.read_frames(admitted, packets, shown, wanted)
     if not valid:
         raise InvalidMediaError("No frame could be decoded from the video.")
-    opencv.log_missing(wanted, valid)
-    return Decoded(frames, valid, source)
+    return _Pass(frames, valid, wanted).answer(source)
 
 
 def _chosen(

@@ -12,7 +12,10 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from mmmedia.video.decoders.annex_b import with_lengths
+from mmmedia.video.decoders.bitstreams.analyse import analyse
 from mmmedia.video.decoders.bitstreams.shown import pictures_shown
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
 from mmmedia.video.decoders.limits import Deadline
 from mmmedia.video.decoders.packets.ends import start_for_last
 from mmmedia.video.decoders.packets.index import NO_PTS, PacketIndex, is_timed, segments
@@ -33,9 +36,10 @@ class Shown:
         total: how many there are.
         packets: the decode positions of packets that show one, in decode order.
         positions: the decode position of each in order of presentation; None where only the total is known.
-        pts: when each is shown, by the stream's clock; None likewise.
+        pts: when each is shown, by the stream's clock; None where that does not tell.
         seconds: from the first to the end of the last; None where there is no clock.
         times: when each is shown, in seconds from the first; None likewise.
+        made_up: how many frames a decoder gives before these, for want of what the first refer to.
     """
 
     total: int
@@ -44,6 +48,7 @@ class Shown:
     pts: Ints | None
     seconds: Fraction | None
     times: Sequence[float] | None = None
+    made_up: int = 0
 
     def metadata(self, claim: VideoSourceMetadata | None, rate: Fraction) -> VideoSourceMetadata:
         """Return frames, frames a second, and seconds: as claimed where that is true.
@@ -77,22 +82,41 @@ def shown_frames(index: PacketIndex) -> Shown:
     pictures = pictures_shown(index)
     pictures[index.discard] = 0
     timed = is_timed(index)
-    pictures[_never_decoded(index, timed=timed)] = 0
+    lost, made_up = _never_decoded(index, timed=timed)
+    pictures[lost] = 0
     keep = np.flatnonzero(pictures)
     total = int(pictures.sum())
     stretches = segments(index)
     clock = index.pts if timed else index.dts  # of AVI the former are guesses
-    if not len(keep) or (clock[keep] == NO_PTS).any():
-        return Shown(total, keep, None, None, None)
-    seconds = _seconds(index, clock[keep], stretches[keep], keep)
-    if not timed or (pictures[keep] != 1).any():
-        return Shown(total, keep, None, None, seconds)
+    seconds = None
+    if len(keep) and not (clock[keep] == NO_PTS).any():
+        seconds = _seconds(index, clock[keep], stretches[keep], keep)
+    if not len(keep) or (pictures[keep] != 1).any():
+        return Shown(total, keep, None, None, seconds, made_up=made_up)
+    if not timed:
+        ranks = display_ranks(index)
+        positions = None if ranks is None else keep[np.argsort(ranks[keep])]
+        return Shown(total, keep, positions, None, seconds, made_up=made_up)
     order = keep[np.lexsort((keep, index.pts[keep], stretches[keep]))]
     pts = index.pts[order]
     times = None
     if (np.diff(pts) >= 0).all():
         times = ((pts - pts[0]) * float(index.time_base)).tolist()
-    return Shown(total, keep, order, pts, seconds, times)
+    return Shown(total, keep, order, pts, seconds, times, made_up)
+
+
+def display_ranks(index: PacketIndex) -> Ints | None:
+    """Return the place of each packet in display order, by its time, or where there are none by its headers.
+
+    None where neither tells.
+    """
+    by_time = ranks_by_time(index)
+    if by_time is not None or (index.container != "avi" and (index.pts != NO_PTS).any()):
+        return by_time
+    try:
+        return analyse(with_lengths(index)).ranks
+    except CannotSeekError:
+        return None
 
 
 def _seconds(index: PacketIndex, clock: Ints, stretches: Ints, positions: Ints) -> Fraction | None:
@@ -109,17 +133,19 @@ def _seconds(index: PacketIndex, clock: Ints, stretches: Ints, positions: Ints) 
     return seconds if seconds > 0 else None
 
 
-def _never_decoded(index: PacketIndex, *, timed: bool) -> npt.NDArray[np.intp]:
-    """Packets of which no picture comes: before the first that can be decoded, and cut short at the end."""
+def _never_decoded(index: PacketIndex, *, timed: bool) -> tuple[npt.NDArray[np.intp], int]:
+    """Packets of which no picture comes: before the first that can be decoded, and cut short at the end.
+
+    And how many frames come that are no packet's, as in `Shown`.
+    """
     lost = np.zeros(len(index), np.bool_)
-    if _starts_plainly(index):
-        first = 0
-    else:
-        lost |= _lost_at_the_start(index, timed=timed)
+    first = made_up = 0
+    if not _starts_plainly(index):
+        lost, made_up = _lost_at_the_start(index, timed=timed)
         first = int(np.argmin(lost))
     if index.corrupt[-1] and first < len(index):
         lost[-1] |= not _last_is_decoded(index)
-    return np.flatnonzero(lost)
+    return np.flatnonzero(lost), made_up
 
 
 def _starts_plainly(index: PacketIndex) -> bool:
@@ -157,26 +183,28 @@ def _begins_with_idr(index: PacketIndex) -> bool:
     return False
 
 
-def _lost_at_the_start(index: PacketIndex, *, timed: bool) -> npt.NDArray[np.bool_]:
-    """Decode until pictures come, and see which of the first packets gave none."""
+def _lost_at_the_start(index: PacketIndex, *, timed: bool) -> tuple[npt.NDArray[np.bool_], int]:
+    """Decode until pictures come, and see which of the first packets gave none, or two before all others."""
     lost = np.zeros(len(index), np.bool_)
     keys = np.flatnonzero(index.key)
     key = int(keys[0]) if len(keys) else 0
+    order = index.pts if timed else display_ranks(index)
     came: list[int] = []
     for position in _decoded(index, 0, len(index)):
         came.append(position)
-        if position >= key and (not timed or index.pts[position] >= index.pts[key]):
+        if position >= key and (order is None or order[position] >= order[key]):
             break
     if not came:
         lost[:] = True
-        return lost
+        return lost, 0
     last = came[-1]
-    if timed:
-        lost[: last + _REORDERED] = index.pts[: last + _REORDERED] < index.pts[last]
+    if order is not None:
+        lost[: last + _REORDERED] = order[: last + _REORDERED] < order[last]
     else:
         lost[: min(came)] = True
     lost[came] = False
-    return lost
+    made_up = next(at for at, position in enumerate(came) if position not in came[at + 1 :])
+    return lost, made_up
 
 
 def _last_is_decoded(index: PacketIndex) -> bool:

@@ -158,7 +158,7 @@ class _Work:
         index, structure = self._sparse.index, self._sparse.structure
         clip = clips.arrange(index, structure, spans)
         with self._lock:  # which the template is under
-            encoded = clips.write(index, structure, clip, self._template)
+            encoded = clips.write(index, structure, clip, self._template, begin=clip.begin)
         try:
             own = containers.Admitted(encoded, "clip")  # nobody else's file, so there is nothing to judge
             capture = opencv.open_capture(own, threads=1, turned=self._turn == Upright())
@@ -166,12 +166,11 @@ class _Work:
             raise CannotSeekError("decoder error") from None
         expected = np.flatnonzero(clip.certain)
         due = iter(expected[np.argsort(clip.places[expected])].tolist())
-        first = int(clip.places[0])  # with which a clip's clock begins
         possible = set(clip.places[clip.possible].tolist())
         buffer = None
         for number in due:
             place = int(clip.places[number])
-            if not self._advance(capture, place, possible, first):
+            if not self._advance(capture, clip, place, possible):
                 return
             row = self._sparse.rows.get(int(clip.positions[number]))
             if row is not None:
@@ -179,7 +178,7 @@ class _Work:
         with self._lock:
             self.decoded += clip.decoded
 
-    def _advance(self, capture: opencv.Capture, place: int, possible: set[int], first: int) -> bool:
+    def _advance(self, capture: opencv.Capture, clip: clips.Clip, place: int, possible: set[int]) -> bool:
         """Grab the frame that is due; False where nobody waits for it any more."""
         import cv2
 
@@ -189,7 +188,7 @@ class _Work:
                 return False
             if not capture.grab():
                 raise CannotSeekError("frame missing")
-            came = first + round(capture.get(cv2.CAP_PROP_POS_MSEC) / clips.STEP_MS)
+            came = clip.place(capture.get(cv2.CAP_PROP_POS_MSEC))
             if came == place:
                 return True
             if came not in possible:

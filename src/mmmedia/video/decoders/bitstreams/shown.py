@@ -42,6 +42,8 @@ def _mpeg4(index: "PacketIndex", position: int) -> int:
     if at < 0:
         return 1
     bits = _time_bits(index)
+    if bits is None:  # the stream begins behind what tells
+        return payload.count(_VOP_START)
     while at >= 0:
         coded += _is_coded(payload[at + 4 : at + 24], bits)
         at = payload.find(_VOP_START, at + 4)
@@ -60,13 +62,13 @@ def _is_coded(head: bytes, bits: int) -> bool:
         return True
 
 
-def _time_bits(index: "PacketIndex") -> int:
+def _time_bits(index: "PacketIndex") -> int | None:
     from mmmedia.video.decoders.bitstreams.mpeg4 import configuration, time_bits
 
     try:
         return time_bits(configuration(index))
     except (CannotSeekError, HeaderEndError):
-        return 0
+        return None
 
 
 _COUNTS = {"vp8": _vp8, "libvpx": _vp8, "vp9": _vp9, "libvpx-vp9": _vp9, "mpeg4": _mpeg4}

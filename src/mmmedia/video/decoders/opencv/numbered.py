@@ -1,7 +1,7 @@
 """A capture that numbers its frames as a player shows them."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ class Numbered:
         self,
         capture: Capture,
         total: int,
-        clock: "Times | Even | Places | None",
+        clock: "Times | Even | Steps | Places | None",
         upright: Upright | None = None,
     ) -> None:
         self._capture = capture
@@ -161,23 +161,58 @@ class Even:
         return number
 
 
+class Steps:
+    """Numbers frames as they come, and notices a lost one by the time of the packet with which each came.
+
+    So it is in AVI, which does not tell when a frame is shown. The last frames may come behind all packets.
+
+    Args:
+        packets: when each packet that shows a frame is decoded, in milliseconds, ascending.
+    """
+
+    def __init__(self, packets: Sequence[float]) -> None:
+        self._packets = packets
+        self._late: int | None = None  # with which packet the first frame comes
+        self._tolerance = min(np.diff(packets), default=1.0) / 4
+
+    def number(self, milliseconds: float, behind: int) -> int | None:
+        """Return `behind`, as nothing was lost.
+
+        Raises:
+            ClockError: frames are missing before this one.
+        """
+        if self._late is None:
+            self._late = int(np.argmin(np.abs(np.asarray(self._packets) - milliseconds)))
+        expected = behind + self._late
+        if expected < len(self._packets) and abs(self._packets[expected] - milliseconds) > self._tolerance:
+            raise ClockError
+        return behind
+
+
 class Places:
     """Tells the number of a frame of a clip that holds all packets, by its place.
 
     Args:
         places: the place of each frame that is shown, in order.
-        step: milliseconds from one place to the next.
+        place: from OpenCV's time of a frame, in milliseconds, to its place.
     """
 
-    def __init__(self, places: Sequence[int], step: int) -> None:
-        self._numbers = {place: number for number, place in enumerate(places)}
-        self._step = step
+    def __init__(self, places: Sequence[int], place: Callable[[float], int]) -> None:
+        self._numbers = {each: number for number, each in enumerate(places)}
+        self._place = place
 
     def number(self, milliseconds: float, behind: int) -> int | None:  # noqa: ARG002 - places are unique
         """Return the number of the frame of that time; None where it is not shown."""
-        return self._numbers.get(round(milliseconds / self._step))
+        return self._numbers.get(self._place(milliseconds))
 
 
-def times(index: PacketIndex, shown: Shown) -> Times | None:
+def times(index: PacketIndex, shown: Shown) -> Times | Steps | None:
     """Return what tells frames of the file by their times; None where these can't."""
-    return None if shown.pts is None or index.start_time is None else Times(index, shown)
+    if index.start_time is None:
+        return None
+    if shown.pts is not None:
+        return Times(index, shown)
+    clock = index.dts[shown.packets]
+    if index.container != "avi" or shown.positions is None or (np.diff(clock) <= 0).any():
+        return None
+    return Steps(((clock - index.start_time) * float(1000 * index.time_base)).tolist())

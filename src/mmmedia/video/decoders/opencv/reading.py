@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders.limits import Deadline, check_size
 from mmmedia.video.decoders.opencv.capture import Capture
+from mmmedia.video.decoders.opencv.numbered import Numbered
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ def read_frames(
 
     Returns:
         The frames, uint8 RGB (valid, height, width, 3), their number, and their source indices. A wanted
-        frame that can't be read is logged and left out.
+        frame that can't be read is left out, and logged unless the capture is numbered: of such a one there
+        may be another way to read it, and who reads says at the end what is left out.
     """
     frames = allocate(capture, count)
     rows = _Rows(capture, frames)
@@ -58,7 +60,8 @@ def read_frames(
     for index in _grabs(capture, last + 1):
         if index in wanted and len(valid) < count and rows.retrieve_into(len(valid)):
             valid.append(index)
-    log_missing(wanted, valid)
+    if not isinstance(capture, Numbered):
+        log_missing(wanted, valid)
     return frames[: len(valid)], len(valid), valid
 
 
@@ -111,7 +114,8 @@ def read_frames_with_recovery(
         logger.warning(
             "Replaced %d frames that could not be read by later ones: %s.", len(recovered), recovered
         )
-    log_missing(set(targets).difference(recovered), valid)
+    if not isinstance(capture, Numbered):
+        log_missing(set(targets).difference(recovered), valid)
     return frames[: len(valid)], valid, recovered
 
 

@@ -1,0 +1,119 @@
+"""Primaries, transfers and matrices: the same bytes from the fast path as from one pass by OpenCV itself.
+
+The whole table, 18 combinations in four codecs at two depths, is marked `slow`: OpenCV makes a table for each
+wide gamut and each of brightness beyond a screen's, which takes seconds a clip.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from av.video.reformatter import ColorRange, Colorspace
+
+from mmmedia.video.decoders.colours import is_mapped
+from mmmedia.video.decoders.packets import index
+from support.captures import read_plainly
+from support.clips import clip
+from support.corpus import USUAL_COLOURS, WIDE_COLOURS
+from support.picking import Pick
+
+COLOURS = [*USUAL_COLOURS, *WIDE_COLOURS]
+CODECS: list[tuple[str, dict[str, Any]]] = [
+    ("libx264", {"gop": 8}),
+    ("libx265", {"options": {"x265-params": "log-level=none:keyint=8:min-keyint=8"}}),
+    ("libvpx-vp9", {"gop": 8}),
+    ("libsvtav1", {"gop": 8}),
+]
+DEPTHS = ["yuv420p", "yuv420p10le"]
+Case = tuple[str, dict[str, Any], str, tuple[int, int, int]]
+WHOLE: list[Case] = [
+    (codec, options, depth, colours) for codec, options in CODECS for depth in DEPTHS for colours in COLOURS
+]
+# Each of the usual ones once, and two wide ones; codecs and depths take turns.
+SAMPLE: list[Case] = [
+    (*CODECS[number % 4], DEPTHS[number // 4 % 2], colours)
+    for number, colours in enumerate([*USUAL_COLOURS, *WIDE_COLOURS[2:4]])
+]
+WANTED = [2, 13, 20]
+
+# PyAV's libvpx writes 8 bits only; this one was made by ffmpeg 5.1 and tells no colours:
+# -c:v libvpx-vp9 -deadline realtime -cpu-used 8 -crf 30 -b:v 0 -pix_fmt yuv420p10le -profile:v 2 -g 8
+VP9_10_BITS = Path(__file__).parents[1] / "data" / "vp9_10_bits.webm"
+_KEY, _SPACE_AT = b"\x92\x49\x83\x42", 33  # a key frame of profile 2; where its colour space stands, in bits
+_SPACES = {5: 1, 6: 1, 1: 2, 7: 4, 9: 5}
+
+
+def vp9_10_bits(container: str, primaries: int, transfer: int, matrix: int, colour_range: int) -> bytes:
+    """A VP9 clip of 10 bits, its colours written into its container and its frames' headers."""
+    buffer = io.BytesIO()
+    with av.open(str(VP9_10_BITS)) as source, av.open(buffer, "w", format=container) as out:
+        stream = out.add_stream_from_template(source.streams.video[0], opaque=True)
+        context: Any = stream.codec_context
+        context.color_primaries, context.color_trc = primaries, transfer
+        context.colorspace, context.color_range = matrix, colour_range
+        for packet in source.demux(video=0):
+            if not packet.size:
+                continue
+            head = int.from_bytes(bytes(packet)[:8], "big")
+            if bytes(packet)[:4] == _KEY:
+                head &= ~(0b1111 << 64 - _SPACE_AT - 4)
+                head |= (_SPACES[matrix] << 1 | colour_range - 1) << 64 - _SPACE_AT - 4
+            packet.update(head.to_bytes(8, "big") + bytes(packet)[8:])
+            packet.stream = stream
+            out.mux(packet)
+    return buffer.getvalue()
+
+
+def check(case: Case) -> None:
+    codec, options, depth, (primaries, transfer, matrix) = case
+    container = "mp4" if primaries % 2 else "matroska"
+    colour_range = ColorRange.MPEG if transfer % 2 else ColorRange.JPEG
+    if (codec, depth) == ("libvpx-vp9", "yuv420p10le"):
+        data = vp9_10_bits(container, primaries, transfer, matrix, int(colour_range))
+    else:
+        data = clip(
+            codec=codec,
+            container=container,
+            frames=24,
+            width=96,
+            height=64,
+            pix_fmt=depth,
+            primaries=primaries,
+            transfer=transfer,
+            colorspace=Colorspace(matrix),
+            color_range=colour_range,
+            **options,
+        )
+    packets = index.build(data)
+    assert packets.colour[1:] == (matrix, primaries, transfer)
+    assert packets.pix_fmt.replace("yuvj", "yuv") == depth
+    expected, _ = read_plainly(data, WANTED)
+    for way in ({"decode": "sequential"}, {"decode": "seek"}, {"backend": "pyav", "decode": "sequential"}):
+        frames, metadata = Pick.load_bytes(data, indices=WANTED, **way)
+        assert metadata["frames_indices"] == WANTED
+        assert np.array_equal(frames, expected), (way, np.abs(frames.astype(int) - expected).max())
+
+
+@pytest.mark.parametrize("case", SAMPLE, ids=str)
+def test_some(case: Case) -> None:
+    check(case)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("case", WHOLE, ids=str)
+def test_all(case: Case) -> None:
+    check(case)
+
+
+def test_the_table_is_whole() -> None:
+    """What is said of it above; and the wide ones are those that OpenCV maps."""
+    assert len(set(COLOURS)) == 18
+    assert len(WHOLE) == 18 * 4 * 2
+    assert all(is_mapped(primaries, transfer) for primaries, transfer, _ in WIDE_COLOURS)
+    assert not any(is_mapped(primaries, transfer) for primaries, transfer, _ in USUAL_COLOURS)
+    assert {codec for codec, *_ in SAMPLE} == {codec for codec, _ in CODECS}
+    assert sum(colours in WIDE_COLOURS for *_, colours in SAMPLE) == 2
