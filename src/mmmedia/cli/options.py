@@ -1,0 +1,113 @@
+"""Arguments and options that several commands have, each said once."""
+
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+
+from mmmedia.cli.words import moment, numbers
+
+
+class Numbers(list[int]):
+    """Numbers of frames."""
+
+
+class Moments(list[float]):
+    """Times in seconds."""
+
+
+class Pixels(NamedTuple):
+    """A size of pictures in pixels."""
+
+    width: int
+    height: int
+
+
+def _moment(text: str) -> float:
+    try:
+        return moment(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no time; expected seconds or h:mm:ss.") from None
+
+
+def _moments(text: str) -> Moments:
+    return Moments(_moment(part.strip()) for part in text.split(","))
+
+
+def _numbers(text: str) -> Numbers:
+    try:
+        return Numbers(numbers(text))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: expected numbers with commas between, as 0,5,10-20.") from None
+
+
+def _pixels(text: str) -> Pixels:
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise typer.BadParameter(f"{text!r} is no size; expected width x height, as 640x360.")
+    return Pixels(int(width), int(height))
+
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A path, an http, s3, … or data URL, or - for standard input.",
+        show_default=False,
+    ),
+]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="Paths, http, s3, … or data URLs, or - for standard input.",
+        show_default=False,
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace files that are there.")]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+AsJSONLines = Annotated[bool, typer.Option("--jsonl", help="Print a JSON document a line.")]
+NumFrames = Annotated[int | None, typer.Option(help="So many frames.", min=1, show_default=False)]
+FramesPerSecond = Annotated[
+    float | None, typer.Option("--fps", help="So many frames a second.", min=1e-6, show_default=False)
+]
+Indices = Annotated[
+    Numbers | None,
+    typer.Option(
+        help="Frames by their numbers from 0, with commas between; 10-20 for a range.",
+        parser=_numbers,
+        metavar="LIST",
+        show_default=False,
+    ),
+]
+Timestamps = Annotated[
+    Moments | None,
+    typer.Option(
+        help="The frames that are shown at these times, with commas between.",
+        parser=_moments,
+        metavar="LIST",
+        show_default=False,
+    ),
+]
+Start = Annotated[
+    float | None,
+    typer.Option(
+        help="From this time on: seconds, or h:mm:ss.", parser=_moment, metavar="TIME", show_default=False
+    ),
+]
+End = Annotated[
+    float | None,
+    typer.Option(help="Up to this time.", parser=_moment, metavar="TIME", show_default=False),
+]
+Size = Annotated[
+    Pixels | None,
+    typer.Option(help="Width x height of the frames.", parser=_pixels, metavar="WxH", show_default=False),
+]
+
+
+OutputFile = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", help="The file to write; - for standard output.", metavar="FILE", show_default=False
+    ),
+]
