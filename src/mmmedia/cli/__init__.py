@@ -11,13 +11,17 @@ from typing import Annotated
 import typer
 
 from mmmedia import __version__
+from mmmedia.cli.audio import audio
+from mmmedia.cli.bench import bench
 from mmmedia.cli.cache import cache
 from mmmedia.cli.config import config
 from mmmedia.cli.demo import demo
 from mmmedia.cli.excerpt import excerpt
 from mmmedia.cli.failures import Commands
 from mmmedia.cli.fetch import fetch
+from mmmedia.cli.frames import frames
 from mmmedia.cli.inspect import inspect
+from mmmedia.cli.sheet import sheet
 
 app = typer.Typer(
     name="mmmedia",
@@ -27,10 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(inspect)
-app.command()(fetch)
-app.command()(excerpt)
-app.command()(demo)
+for _command in (inspect, frames, sheet, audio, excerpt, fetch, bench, demo):
+    app.command()(_command)
 app.add_typer(cache)
 app.command()(config)
 

@@ -6,7 +6,7 @@
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, TypeGuard
 
 import typer
 from typer.core import TyperGroup
@@ -23,11 +23,37 @@ def reason(error: BaseException) -> str:
     >>> reason(FileNotFoundError(2, "No such file or directory", "clip.mp4"))
     'clip.mp4: No such file or directory.'
     """
-    text = one_line(str(error)) or type(error).__name__
-    if isinstance(error, OSError) and error.strerror and not isinstance(error, MediaError):
-        name = error.filename if isinstance(error.filename, str) else ""
-        text = one_line(f"{name}: {error.strerror}." if name else f"{error.strerror}.")
-    return text
+    if isinstance(error, MediaError):
+        text = str(error)
+    elif _is_plain(error):
+        text = f"{error.filename}: {error.strerror}."
+    else:
+        text = _of_network(error) or str(error)
+    return one_line(text) or type(error).__name__
+
+
+def _is_plain(error: BaseException | str) -> TypeGuard[OSError]:
+    """Say whether an error is the system's, about a file that it names itself."""
+    return (
+        isinstance(error, OSError) and isinstance(error.filename, str) and not isinstance(error, MediaError)
+    )
+
+
+def _of_network(error: BaseException) -> str:
+    """Return why a server could not be reached, "" where that is not it."""
+    import socket
+    import ssl
+
+    from mmmedia.connections.failures import causes
+
+    for cause in causes(error):
+        if isinstance(cause, socket.gaierror):
+            return f"No host of this name is found: {cause.strerror} (DNS)."
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"The server's certificate is not good: {cause.verify_message}."
+        if isinstance(cause, ConnectionError | TimeoutError) and cause.strerror:
+            return f"The connection failed: {cause.strerror}."
+    return f"{error.strerror}." if isinstance(error, OSError) and error.strerror else ""
 
 
 def complain(error: BaseException | str, about: str = "") -> None:
@@ -42,8 +68,8 @@ def complain(error: BaseException | str, about: str = "") -> None:
     else:
         logger.debug("%s", about, exc_info=error)
         text = reason(error)
-    if about and text.startswith(f"{about}: "):
-        about = ""
+        if _is_plain(error):
+            about = ""
     typer.echo(f"mmmedia: {about}: {text}" if about else f"mmmedia: {text}", err=True)
 
 
@@ -58,8 +84,10 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
         except BrokenPipeError:  # whoever reads has read enough
             _close_standard_output()
             raise typer.Exit(0) from None
@@ -68,7 +96,6 @@ class Commands(TyperGroup):
         except (MediaError, OSError) as error:  # requests' errors are OSErrors
             complain(error, getattr(error, "__notes__", [""])[0])
             raise typer.Exit(status_of(error)) from None
-        return result
 
 
 def _close_standard_output() -> None:

@@ -17,10 +17,15 @@ class Moments(list[float]):
 
 
 class Pixels(NamedTuple):
-    """A size of pictures in pixels."""
+    """A size of pictures in pixels: width and height, or the longer side alone."""
 
     width: int
-    height: int
+    height: int | None = None
+
+    @property
+    def size(self) -> int | tuple[int, int]:
+        """The same in the words of `mmmedia.load_video`."""
+        return self.width if self.height is None else (self.height, self.width)
 
 
 def _moment(text: str) -> float:
@@ -42,10 +47,10 @@ def _numbers(text: str) -> Numbers:
 
 
 def _pixels(text: str) -> Pixels:
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise typer.BadParameter(f"{text!r} is no size; expected width x height, as 640x360.")
-    return Pixels(int(width), int(height))
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
+        raise typer.BadParameter(f"{text!r} is no size; expected 640x360, or the longer side, as 640.")
+    return Pixels(*map(int, sides))
 
 
 Source = Annotated[
@@ -67,7 +72,9 @@ Sources = Annotated[
 Force = Annotated[bool, typer.Option("--force", "-f", help="Replace files that are there.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 AsJSONLines = Annotated[bool, typer.Option("--jsonl", help="Print a JSON document a line.")]
-NumFrames = Annotated[int | None, typer.Option(help="So many frames.", min=1, show_default=False)]
+NumFrames = Annotated[
+    int | None, typer.Option(help="So many frames, evenly spaced; -1 for all.", min=-1, show_default=False)
+]
 FramesPerSecond = Annotated[
     float | None, typer.Option("--fps", help="So many frames a second.", min=1e-6, show_default=False)
 ]
@@ -101,13 +108,28 @@ End = Annotated[
 ]
 Size = Annotated[
     Pixels | None,
-    typer.Option(help="Width x height of the frames.", parser=_pixels, metavar="WxH", show_default=False),
+    typer.Option(
+        help="Of the frames: 640x360, or 640 for the longer side, beyond which they are made smaller.",
+        parser=_pixels,
+        metavar="SIZE",
+        show_default=False,
+    ),
 ]
-
-
+Stream = Annotated[
+    int | None,
+    typer.Option(
+        help="Which of several streams of pictures, from 0; else the best, as players choose.",
+        min=0,
+        show_default=False,
+    ),
+]
 OutputFile = Annotated[
     Path,
     typer.Option(
-        "--output", "-o", help="The file to write; - for standard output.", metavar="FILE", show_default=False
+        "--output",
+        "-o",
+        help="The file to write; - for standard output.",
+        metavar="FILE",
+        show_default=False,
     ),
 ]

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _ENDLESS = 1 << 20
+_NAME = 24
+"""Characters of a first column that a narrow terminal does not break."""
 
 
 def console(*, err: bool = False) -> "Console":
@@ -54,9 +56,13 @@ def show(
     )
     for number in range(max(map(len, [headings, *cells]), default=0)):
         heading = headings[number] if number < len(headings) else ""
-        justify: Any = "right" if number in right else "left"
+        longest = max(len(heading), *(row[number].cell_len for row in cells if number < len(row)), 0)
         table.add_column(
-            Text(heading), justify=justify, overflow="fold", style=(styles or {}).get(number, "")
+            Text(heading),
+            justify="right" if number in right else "left",
+            overflow="fold",
+            min_width=min(longest, _NAME) if number == 0 or number in right else None,
+            style=(styles or {}).get(number, ""),
         )
     for row in cells:
         table.add_row(*row)
