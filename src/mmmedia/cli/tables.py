@@ -68,7 +68,7 @@ def show(
         table.add_row(*row)
     out = console()
     with out.capture() as captured:
-        out.print(table)
+        out.print(table, crop=False)  # what is wider than the terminal is broken there, not cut here
     for line in captured.get().splitlines():
         typer.echo(line.rstrip(), color=out.color_system is not None or None)
 
