@@ -107,8 +107,7 @@ def frames(
         check_free([output], force=force)
         with progress("Decoding"), named(source):
             video = wanted.load(opened(source))
-        if not skip_missing:
-            wanted.check()
+            wanted.check(skip=skip_missing)
         write(output, _archive(video))
         rows = _rows(video)
     else:
@@ -116,8 +115,8 @@ def frames(
         pictures = _Pictures(output, picture_format, quality)
         with progress("Frames") as report:
             for video in wanted.parts(source, before=lambda numbers: pictures.check(numbers, force=force)):
-                if not skip_missing:
-                    wanted.check()
+                with named(source):
+                    wanted.check(skip=skip_missing)
                 rows += _rows(video, pictures.write(video))
                 report(len(rows), len(wanted.numbers))
     if as_json:
@@ -185,9 +184,9 @@ class _Wanted:
             with named(source):
                 yield self._load(place, _constant(self.numbers[begin : begin + per_part]))
 
-    def check(self) -> None:
-        """Raise `InvalidMediaError` (a `ValueError`) if any can't be decoded."""
-        if self.missing:
+    def check(self, *, skip: bool) -> None:
+        """Raise `InvalidMediaError` (a `ValueError`) if any can't be decoded and is not to be skipped."""
+        if self.missing and not skip:
             raise InvalidMediaError(f"{self.words()} --skip-missing writes the others.")
 
     def words(self) -> str:
