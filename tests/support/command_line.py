@@ -1,6 +1,7 @@
 """The command line, in this process or as the program that people start."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ PROGRAM = (sys.executable, "-W", "error", "-m", "mmmedia")
 
 def run(*arguments: object, stdin: bytes | None = None) -> Any:
     """Run a command in this process."""
-    return CliRunner().invoke(app, [*map(str, arguments)], input=stdin)
+    return CliRunner().invoke(app, [*map(str, arguments)], input=stdin, env={"COLUMNS": None})
 
 
 def report(*arguments: object) -> Any:
@@ -30,13 +31,12 @@ def program(
     *arguments: object, stdin: bytes | None = None, cwd: Path | None = None, **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
     """Run the program itself."""
-    import os
-
+    without_columns = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     return subprocess.run(
         [*PROGRAM, *map(str, arguments)],
         input=stdin,
         cwd=cwd,
-        env={**os.environ, **environment},
+        env={**without_columns, **environment},
         capture_output=True,
         timeout=100,
         check=False,
