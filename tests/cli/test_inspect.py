@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from mmmedia.cli import app, scene
-from mmmedia.cli.inspect import InspectIO
+from mmmedia.cli.report import InspectIO
 from support.clips import clip
 from support.server import Server, reply
 

@@ -159,8 +159,8 @@ class TestCommand:
         [
             ([], 2, "one of"),
             (["--num-frames", 3, "--fps", 1], 2, "one of"),
-            (["--indices", "a"], 1, "numbers with commas"),
-            (["--indices", "500"], 1, "no frame 500"),
+            (["--indices", "a"], 2, "numbers with commas"),
+            (["--indices", "500"], 2, "no frame 500"),
         ],
     )
     def test_errors(self, tmp_path: Path, options: list[object], status: int, said: str) -> None:

@@ -7,24 +7,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
-from PIL import Image
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
-from mmmedia import envs
-from mmmedia.cache import MediaCache, get_media_cache
-from mmmedia.cli import scene
-from mmmedia.cli.words import one_line, shortened
-from mmmedia.errors import InvalidArgumentError, MediaError
-from mmmedia.media.connector import MediaConnector
-from mmmedia.show.sheet import Row, contact_sheet
+from mmmedia.cli.options import Force
+from mmmedia.cli.outputs import check_free, encoded, is_standard, write
+from mmmedia.cli.progress import progress
+from mmmedia.cli.tables import show
+from mmmedia.cli.words import amount, one_line, shortened
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from mmmedia.cache import CacheStats, MediaCache
+    from mmmedia.media.connector import MediaConnector
 
 
 @dataclass(frozen=True)
@@ -66,53 +64,50 @@ _SAMPLERS: tuple[dict[str, Any], ...] = (
 )
 
 
+DEFAULT = Path("mmmedia-demo.png")
+
+
 def demo(
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="Where to write the contact sheet, a picture.", dir_okay=False),
-    ] = Path("mmmedia-demo.png"),
+        typer.Option("--output", "-o", help="The contact sheet, a picture.", metavar="FILE"),
+    ] = DEFAULT,
+    force: Force = False,
 ) -> None:
     """Make a photo, a sound and a clip, fetch each twice through the cache, and run all samplers.
 
     Everything stays on this machine: a web server on loopback serves what is made on the spot.
     """
-    try:
-        _run(output)
-    except (MediaError, OSError) as error:  # requests' errors are OSErrors
-        typer.echo(f"mmmedia: {one_line(str(error))}", err=True)
-        raise typer.Exit(1) from None
+    check_free([output], force=force or output == DEFAULT)
+    with progress("Painting a day at a lake"):
+        results, stats, files = _run()
+        write(output, encoded(_sheet(results), output))
+    if is_standard(output):
+        return
+    _show(results, files)
+    typer.echo(
+        f"cache  {stats.hits} hits · {stats.misses} misses · {stats.puts} puts · "
+        f"{stats.entries} entries · {amount(stats.bytes)}"
+    )
+    typer.echo(f"sheet  {one_line(str(output))}")
 
 
-def _run(output: Path) -> None:
-    from rich.console import Console
+def _run() -> tuple[list[FetchedTwice], "CacheStats", dict[str, Served]]:
+    from mmmedia.cli import scene
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 120
-    with Console(stderr=True).status("Painting a day at a lake …") as status, _cache() as cache, _no_proxy():
+    with _cache() as cache, _no_proxy():
         _import_decoders()
         files = {
             "photo.jpg": Served("image/jpeg", scene.photo()),
             "speech.wav": Served("audio/wav", scene.speech()),
             "clip.mp4": Served("video/mp4", scene.clip()),
         }
-        status.update("Fetching it twice …")
         with serve(files) as address:
             results = list(_fetch_all(address, cache))
         stats = cache.stats
         for result in results:
             cache.discard(result.url)  # the port changes from run to run: nobody will ask for it again
-        status.update("Drawing the contact sheet …")
-        try:
-            _sheet(results).save(output)
-        except ValueError as error:
-            raise InvalidArgumentError(f"{output}: no picture that Pillow can write: {error}.") from None
-    console.print(_table(results, files))
-    console.print(
-        f"[bold]cache[/]  {stats.hits} hits · {stats.misses} misses · {stats.puts} puts · "
-        f"{stats.entries} entries · {stats.bytes / 1e6:.1f} MB"
-    )
-    console.print("[bold]sheet[/]  ", Text(str(output)), sep="", soft_wrap=True)
+    return results, stats, files
 
 
 def _import_decoders() -> None:
@@ -130,6 +125,7 @@ def _import_decoders() -> None:
 @contextlib.contextmanager
 def serve(files: Mapping[str, Served]) -> Iterator[str]:
     """Serve files on loopback, on a port that is free; give the address, without a slash at its end."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -157,8 +153,11 @@ def serve(files: Mapping[str, Served]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _cache() -> Iterator[MediaCache]:
+def _cache() -> "Iterator[MediaCache]":
     """Give the cache that the settings name; else one in a directory that is gone afterwards."""
+    from mmmedia import envs
+    from mmmedia.cache import get_media_cache
+
     limits = envs.VLLM_MEDIA_CACHE_MAX_SIZE_MB * 1024 * 1024, envs.VLLM_MEDIA_CACHE_TTL_HOURS * 3600.0
     cache = get_media_cache(envs.VLLM_MEDIA_CACHE, *limits) if envs.VLLM_MEDIA_CACHE else None
     if cache is not None:
@@ -193,7 +192,7 @@ def _environment(**variables: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _fetch_all(address: str, cache: MediaCache) -> Iterator[FetchedTwice]:
+def _fetch_all(address: str, cache: "MediaCache") -> Iterator[FetchedTwice]:
     """Fetch the photo, the sound, and the clip once for each sampler, under URLs of their own."""
     connector = _connector({})
     yield _fetch_twice("photo.jpg", f"{address}/photo.jpg", {}, connector.fetch_image, cache)
@@ -203,13 +202,15 @@ def _fetch_all(address: str, cache: MediaCache) -> Iterator[FetchedTwice]:
         yield _fetch_twice("clip.mp4", f"{address}/clip.mp4?{number}", options, fetch, cache)
 
 
-def _connector(media_io_kwargs: dict[str, dict[str, Any]]) -> MediaConnector:
+def _connector(media_io_kwargs: dict[str, dict[str, Any]]) -> "MediaConnector":
+    from mmmedia.media.connector import MediaConnector
+
     # Named here, loopback may be reached whatever the settings say of private addresses.
     return MediaConnector(media_io_kwargs, allowed_media_domains=["127.0.0.1"])
 
 
 def _fetch_twice(
-    name: str, url: str, options: Mapping[str, Any], fetch: Callable[[str], Any], cache: MediaCache
+    name: str, url: str, options: Mapping[str, Any], fetch: Callable[[str], Any], cache: "MediaCache"
 ) -> FetchedTwice:
     _, cold_ms = _timed(fetch, url)
     hits = cache.stats.hits
@@ -223,24 +224,23 @@ def _timed(fetch: Callable[[str], Any], url: str) -> tuple[Any, float]:
     return media, (time.perf_counter() - start) * 1000
 
 
-def _table(results: list[FetchedTwice], files: Mapping[str, Served]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="dim", pad_edge=False)
-    table.add_column("media")
-    table.add_column("as loaded")
-    for heading in ("cold ms", "cached ms", "hits"):
-        table.add_column(heading, justify="right", no_wrap=True)
+def _show(results: list[FetchedTwice], files: Mapping[str, Served]) -> None:
+    from rich.text import Text
+
+    rows: list[list[str | Text]] = []
     for result in results:
-        if table.rows:
-            table.add_row()
+        if rows:
+            rows.append([""])
         if result.options:
             loader, lines = f"  [cyan]{result.options['video_backend']}[/]", _arguments(result.options, " ")
         else:
             file = files[result.name]
-            loader, lines = "", [f"{len(file.body) / 1e3:.0f} kB {file.content_type}"]
+            loader, lines = "", [f"{amount(len(file.body))} {file.content_type}"]
         what = "\n".join([f"[bold]{result.name}[/]{loader}", *(f"[dim]{line}[/]" for line in lines)])
-        times = f"{result.cold_ms:.1f}", f"{result.cached_ms:.1f}", str(result.hits)
-        table.add_row(what, _described(result.media), *times)
-    return table
+        cells = [Text.from_markup(what), Text.from_markup(_described(result.media))]
+        rows.append([*cells, f"{result.cold_ms:.1f}", f"{result.cached_ms:.1f}", str(result.hits)])
+    show(rows, ("media", "as loaded", "cold ms", "cached ms", "hits"), right={2, 3, 4})
+    typer.echo()
 
 
 def _arguments(options: Mapping[str, Any], sign: str = "=") -> list[str]:
@@ -251,6 +251,8 @@ def _arguments(options: Mapping[str, Any], sign: str = "=") -> list[str]:
 
 def _described(media: Any) -> str:
     """Return shape, dtype and metadata of what a connector loaded."""
+    import numpy as np
+
     if isinstance(wrapped := getattr(media, "media", None), tuple):  # a video with its bytes
         media = wrapped
     if not isinstance(media, tuple):
@@ -269,7 +271,9 @@ def _described(media: Any) -> str:
     return "\n".join([f"[green]{array.shape}[/] {array.dtype}", *(f"[dim]{line}[/]" for line in lines)])
 
 
-def _sheet(results: list[FetchedTwice]) -> Image.Image:
+def _sheet(results: list[FetchedTwice]) -> "Image.Image":
+    from mmmedia.show import Row, contact_sheet
+
     clips = [result for result in results if result.options]
     rows = []
     for result in clips:

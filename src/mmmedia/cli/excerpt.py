@@ -1,54 +1,43 @@
 """`mmmedia excerpt`: a small clip of what some frames of a video need."""
 
-import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from mmmedia.errors import MediaError
+from mmmedia.cli.options import Force, FramesPerSecond, Indices, NumFrames, OutputFile, Source
+from mmmedia.cli.outputs import check_free, is_standard, write
+from mmmedia.cli.progress import progress
+from mmmedia.cli.sources import named
 
 if TYPE_CHECKING:
     from mmmedia.video.samplers import VideoSourceMetadata
 
-logger = logging.getLogger(__name__)
-
 
 def excerpt(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="The path of a video.", show_default=False)],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="OUT", help="The clip.", show_default=False)
-    ],
-    num_frames: Annotated[
-        int | None, typer.Option(help="So many frames, evenly spaced.", min=1, show_default=False)
-    ] = None,
-    indices: Annotated[
-        str | None, typer.Option(help="Numbers of frames, with commas between.", show_default=False)
-    ] = None,
-    fps: Annotated[
-        float | None, typer.Option(help="So many frames a second.", min=1e-6, show_default=False)
-    ] = None,
+    source: Source,
+    output: OutputFile,
+    num_frames: NumFrames = None,
+    indices: Indices = None,
+    fps: FramesPerSecond = None,
+    force: Force = False,
 ) -> None:
     """Cut out of a video, without encoding anew, what some of its frames need.
 
     Prints the number of each wanted frame in the video, and its position in the clip.
     """
+    from mmmedia.cli.raw import read
+    from mmmedia.errors import InvalidArgumentError
     from mmmedia.video.excerpts import excerpt as cut
 
     if sum(each is not None for each in (num_frames, indices, fps)) != 1:
-        typer.echo("mmmedia: Give one of --num-frames, --indices and --fps.", err=True)
-        raise typer.Exit(2)
-    try:
-        choice = _choice(num_frames, indices, fps)
-        made = cut(source, choice)
-        output.write_bytes(made.data)
-    except (MediaError, OSError) as error:
-        logger.debug("%s", source, exc_info=True)
-        typer.echo(f"mmmedia: {source}: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise InvalidArgumentError("Give one of --num-frames, --indices and --fps.")
+    check_free([output], force=force)
+    with progress("Cutting"), named(source):
+        made = cut(read(source), indices or _choice(num_frames, fps))
+    write(output, made.data)
     for number, position in zip(made.indices, made.positions, strict=True):
-        typer.echo(f"{number}\t{position}")
+        typer.echo(f"{number}\t{position}", err=is_standard(output))
     typer.echo(
         f"{len(made.data)} bytes, {made.frames} frames of {made.source.total_frames_num}"
         + (f"; all of it, because: {made.reason}" if made.reason else ""),
@@ -56,20 +45,9 @@ def excerpt(
     )
 
 
-def _choice(
-    num_frames: int | None, indices: str | None, fps: float | None
-) -> "Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]":
-    """The frames that the options name, or what chooses them."""
-    from mmmedia.errors import InvalidArgumentError
+def _choice(num_frames: int | None, fps: float | None) -> "Callable[[VideoSourceMetadata], Sequence[int]]":
+    """What chooses the frames."""
     from mmmedia.video import samplers
-
-    if indices is not None:
-        try:
-            return [int(number) for number in indices.split(",")]
-        except ValueError:
-            raise InvalidArgumentError(
-                f"--indices {indices}: expected numbers with commas between."
-            ) from None
 
     def choose(source: "VideoSourceMetadata") -> Sequence[int]:
         if num_frames is not None:

@@ -31,7 +31,7 @@ def http_status(error: BaseException) -> int:
     """
     if isinstance(error, PartError) and error.__cause__ is not None:
         error = error.__cause__
-    for cause in _chain(error):
+    for cause in causes(error):
         if isinstance(cause, MediaError):
             return cause.http_status
     if is_transient(error):
@@ -45,7 +45,7 @@ def headers_of(error: BaseException) -> Mapping[str, str]:
     return headers or {}
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """Yield an exception and those it came from, also where a library keeps them as `reason` or arguments."""
     seen: set[int] = set()
     queue: list[Any] = [error]
@@ -67,7 +67,7 @@ def _is_no_server(error: BaseException) -> bool:
         kinds = (*kinds, urllib3.InvalidHeader)  # of lengths that contradict each other
     return any(
         isinstance(cause, kinds) and not isinstance(cause, IncompleteRead | RemoteDisconnected)
-        for cause in _chain(error)
+        for cause in causes(error)
     )
 
 
@@ -94,7 +94,7 @@ def is_transient(error: BaseException) -> bool:
 
 def own_error(error: BaseException) -> BaseException:
     """Return the error of this library that a client below wrapped into its own, or `error` itself."""
-    return next((cause for cause in _chain(error) if isinstance(cause, MediaError)), error)
+    return next((cause for cause in causes(error) if isinstance(cause, MediaError)), error)
 
 
 def sync_status_error(

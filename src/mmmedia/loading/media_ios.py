@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -32,12 +32,14 @@ class VideoIO(MediaIO[Video]):
         size: of the frames: (height, width), or the longer side, beyond which they are made smaller.
         stream: which of several streams of pictures; None: the best.
         device: where the frames go, as torch names it; None: they are a NumPy array.
+        missing: what becomes of frames that can't be decoded, as in `read_frames`.
     """
 
     choice: Choice = Choice()  # noqa: RUF009  # frozen
     size: Size | None = None
     stream: int | None = None
     device: Any = None
+    missing: Literal["raise", "drop"] = "raise"
 
     modality = "video"
 
@@ -56,7 +58,7 @@ class VideoIO(MediaIO[Video]):
             told = source if isinstance(source, TimedSource) else TimedSource(*source)
             return self.choice(source)
 
-        frames, indices, source = read_frames(only_stream(data, self.stream), choose)
+        frames, indices, source = read_frames(only_stream(data, self.stream), choose, missing=self.missing)
         return self._result(frames, indices, source, times_of(told, indices))
 
     def load_base64(self, media_type: str, data: str) -> Video:
