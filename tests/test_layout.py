@@ -14,10 +14,11 @@ SOURCE = Path(mmmedia.__file__).parent
 # From the bottom up: what stands in a row imports from its own row and from those before it.
 LAYERS = (
     ("errors", "_quiet", "_version"),
-    ("envs", "registry", "metrics"),
-    ("work", "urls", "containers", "egress", "hasher", "hashing", "tensors", "image", "audio"),
+    ("envs", "registry", "metrics", "options", "packages"),
+    ("work", "urls", "containers", "egress", "hasher", "hashing", "tensors", "image", "audio", "show"),
     ("connections", "exceptions", "cache", "video", "video_decoders"),
     ("media",),
+    ("loading", "batch"),
     ("pipeline",),
     ("cli", "integrations", "__main__"),
 )

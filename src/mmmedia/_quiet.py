@@ -1,9 +1,10 @@
-"""Silence for warnings about strangers' files, in one thread or task at a time.
+"""Silence for warnings about strangers' files, in one thread or task at a time; and for decoders.
 
 `warnings.catch_warnings` swaps the filters of the whole process, so that two threads decoding at once leave
 them in disorder. Here one filter stays in place, and asks whether it is quiet where the warning comes from.
 """
 
+import os
 import warnings
 from contextvars import ContextVar, Token
 from typing import Any, cast
@@ -44,3 +45,13 @@ class quiet:  # noqa: N801  # reads as what it does
 
     def __exit__(self, *_: object) -> None:
         is_quiet.reset(self._token)
+
+
+def silence_decoders() -> None:
+    """Have FFmpeg and OpenCV say nothing on the terminal, unless variables of theirs say otherwise.
+
+    FFmpeg inside of OpenCV writes there past Python, several lines for every damaged file. It reads these
+    variables when it first opens one, so that it is called before that.
+    """
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

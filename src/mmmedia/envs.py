@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     VLLM_VIDEO_DECODE: str
     VLLM_VIDEO_DECODE_TIMEOUT_S: float
     VLLM_VIDEO_DECODE_WORKERS: int
+    MMMEDIA_VIDEO_DECODE_FOR: str
     VLLM_MM_FETCH_CONCURRENCY: int
     VLLM_MM_HASHER_ALGORITHM: str
     MMMEDIA_COMPAT: str
@@ -100,6 +101,13 @@ def _decode_mode(text: str) -> str:
     return text
 
 
+def _decode_for(text: str) -> str:
+    name = text.strip().lower()
+    if name not in {"latency", "throughput"}:
+        raise ValueError("unknown")
+    return name
+
+
 def _compat(text: str) -> str:
     name = text.strip()
     if name not in {"0.20", "0.33"}:
@@ -122,10 +130,26 @@ _EXPECTED: dict[Callable[[str], Value], str] = {
     _compat: "0.20 or 0.33",
     _switch: "0 or 1",
     _decode_mode: "auto, sequential or seek",
+    _decode_for: "latency or throughput",
 }
 
 
 _ceilings: ContextVar[Mapping[str, int] | None] = ContextVar("mmmedia_ceilings", default=None)
+_defaults: ContextVar[Mapping[str, Value] | None] = ContextVar("mmmedia_defaults", default=None)
+
+
+@contextmanager
+def unless_set(defaults: Mapping[str, Value]) -> Iterator[None]:
+    """Have other defaults inside the block, in this context only; what a variable sets still counts.
+
+    Args:
+        defaults: by the name of a setting, its value where no variable sets it.
+    """
+    token = _defaults.set(defaults)
+    try:
+        yield
+    finally:
+        _defaults.reset(token)
 
 
 @contextmanager
@@ -181,6 +205,9 @@ class Setting:
             if text and not text.isspace():
                 value = self._parsed(variable, text)
                 break
+        else:
+            if (defaults := _defaults.get()) is not None:
+                value = defaults.get(self.name, value)
         if (ceilings := _ceilings.get()) is None:
             return value
         ceiling = ceilings.get(self.name)
@@ -249,6 +276,8 @@ SETTINGS: dict[str, Setting] = {
                 "seconds of wall clock for decoding one video; 0 or less: no limit"),
         Setting("VLLM_VIDEO_DECODE_WORKERS", 0, _integer,
                 "workers that decode spans of video, over all requests; 0 or less: the usable cores"),
+        Setting("MMMEDIA_VIDEO_DECODE_FOR", "latency", _decode_for,
+                "latency: a video soon, by all workers; throughput: by the least CPU time, for batches"),
         Setting("VLLM_MM_FETCH_CONCURRENCY", 16, _count,
                 "media of one request that are fetched side by side, at least one"),
         Setting("VLLM_MM_HASHER_ALGORITHM", "", _hash_algorithm,

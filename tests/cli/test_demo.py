@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 from mmmedia import __version__
 from mmmedia.cli import app, scene
 from mmmedia.cli.demo import Served, serve
-from mmmedia.cli.sheet import Row, contact_sheet
 from mmmedia.connections import HTTPConnection
 from mmmedia.work.threads import IDLE
 
@@ -143,29 +142,6 @@ def test_the_server_gives_what_it_has() -> None:
         assert connection.get_bytes(f"{address}/a.txt?again") == b"hello"
         with pytest.raises(requests.HTTPError):
             connection.get_bytes(f"{address}/b.txt")
-
-
-def row(count: int, size: tuple[int, int] = (90, 160)) -> Row:
-    frames = np.zeros((count, *size, 3), np.uint8)
-    frames[:] = np.linspace(60, 250, count, dtype=np.uint8)[:, None, None, None]
-    return Row("opencv", f"num_frames={count}", frames, list(range(count)), total=count, fps=0.0)
-
-
-@pytest.mark.parametrize("count", [1, 12, 13, 4000])
-@pytest.mark.parametrize("size", [(9, 16), (16, 9), (2, 300), (300, 2)])
-def test_sheets_hold_any_number_and_shape_of_frames(count: int, size: tuple[int, int]) -> None:
-    """Few frames are pictures in a row, many a strip of slices; the last frame's colour is at the right."""
-    sheet = contact_sheet("title", "subtitle", [row(count, size)])
-    assert sheet.width <= 2600
-    pixels = np.asarray(sheet)
-    brightest = pixels.min(axis=2).max()
-    assert brightest >= 245 if count > 1 else (pixels == 60).all(axis=2).any()
-
-
-def test_sheets_have_a_row_for_each_sampler() -> None:
-    """Every row makes the sheet taller by the same."""
-    heights = [contact_sheet("", "", [row(3)] * rows).height for rows in (1, 2, 3)]
-    assert heights[2] - heights[1] == heights[1] - heights[0] > 100
 
 
 def test_version_and_help() -> None:

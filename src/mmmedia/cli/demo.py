@@ -21,10 +21,10 @@ from rich.text import Text
 from mmmedia import envs
 from mmmedia.cache import MediaCache, get_media_cache
 from mmmedia.cli import scene
-from mmmedia.cli.sheet import Row, contact_sheet
 from mmmedia.cli.words import one_line, shortened
 from mmmedia.errors import InvalidArgumentError, MediaError
 from mmmedia.media.connector import MediaConnector
+from mmmedia.show.sheet import Row, contact_sheet
 
 
 @dataclass(frozen=True)

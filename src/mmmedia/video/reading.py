@@ -31,7 +31,7 @@ def read_frames(
     Args:
         source: an encoded file, or the path of one.
         frames: numbers of frames, in any order, also several times; or what chooses them when told what the
-            video is.
+            video is, a `TimedSource` with the times of its frames.
         decode: as in the loaders: "auto", "sequential" or "seek"; None: the setting `VLLM_VIDEO_DECODE`.
         missing: what becomes of frames that can't be decoded: "raise" says how many, "drop" leaves them out.
 
@@ -53,7 +53,7 @@ def read_frames(
     wanted: list[int] = []
 
     def choose(video: VideoSourceMetadata) -> list[int]:
-        wanted.extend(int(number) for number in (frames(video) if callable(frames) else frames))
+        wanted[:] = [int(number) for number in (frames(video) if callable(frames) else frames)]
         if not wanted:
             raise InvalidArgumentError("Expected at least one frame.")
         for number in wanted:
@@ -70,7 +70,7 @@ def read_frames(
         shown = ", ".join(map(str, lost[:_FEW])) + (", …" if len(lost) > _FEW else "")
         raise InvalidMediaError(
             f"{len(lost)} of {len(set(wanted))} frames can't be decoded: {shown}. "
-            "missing='drop' leaves them out."
+            "read_frames(…, missing='drop') leaves them out."
         )
     found = [number for number in wanted if number in rows]
     if found == decoded.indices:

@@ -1,6 +1,5 @@
 """One way into all decoders: encoded bytes and a choice of frames in, frames out."""
 
-import functools
 import io
 import logging
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from mmmedia.video.decoders.part import WHOLE, Part
 from mmmedia.video.decoders.plain import plain_video
 from mmmedia.video.decoders.shown import Shown, shown_frames
 from mmmedia.video.decoders.upright import upright
-from mmmedia.video.samplers import VideoSourceMetadata
+from mmmedia.video.samplers import TimedSource, VideoSourceMetadata
 from mmmedia.work.watch import watched
 
 logger = logging.getLogger(__name__)
@@ -103,7 +102,7 @@ def read_video(
 
     Args:
         data: an encoded video file.
-        choose: from source metadata to source indices.
+        choose: from source metadata, a `TimedSource`, to source indices; it may be asked twice.
         reader: reads sequentially through a capture.
         recovery: put the next readable frame in the place of one that fails.
         backend: "opencv" (None), or "pyav".
@@ -138,8 +137,7 @@ def read_video(
     if opencv.is_replaced() or envs.MMMEDIA_COMPAT == "0.20":
         return _as_claimed(data, choose, way)
     admitted = containers.admit(data)
-    once = functools.lru_cache(choose)  # what chooses may keep what it chose
-    return _plainly(admitted, once, way) or _Request(admitted, once, way).answer()
+    return _plainly(admitted, choose, way) or _Request(admitted, choose, way).answer()
 
 
 def _plainly(admitted: "containers.Admitted[bytes]", choose: Choose, way: Way) -> Decoded | None:
@@ -433,12 +431,13 @@ def _chosen(
 ) -> list[int]:
     """What the sampler picks of a part, by the numbers of the whole."""
     if part == WHOLE:
-        seen, wanted = source, choose(source)
+        seen, wanted = source, choose(TimedSource.of(source, times))
     else:
         numbers = part.numbers(source, times)
         fps = source.original_fps
         seen = VideoSourceMetadata(len(numbers), fps, len(numbers) / fps if fps > 0 else 0.0)
-        wanted = [numbers[number] for number in choose(seen) if 0 <= number < len(numbers)]
+        chosen = choose(TimedSource.of(seen, None))
+        wanted = [numbers[number] for number in chosen if 0 <= number < len(numbers)]
     if not wanted:
         raise InvalidMediaError(
             f"Nothing to sample from a video of {seen.total_frames_num} frames at {seen.original_fps} a "

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mmmedia import containers
+from mmmedia import containers, envs
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders import clips, opencv, plan
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, Structure
@@ -38,7 +38,9 @@ class SparsePlan:
 
     def pays(self, last: int) -> bool:
         """Whether this is cheaper than one pass by OpenCV up to the frame with the index `last`."""
-        return plan.seeking_pays(self.spans, self.structure.disposable, last, worker_count())
+        # Where many processes share the cores, what counts is the work, not how soon it is done.
+        workers = 1 if envs.MMMEDIA_VIDEO_DECODE_FOR == "throughput" else worker_count()
+        return plan.seeking_pays(self.spans, self.structure.disposable, last, workers)
 
     def groups(self, workers: int) -> list[list[Span]]:
         """Spread the spans over at most so many clips of about the same work; some must be a clip's first."""

@@ -13,6 +13,7 @@ from mmmedia.video.samplers.glm import (
     sample_glmga,
 )
 from mmmedia.video.samplers.metadata import (
+    TimedSource,
     VideoSourceMetadata,
     VideoTargetMetadata,
 )
@@ -46,6 +47,7 @@ from mmmedia.video.samplers.uniform import sample_uniform
 __all__ = [
     "SAMPLERS",
     "Sampler",
+    "TimedSource",
     "VideoSourceMetadata",
     "VideoTargetMetadata",
     "candidate_rates",

@@ -1,5 +1,6 @@
 """What samplers are told: what a source is, and what is asked for."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -9,6 +10,27 @@ class VideoSourceMetadata(NamedTuple):
     total_frames_num: int
     original_fps: float
     duration: float
+
+
+class TimedSource(VideoSourceMetadata):
+    """What a source is, told to who chooses frames of it together with their times.
+
+    Attributes:
+        times: when each frame is shown, in seconds from the first, ascending; None: at a constant rate, or
+            not known.
+
+    >>> TimedSource.of(VideoSourceMetadata(2, 1.0, 2.0), [0.0, 1.5])
+    TimedSource(total_frames_num=2, original_fps=1.0, duration=2.0)
+    """
+
+    times: Sequence[float] | None = None
+
+    @classmethod
+    def of(cls, source: VideoSourceMetadata, times: Sequence[float] | None) -> "TimedSource":
+        """Return a source with the times of its frames."""
+        timed = cls(*source)
+        timed.times = times
+        return timed
 
 
 class VideoTargetMetadata(NamedTuple):

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mmmedia import containers
+from mmmedia import containers, envs
 from mmmedia.errors import InvalidMediaError, LimitExceededError, MediaError
 from mmmedia.video.decoders.bitstreams.h264_sets import is_progressive_h264
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.opencv.stream import Stream, is_replaced
 from mmmedia.video.samplers import VideoSourceMetadata
 from mmmedia.work.fork import none_while_held
+from mmmedia.work.jobs import worker_count
 from mmmedia.work.watch import may_use_threads
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def open_capture(
 
     Args:
         data: an encoded file.
-        threads: how many decode; 0: as many as OpenCV likes.
+        threads: how many decode; 0: as many as OpenCV likes, or as there are workers where what counts is
+            throughput.
         turned: whether OpenCV turns pictures as the file says.
 
     Raises:
@@ -97,10 +99,12 @@ def open_capture(
         data = containers.admit(data)
     encoded = containers.recognisable(data) if isinstance(data, containers.Admitted) else data
     api = get_cv2_video_api()
-    parameters = [cv2.CAP_PROP_N_THREADS, threads] if threads else []
+    most = threads or (worker_count() if envs.MMMEDIA_VIDEO_DECODE_FOR == "throughput" else 0)
+    parameters = [cv2.CAP_PROP_N_THREADS, most] if most else []
     with _capture_options():
         capture = _open(encoded, api, parameters)
-        if not (is_replaced() or threads) and capture.isOpened() and not may_use_threads(kind(capture)):
+        may_stall = not (is_replaced() or threads) and most != 1
+        if may_stall and capture.isOpened() and not may_use_threads(kind(capture)):
             capture = _open(encoded, api, [cv2.CAP_PROP_N_THREADS, 1])
     if not turned:
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)

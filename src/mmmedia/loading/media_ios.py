@@ -1,0 +1,239 @@
+"""The media IOs of the front door: bytes to results that show themselves."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from mmmedia.errors import InvalidArgumentError
+from mmmedia.loading.choosing import Choice, times_of
+from mmmedia.loading.results import Audio, Frames, Video
+from mmmedia.loading.streams import only_stream
+from mmmedia.media.audio import load_audio
+from mmmedia.media.base import MediaIO, decode_base64
+from mmmedia.media.image import ImageMediaIO
+from mmmedia.media.sound_files import AudioSource
+from mmmedia.video.reading import read_frames
+from mmmedia.video.samplers import TimedSource, VideoSourceMetadata
+
+if TYPE_CHECKING:
+    from mmmedia.options import VideoMetadata
+
+Size = int | tuple[int, int]
+
+
+@dataclass(frozen=True)
+class VideoIO(MediaIO[Video]):
+    """Loads a video to a `Video`.
+
+    Args:
+        choice: which frames.
+        size: of the frames: (height, width), or the longer side, beyond which they are made smaller.
+        stream: which of several streams of pictures; None: the best.
+        device: where the frames go, as torch names it; None: they are a NumPy array.
+    """
+
+    choice: Choice = Choice()  # noqa: RUF009  # frozen
+    size: Size | None = None
+    stream: int | None = None
+    device: Any = None
+
+    modality = "video"
+
+    def load_bytes(self, data: bytes) -> Video:
+        """Load a video file.
+
+        Raises:
+            InvalidMediaError: (a `ValueError`) it holds no video, or not all of these frames can be decoded.
+            InvalidArgumentError: (a `ValueError`) there are no such frames.
+            LimitExceededError: (a `ValueError`) they are larger than the settings admit.
+        """
+        told = TimedSource(0, 0.0, 0.0)
+
+        def choose(source: VideoSourceMetadata) -> list[int]:
+            nonlocal told
+            told = source if isinstance(source, TimedSource) else TimedSource(*source)
+            return self.choice(source)
+
+        frames, indices, source = read_frames(only_stream(data, self.stream), choose)
+        return self._result(frames, indices, source, times_of(told, indices))
+
+    def load_base64(self, media_type: str, data: str) -> Video:
+        """Load a video file in base64, or JPEGs for the media type "video/jpeg"."""
+        if media_type.strip().lower() != "video/jpeg":
+            return self.load_bytes(decode_base64(data))
+        from mmmedia.media.video import VideoMediaIO
+
+        frames, metadata = VideoMediaIO(ImageMediaIO(), num_frames=-1).load_base64(media_type, data)
+        return self.load_frames(frames, metadata["fps"])
+
+    def load_file(self, filepath: Path) -> Video:
+        """Load a video file from a path."""
+        return self.load_bytes(Path(filepath).read_bytes())
+
+    def load_frames(self, frames: Frames, fps: float = 0.0) -> Video:
+        """Choose among frames that are there already, uint8 RGB (n, height, width, 3)."""
+        total = len(frames)
+        source = TimedSource(total, fps, total / fps if fps > 0 else 0.0)
+        chosen = list(range(total)) if self.choice == Choice() else self.choice(source)
+        return self._result(frames[chosen], chosen, source, times_of(source, chosen))
+
+    def _result(
+        self, frames: Frames, indices: list[int], source: VideoSourceMetadata, times: list[float]
+    ) -> Video:
+        whole = len(indices) == source.total_frames_num
+        metadata: VideoMetadata = {
+            "total_num_frames": source.total_frames_num,
+            "fps": source.original_fps,
+            "duration": source.duration,
+            "video_backend": "opencv_dynamic" if self.choice.name == "opencv_dynamic" else "opencv",
+            "frames_indices": indices,
+            "do_sample_frames": whole and self.choice.name != "opencv_dynamic",
+        }
+        frames = resized(frames, self.size)
+        if self.device is not None:
+            import torch
+
+            frames = cast("Any", torch.from_numpy(frames).to(self.device))
+        return Video(frames, metadata, times)
+
+
+@dataclass(frozen=True)
+class AudioIO(MediaIO[Audio]):
+    """Loads a sound, also that of a video, to an `Audio`.
+
+    Args:
+        sampling_rate: the rate wanted; None: as it is.
+        mono: average the channels.
+        start: seconds at which the part begins that is wanted; None: there.
+        end: seconds at which it ends; None: with the sound.
+        limited: whether the settings' limits of length count, as for what strangers chose.
+    """
+
+    sampling_rate: float | None = None
+    mono: bool = True
+    start: float | None = None
+    end: float | None = None
+    limited: bool = True
+
+    modality = "audio"
+
+    def get_max_bytes(self) -> int | None:
+        """Return how many bytes an encoded sound may have, `None` for any number."""
+        from mmmedia.media.audio import AudioMediaIO
+
+        return AudioMediaIO().get_max_bytes() if self.limited else None
+
+    def load_bytes(self, data: bytes) -> Audio:
+        """Load an encoded sound; errors as of `mmmedia.media.audio.load_audio`."""
+        import io
+
+        return self._load(io.BytesIO(data))
+
+    def load_base64(self, media_type: str, data: str) -> Audio:  # noqa: ARG002  # the bytes say it
+        """Load an encoded sound in base64."""
+        return self.load_bytes(decode_base64(data))
+
+    def load_file(self, filepath: Path) -> Audio:
+        """Load a sound from a path."""
+        return self._load(filepath)
+
+    def load_waveform(self, waveform: Any, rate: float) -> Audio:
+        """Return a waveform that is there already, (samples,) or (channels, samples), as wanted."""
+        from mmmedia.audio import MONO_AUDIO_SPEC, normalize_audio, resample_audio_librosa
+
+        samples = np.asarray(waveform)
+        if samples.dtype.kind in "iu":
+            samples = samples / np.float32(1 << (8 * samples.dtype.itemsize - 1))
+        samples = samples.astype(np.float32, copy=False)
+        if samples.ndim not in (1, 2) or not samples.size:
+            raise InvalidArgumentError(
+                f"A waveform is (samples,) or (channels, samples), not {samples.shape}."
+            )
+        if self.mono:
+            samples = normalize_audio(samples, MONO_AUDIO_SPEC)
+        if self.sampling_rate is not None:
+            samples = resample_audio_librosa(samples, orig_sr=rate, target_sr=self.sampling_rate)
+            rate = self.sampling_rate
+        return self.part_of(samples, rate)
+
+    def trusting(self) -> "AudioIO":
+        """Return one without limits, for files of the caller's own."""
+        return replace(self, limited=False)
+
+    def _load(self, source: AudioSource) -> Audio:
+        no_limit = None if self.limited else 0
+        waveform, rate = load_audio(
+            source,
+            sr=self.sampling_rate,
+            mono=self.mono,
+            max_duration_s=no_limit,
+            max_decode_bytes=no_limit,
+        )
+        return self.part_of(waveform, rate)
+
+    def part_of(self, waveform: Any, rate: float) -> Audio:
+        """Return the part wanted of a waveform.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) it lies behind the end.
+        """
+        if self.start is None and self.end is None:
+            return Audio(waveform, rate)
+        total = waveform.shape[-1]
+        first = round((self.start or 0.0) * rate)
+        last = total if self.end is None else min(total, round(self.end * rate))
+        if first >= total:
+            raise InvalidArgumentError(f"start={self.start:g}: the sound ends at {total / rate:g} s.")
+        return Audio(np.ascontiguousarray(waveform[..., first:last]), rate)
+
+
+def resized(frames: Frames, size: Size | None) -> Frames:
+    """Return frames in another size.
+
+    Args:
+        frames: uint8 (n, height, width, 3).
+        size: (height, width); or the longer side, beyond which frames are made smaller, to scale.
+
+    >>> resized(np.zeros((2, 90, 160, 3), np.uint8), 80).shape
+    (2, 45, 80, 3)
+    """
+    if size is None or not len(frames):
+        return frames
+    import cv2
+
+    height, width = frames.shape[1:3]
+    wanted = size_for((height, width), size)
+    if wanted == (height, width):
+        return frames
+    shrinks = wanted[0] <= height and wanted[1] <= width
+    result = np.empty((len(frames), *wanted, 3), np.uint8)
+    for row, frame in zip(result, frames, strict=True):
+        cv2.resize(
+            frame, wanted[::-1], dst=row, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        )
+    return result
+
+
+def size_for(of: tuple[int, int], size: Size) -> tuple[int, int]:
+    """Return the (height, width) that a keyword `size` means for a picture of such a size.
+
+    Raises:
+        InvalidArgumentError: (a `ValueError`) no number of pixels.
+
+    >>> size_for((1080, 1920), 640), size_for((90, 160), 640), size_for((1080, 1920), (224, 224))
+    ((360, 640), (90, 160), (224, 224))
+    """
+    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
+        scale = min(1.0, size / max(of))
+        return max(1, round(of[0] * scale)), max(1, round(of[1] * scale))
+    try:
+        height, width = (int(side) for side in cast("Any", size))
+    except (TypeError, ValueError):
+        height = width = 0
+    if height < 1 or width < 1:
+        raise InvalidArgumentError(
+            f"size={size!r:.64}: expected (height, width), or the longer side, in pixels."
+        )
+    return height, width
