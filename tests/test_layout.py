@@ -16,8 +16,8 @@ LAYERS = (
     ("errors", "_quiet", "_version"),
     ("envs", "registry", "metrics"),
     ("work", "urls", "containers", "egress", "hasher", "hashing", "tensors", "image", "audio"),
-    ("connections", "exceptions", "cache", "video", "video_decoders"),
-    ("media",),
+    ("connections", "exceptions", "cache", "video", "video_decoders", "gpu_ipc_memory"),
+    ("media", "utils"),
     ("pipeline",),
     ("cli", "integrations", "__main__"),
 )
