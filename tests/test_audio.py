@@ -340,19 +340,19 @@ def test_soxr_goes_channel_by_channel_to_its_own_length():
 def test_torchaudio_by_its_stand_in(monkeypatch):
     torch = pytest.importorskip("torch")
     torch_codecs.install(monkeypatch)
-    mmmedia.audio._torchaudio_resampler.cache_clear()
+    mmmedia.audio._get_torchaudio_resampler.cache_clear()
     threads = torch.get_num_threads()
     audio = speech_like(0.1, 44_100).astype(np.float64)
     result = resample_audio_torchaudio(audio, orig_sr=44_100, target_sr=16_000)
     assert (result.dtype, result.shape) == (np.float32, (1_600,))
     assert torch.get_num_threads() == threads
-    mmmedia.audio._torchaudio_resampler.cache_clear()
+    mmmedia.audio._get_torchaudio_resampler.cache_clear()
 
 
 def test_torchaudio_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchaudio", None)
     monkeypatch.setitem(sys.modules, "torchaudio.transforms", None)
-    mmmedia.audio._torchaudio_resampler.cache_clear()
+    mmmedia.audio._get_torchaudio_resampler.cache_clear()
     with pytest.raises(ImportError, match="pip install torchaudio"):
         AudioResampler(16_000, method="torchaudio").resample(np.zeros(100, np.float32), orig_sr=8_000)
 

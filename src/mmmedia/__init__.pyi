@@ -7,6 +7,7 @@ from . import (
     envs as envs,
     errors as errors,
     exceptions as exceptions,
+    gpu_ipc_memory as gpu_ipc_memory,
     hasher as hasher,
     hashing as hashing,
     image as image,
@@ -17,6 +18,7 @@ from . import (
     registry as registry,
     tensors as tensors,
     urls as urls,
+    utils as utils,
     video as video,
     video_decoders as video_decoders,
 )

@@ -54,7 +54,7 @@ ResamplingMethod = Literal["pyav", "scipy", "soxr", "torchaudio", "librosa"]
 RESAMPLING_METHODS: Final = get_args(ResamplingMethod)
 
 
-def get_audio_duration(*, y: "npt.ArrayLike | torch.Tensor", sr: float) -> float:
+def get_audio_duration(*, y: "npt.ArrayLike | torch.Tensor", sr: float = 22050) -> float:
     """Return the length of a waveform in seconds.
 
     Args:
@@ -278,7 +278,7 @@ def resample_audio_torchaudio(audio: FloatArray, *, orig_sr: float, target_sr: f
         return audio
     samples = _finite(audio).astype(np.float32, copy=False)
     try:
-        resampler = _torchaudio_resampler(round(orig_sr), round(target_sr))
+        resampler = _get_torchaudio_resampler(round(orig_sr), round(target_sr))
     except ImportError as error:
         raise MissingPackageError(
             'The resampling method "torchaudio" needs the package of that name: pip install torchaudio.'
@@ -300,7 +300,7 @@ _one_thread = threading.Lock()
 
 
 @functools.lru_cache(maxsize=32)
-def _torchaudio_resampler(orig_sr: int, target_sr: int) -> Any:
+def _get_torchaudio_resampler(orig_sr: int, target_sr: int) -> Any:
     from torchaudio.transforms import Resample
 
     return Resample(orig_sr, target_sr)

@@ -98,19 +98,29 @@ class VLLMUnprocessableEntityError(_ParameterError):
 
 
 class HTTPResponseSizeExceededError(VLLMValidationError, LimitExceededError):
-    """An encoded file larger than its kind may be: of sound, than `VLLM_MAX_AUDIO_CLIP_FILESIZE_MB`."""
+    """An encoded file larger than its kind may be: of sound, than `VLLM_MAX_AUDIO_CLIP_FILESIZE_MB`.
+
+    Its `parameter` is "audio_filesize_mb", and its `value` what had come, in MiB.
+
+    Args:
+        max_bytes: the limit.
+        received_bytes: how many bytes there are, or at least.
+        source: what has them, in words.
+    """
 
     http_status = 400
 
-    @classmethod
-    def of(cls, size: int, max_bytes: float, source: str = "the file") -> Self:
-        """Return the error for a file of so many bytes, or of at least so many."""
-        return cls(
+    def __init__(self, max_bytes: float, received_bytes: int, source: str = "the file") -> None:
+        super().__init__(
             f"Maximum file size exceeded: {source} has more than {max_bytes:.0f} bytes, the limit "
             "of its kind; for sounds VLLM_MAX_AUDIO_CLIP_FILESIZE_MB sets it.",
             parameter="audio_filesize_mb",
-            value=size / _MIB,
+            value=received_bytes / _MIB,
         )
+        self._made_of = max_bytes, received_bytes, source
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._made_of
 
 
 class MediaDownloadSizeExceededError(LimitExceededError):
@@ -118,17 +128,19 @@ class MediaDownloadSizeExceededError(LimitExceededError):
 
     Args:
         max_bytes: the limit.
-        received: how many bytes had come, or were announced.
+        received_bytes: how many bytes had come, or were announced; `None`: not known.
         source: what was downloaded, in words.
 
     >>> str(MediaDownloadSizeExceededError(100, 120, "'http://example.org/a.png'"))
     "'http://example.org/a.png' has more than 100 bytes; VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
     """
 
-    def __init__(self, max_bytes: float, received: int, source: str = "The download") -> None:
-        super().__init__(max_bytes, received, source)
+    def __init__(
+        self, max_bytes: float, received_bytes: int | None = None, source: str = "The download"
+    ) -> None:
+        super().__init__(max_bytes, received_bytes, source)
         self.max_bytes = max_bytes
-        self.received = received
+        self.received_bytes = received_bytes
 
     def __str__(self) -> str:
         return (

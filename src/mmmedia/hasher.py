@@ -50,10 +50,21 @@ class MultiModalHasher:
         """
         digest = _digest(algorithm)
         for name in sorted(kwargs):
-            for part in (*_field(name.encode()), *_value(kwargs[name])):
+            for part in cls.iter_item_to_bytes(name, kwargs[name]):
                 digest.update(part)
         hexadecimal: str = digest.hexdigest()
         return hexadecimal
+
+    @classmethod
+    def iter_item_to_bytes(cls, key: str, obj: object) -> Iterator[bytes | memoryview]:
+        """Yield the bytes that stand for a keyword and its value."""
+        yield from _field(key.encode())
+        yield from cls.iter_value_to_bytes(obj)
+
+    @classmethod
+    def iter_value_to_bytes(cls, obj: object) -> Iterator[bytes | memoryview]:
+        """Yield the bytes that stand for a value, the first of them for its kind."""
+        yield from _value(obj)
 
     @classmethod
     def serialize_item(cls, obj: object) -> Iterator[bytes | memoryview]:

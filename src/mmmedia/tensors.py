@@ -13,6 +13,8 @@ import pickletools
 import re
 import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -104,8 +106,12 @@ def _brief(text: str) -> str:
     return line if len(line) <= 200 else f"{line[:200]}…"
 
 
-def _check_dense_bytes(shape: tuple[int, ...], item_bytes: int) -> int:
-    """Return the bytes of a dense tensor; more than the limit is an error."""
+def check_dense_bytes(shape: tuple[int, ...], item_bytes: int) -> int:
+    """Return the bytes of a dense tensor.
+
+    Raises:
+        LimitExceededError: (a `ValueError`) more than `VLLM_MAX_EMBED_DECODE_BYTES`.
+    """
     dense_bytes, limit = math.prod(shape) * item_bytes, envs.VLLM_MAX_EMBED_DECODE_BYTES
     if dense_bytes > limit > 0:
         size = "x".join(map(str, shape[:16]))
@@ -150,7 +156,7 @@ def _load_numpy(data: bytes) -> "torch.Tensor":
         _refuse(f"a NumPy array of dtype {descr[:64]!r}; only numbers and bools are read.")
     dtype = np.dtype(descr)
     shape = tuple(int(length.strip(" \t\nL")) for length in header["shape"].split(",") if length.strip())
-    size = _check_dense_bytes(shape, dtype.itemsize)
+    size = check_dense_bytes(shape, dtype.itemsize)
     if size != len(data) - start:
         _refuse(f"the NumPy array declares {size} bytes and {len(data) - start} follow its header.")
     order: Any = "F" if header["fortran"] == "True" else "C"
@@ -227,7 +233,7 @@ def _load_torch(data: bytes) -> "torch.Tensor":
         declared = _rehearse_archive(data, storages)
     else:
         declared = _rehearse_legacy(data, storages)
-    _check_dense_bytes(declared.shape, declared.item_bytes)
+    check_dense_bytes(declared.shape, declared.item_bytes)
     with _torch_lock, quiet():  # a first sparse CSR tensor is told of as "beta"
         tensor = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         if not isinstance(tensor, torch.Tensor) or tuple(tensor.shape) != declared.shape:
@@ -242,6 +248,14 @@ def _load_torch(data: bytes) -> "torch.Tensor":
 # checks off for each other, or fail for each other's faults; they take turns instead, which costs little,
 # as most of a load is one copy.
 _torch_lock = threading.Lock()
+
+
+@contextmanager
+def checked_sparse_tensors() -> Iterator[None]:
+    """Have torch check every sparse tensor that is made inside; one thread at a time is inside."""
+    check: Any = _torch().sparse.check_sparse_tensor_invariants
+    with _torch_lock, check(enable=True):
+        yield
 
 
 def _begin_afresh() -> None:

@@ -64,7 +64,7 @@ def test_the_clients_faults(error: Exception, message: str, monkeypatch: pytest.
         TimeoutError(),
         RefusedURLError("private"),
         VLLMValidationError("no"),
-        HTTPResponseSizeExceededError.of(3, 2),
+        HTTPResponseSizeExceededError(2, 3),
         KeyError("x"),
     ],
     ids=lambda error: f"{type(error).__name__} {error}"[:30],

@@ -96,12 +96,11 @@ class TestRealClips:
         assert frames.shape == expected.shape
         assert frames.tobytes() == expected.tobytes()
         assert [read_number(frame) for frame in frames] == list(indices)
-        sampled = len(indices) < 60 or options.get("frame_sample_mode") is not None
         assert metadata == {
             **said,
             "video_backend": "opencv_dynamic" if name == "opencv_dynamic" else "opencv",
             "frames_indices": list(indices),
-            "do_sample_frames": name != "opencv_dynamic" and not sampled,
+            "do_sample_frames": len(indices) == 60,
         }
         assert (metadata["total_num_frames"], metadata["fps"], metadata["duration"]) == (60, 25.0, 2.4)
 

@@ -13,11 +13,11 @@ from mmmedia.errors import InvalidArgumentError, InvalidMediaError, MissingPacka
 from mmmedia.media import ImageMediaIO, VideoMediaIO
 from mmmedia.video import (
     VIDEO_LOADER_REGISTRY,
+    Glm5NextVideoBackend,
     ModelVideoBackend,
     OpenCVDynamicVideoBackend,
     OpenCVVideoBackend,
-    OpenCVVideoBackendMixin,
-    PyAVVideoBackendMixin,
+    VideoBackend,
     VideoLoader,
     VideoSourceMetadata,
     VideoTargetMetadata,
@@ -248,15 +248,48 @@ class TestOwnLoaders:
             prepared = VIDEO_LOADER_REGISTRY.get(name)._prepare_source(source._replace(duration=0))
             assert prepared.duration == 3
 
-    def test_mixins(self) -> None:
-        """PyAV by default, or OpenCV's number of its backend, for whoever mixes them in."""
+    def test_a_suffix(self) -> None:
+        """It stands behind the decoder's name."""
 
-        class Mine(PyAVVideoBackendMixin, OpenCVVideoBackend):
-            pass
+        class Mine(VideoBackend):
+            _sampling_suffix = "_mine"
 
-        class Other(OpenCVVideoBackendMixin, VideoLoader):
-            pass
+        for backend in ("opencv", "pyav"):
+            assert Mine.load_bytes(clip(), 3, backend=backend)[1]["video_backend"] == f"{backend}_mine"
 
-        assert Mine.load_bytes(clip(), 3)[1]["video_backend"] == "pyav"
-        assert Mine.load_bytes(clip(), 3, backend="opencv")[1]["video_backend"] == "opencv"
-        assert Other.get_cv2_video_api() == cv2.CAP_FFMPEG
+    def test_metadata_of_its_own(self) -> None:
+        """What a loader makes of the metadata is what comes with the frames."""
+
+        class Named(VideoBackend):
+            @classmethod
+            def create_hf_metadata(cls, source: Any, valid_frame_indices: Any, video_backend: str) -> Any:
+                return {**super().create_hf_metadata(source, valid_frame_indices, video_backend), "by": "me"}
+
+        assert Named.load_bytes(clip(), 3)[1]["by"] == "me"
+
+
+class Seeking(ScriptedCapture):
+    """A capture that also seeks."""
+
+    seeks = 0
+
+    def set(self, prop: int, value: float) -> bool:
+        assert prop == cv2.CAP_PROP_POS_FRAMES
+        self.grabs = int(value)
+        self.seeks += 1
+        return True
+
+
+class TestGlm5Next:
+    def test_short_gaps_are_grabbed_and_long_ones_sought(self) -> None:
+        capture = Seeking(400, retrieve_fails={203})
+        frames, valid = Glm5NextVideoBackend.read_frames(capture, [200, 5, 5, 203, 68, 69, 134], 400)
+        assert numbers(frames) == valid == [5, 68, 69, 134, 200]
+        assert capture.seeks == 2  # to 134, and to 200
+
+    def test_loading_does_not_seek(self) -> None:
+        """A capture's seeking may miss, and the ways of this library do not."""
+        data = clip(frames=90, gop=30)
+        frames, metadata = Glm5NextVideoBackend.load_bytes(data, fps=0.6)
+        assert [read_number(frame) for frame in frames] == metadata["frames_indices"]
+        assert len(frames) > 1

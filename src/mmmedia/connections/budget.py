@@ -34,16 +34,16 @@ class MediaRequestDownloadBudget(Uncopied):
         self._lock = threading.Lock()
         self.used = 0
 
-    def charge(self, num_bytes: int) -> None:
+    def charge(self, size: int) -> None:
         """Take so many bytes, or none.
 
         Raises:
             MediaRequestDownloadSizeExceededError: (a `ValueError`) there are not so many left.
         """
         with self._lock:
-            if 0 < self._limit < self.used + num_bytes:
+            if 0 < self._limit < self.used + size:
                 raise MediaRequestDownloadSizeExceededError(
-                    f"{num_bytes} more downloaded bytes are too many for one request, of which {self.used} "
+                    f"{size} more downloaded bytes are too many for one request, of which {self.used} "
                     f"of {self._limit} are used (VLLM_MAX_MEDIA_REQUEST_DOWNLOAD_SIZE_MB)."
                 )
-            self.used += num_bytes
+            self.used += size

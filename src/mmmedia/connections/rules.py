@@ -179,7 +179,7 @@ class Body:
     def _too_long(self, received: int) -> LimitExceededError:
         source = repr(self._url)
         if self._limits.is_of_kind:
-            return HTTPResponseSizeExceededError.of(received, self._max_bytes, source)
+            return HTTPResponseSizeExceededError(self._max_bytes, received, source)
         return MediaDownloadSizeExceededError(self._max_bytes, received, source)
 
     def pieces(self, chunk: bytes) -> Iterable[bytes]:

@@ -103,7 +103,7 @@ class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
         """Load from base64 text; `media_type` is not looked at, as the bytes tell what they are."""
         limit = self.get_max_bytes()
         if limit is not None and len(data) > 4 * math.ceil(limit / 3):
-            raise HTTPResponseSizeExceededError.of(len(data) * 3 // 4, limit)
+            raise HTTPResponseSizeExceededError(limit, len(data) * 3 // 4)
         return self.load_bytes(decode_base64(data))
 
     def load_file(self, filepath: Path) -> tuple[Waveform, float]:
@@ -114,7 +114,7 @@ class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
     def _check_size(self, size: int) -> None:
         limit = self.get_max_bytes()
         if limit is not None and size > limit:
-            raise HTTPResponseSizeExceededError.of(size, limit)
+            raise HTTPResponseSizeExceededError(limit, size)
 
     def _load(self, source: AudioSource) -> tuple[Waveform, float]:
         budget = self.decoded_budget

@@ -167,22 +167,22 @@ class MediaDecodedBudget(Uncopied):
         """The bytes charged and settled so far."""
         return self._used
 
-    def charge(self, num_bytes: int) -> None:
+    def charge(self, decoded_bytes: int) -> None:
         """Take so many bytes, or none; wait while only reservations of others stand in the way.
 
         Raises:
             LimitExceededError: (a `ValueError`) there are not so many left.
         """
-        if num_bytes <= 0 or self._limit <= 0:
+        if decoded_bytes <= 0 or self._limit <= 0:
             return
         with self._changed:
             while True:
-                if self._used + num_bytes > self._limit:
-                    raise self._exceeded(num_bytes)
-                if self._used + self._reserved + num_bytes <= self._limit:
+                if self._used + decoded_bytes > self._limit:
+                    raise self._exceeded(decoded_bytes)
+                if self._used + self._reserved + decoded_bytes <= self._limit:
                     break
                 self._changed.wait()
-            self._used += num_bytes
+            self._used += decoded_bytes
 
     def reserve(self, max_bytes: int) -> int:
         """Set bytes aside that may be needed, and return how many: fewer where fewer are left.
@@ -204,29 +204,29 @@ class MediaDecodedBudget(Uncopied):
             self._reserved += granted
             return granted
 
-    def settle(self, granted: int, actual: int) -> None:
+    def settle(self, reserved: int, decoded_bytes: int) -> None:
         """Give back a reservation, and take what was used of it.
 
         Args:
-            granted: what `reserve` returned.
-            actual: the bytes used, 0 where decoding failed.
+            reserved: what `reserve` returned.
+            decoded_bytes: those used, 0 where decoding failed.
 
         Raises:
-            LimitExceededError: (a `ValueError`) more than was granted, or than is left.
+            LimitExceededError: (a `ValueError`) more than was reserved, or than is left.
         """
         if self._limit <= 0:
             return
         with self._changed:
-            self._reserved -= granted
+            self._reserved -= reserved
             self._changed.notify_all()
-            if actual > granted:
+            if decoded_bytes > reserved:
                 raise LimitExceededError(
-                    f"{actual} bytes were decoded on a reservation of {granted}; "
+                    f"{decoded_bytes} bytes were decoded on a reservation of {reserved}; "
                     "see VLLM_MAX_MEDIA_REQUEST_DECODE_BYTES."
                 )
-            if self._used + actual > self._limit:
-                raise self._exceeded(actual)
-            self._used += actual
+            if self._used + decoded_bytes > self._limit:
+                raise self._exceeded(decoded_bytes)
+            self._used += decoded_bytes
 
     def _exceeded(self, num_bytes: int) -> LimitExceededError:
         return LimitExceededError(

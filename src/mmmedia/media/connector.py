@@ -58,7 +58,10 @@ global_thread_pool: ThreadPoolExecutor
 _loading = ProcessPool("mmmedia", envs.SETTINGS["VLLM_MEDIA_LOADING_THREAD_COUNT"].read)
 
 
-def __getattr__(name: str) -> ThreadPoolExecutor:
+def __getattr__(name: str) -> Any:
+    if name == "MODALITY_IO_MAP":  # what engines look media IOs up in, and may add to
+        known = {modality: _media_io_class(modality) for modality in ("audio", "image", "video")}
+        return globals().setdefault(name, known)
     if name != "global_thread_pool":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return _loading.named(globals(), name)
@@ -99,9 +102,15 @@ def merge_media_io_kwargs(
         return None
     defaults, overrides = defaults or {}, overrides or {}
     return {
-        modality: _media_io_class(modality).merge_kwargs(defaults.get(modality), overrides.get(modality))
+        modality: _merge_kwargs_of(modality)(defaults.get(modality), overrides.get(modality))
         for modality in {**defaults, **overrides}
     }
+
+
+def _merge_kwargs_of(modality: str) -> Callable[..., dict[str, Any]]:
+    added = globals().get("MODALITY_IO_MAP", {}).get(modality)
+    merge: Callable[..., dict[str, Any]] = (added or _media_io_class(modality)).merge_kwargs
+    return merge
 
 
 @functools.lru_cache(maxsize=16)  # an import statement takes its time even when all is loaded
@@ -301,7 +310,7 @@ class MediaConnector(SharedDownloads):
         with opened_below(self.allowed_local_media_path, file_url_path(url)) as file:
             max_bytes = media_io.get_max_bytes() if hasattr(media_io, "get_max_bytes") else None
             if max_bytes is not None and file.size > max_bytes:
-                raise HTTPResponseSizeExceededError.of(file.size, max_bytes)
+                raise HTTPResponseSizeExceededError(max_bytes, file.size)
             self._charge_download(file.size)
             data = file.read()
         return self._decode(media_io, media_io.load_bytes, data)

@@ -72,8 +72,8 @@ class VideoMediaIO(MediaIO[MediaWithBytes[Video]]):
                 del given[key]
         backend = given.get("backend")
         if backend is not None and backend != defaults.get("backend"):
-            for option in incompatible_backend_options(str(backend)).intersection(defaults):
-                del defaults[option]
+            for option in incompatible_backend_options(defaults.get("backend"), str(backend)):
+                defaults.pop(option, None)
         merged = super().merge_kwargs(defaults, given)
         if "fps" in given and "num_frames" not in given:
             merged.pop("num_frames", None)

@@ -4,10 +4,12 @@ from . import (
     frames as frames,
     loader_registry as loader_registry,
     loaders as loaders,
+    mixins as mixins,
     model_loaders as model_loaders,
     reading as reading,
     samplers as samplers,
 )
+from .codecs.options import PYNVVIDEOCODEC_VIDEO_BACKEND as PYNVVIDEOCODEC_VIDEO_BACKEND
 from .decoders import DecodeStats as DecodeStats, decode_stats as decode_stats
 from .excerpts import Excerpt as Excerpt, excerpt as excerpt
 from .frames import (
@@ -24,6 +26,10 @@ from .loaders import (
     VideoLoader as VideoLoader,
     get_video_loader_backend_for_processor as get_video_loader_backend_for_processor,
 )
+from .mixins import (
+    OpenCVVideoBackendMixin as OpenCVVideoBackendMixin,
+    PyAVVideoBackendMixin as PyAVVideoBackendMixin,
+)
 from .model_loaders import (
     ClefOmniVideoBackend as ClefOmniVideoBackend,
     DynamicVideoBackend as DynamicVideoBackend,
@@ -37,8 +43,6 @@ from .model_loaders import (
     MuseSpark1xOmniVideoBackend as MuseSpark1xOmniVideoBackend,
     NemotronVLVideoBackend as NemotronVLVideoBackend,
     OpenCVDynamicOpenPanguVideoBackend as OpenCVDynamicOpenPanguVideoBackend,
-    OpenCVVideoBackendMixin as OpenCVVideoBackendMixin,
-    PyAVVideoBackendMixin as PyAVVideoBackendMixin,
     PyNvVideoCodecVideoBackend as PyNvVideoCodecVideoBackend,
     Qwen2VLVideoBackend as Qwen2VLVideoBackend,
     Qwen3VLVideoBackend as Qwen3VLVideoBackend,

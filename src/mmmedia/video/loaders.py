@@ -14,7 +14,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +22,16 @@ import numpy.typing as npt
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError
 from mmmedia.video import codecs, samplers
-from mmmedia.video.decoders import opencv
 from mmmedia.video.decoders.part import WHOLE, Part, part_of
 from mmmedia.video.decoders.read import Decoded, read_video
 from mmmedia.video.loader_registry import VideoLoaderRegistry
+from mmmedia.video.mixins import OpenCVVideoBackendMixin, PyAVVideoBackendMixin, ReadsCaptures
 from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
 
 Frames = npt.NDArray[np.uint8]
 
 
-class VideoLoader(ABC):
+class VideoLoader(ReadsCaptures, ABC):
     """The base class of video loaders."""
 
     @classmethod
@@ -63,36 +63,36 @@ class VideoLoader(ABC):
         return source
 
     @classmethod
-    def _read_frames(
-        cls, cap: Any, frame_indices: set[int], num_expected_frames: int, max_frame_idx: int
-    ) -> tuple[Frames, int, list[int]]:
-        """Read frames one after the other: see `decoders.opencv.read_frames`."""
-        return opencv.read_frames(cap, frame_indices, num_expected_frames, max_frame_idx)
+    def create_hf_metadata(
+        cls, source: VideoSourceMetadata, valid_frame_indices: list[int], video_backend: str
+    ) -> dict[str, Any]:
+        """Return the metadata of a loaded video: the keys that engines hand on as keywords, and no others.
 
-    @classmethod
-    def _read_frames_with_recovery(
-        cls, cap: Any, frame_indices: list[int], total_frames: int
-    ) -> tuple[Frames, list[int], dict[int, int]]:
-        """Read frames and replace failures: see `decoders.opencv.read_frames_with_recovery`."""
-        return opencv.read_frames_with_recovery(cap, frame_indices, total_frames, cls._can_use_for_recovery)
+        Args:
+            source: what the video is.
+            valid_frame_indices: the source index of each frame.
+            video_backend: what decoded it, and how frames were chosen.
+        """
+        return {
+            "total_num_frames": source.total_frames_num,
+            "fps": source.original_fps,
+            "duration": source.duration,
+            "video_backend": video_backend,
+            "frames_indices": valid_frame_indices,
+            "do_sample_frames": len(valid_frame_indices) == source.total_frames_num,
+        }
 
-    @staticmethod
-    def _can_use_for_recovery(
-        idx: int, failed_frames: list[int], next_target_map: dict[int, int], total_frames: int
-    ) -> bool:
-        """Whether a frame may replace the oldest failure: see `decoders.opencv.can_use_for_recovery`."""
-        return opencv.can_use_for_recovery(idx, failed_frames, next_target_map, total_frames)
 
-
-_READERS = {
-    name: inspect.getattr_static(VideoLoader, name)
-    for name in ("_read_frames", "_read_frames_with_recovery", "_can_use_for_recovery")
-}
+_READERS = ("read_frames", "_read_frames", "_read_frames_with_recovery", "_can_use_for_recovery")
 
 
 def reads_as_built_in(loader: type) -> bool:
-    """Whether frames may be got otherwise than through the methods that read, as nobody changed these."""
-    return all(inspect.getattr_static(loader, name) is reader for name, reader in _READERS.items())
+    """Whether frames may be got otherwise than through the methods that read: if these are ours."""
+    methods = (inspect.getattr_static(loader, name) for name in _READERS)
+    return all(
+        str(getattr(getattr(method, "__func__", method), "__module__", "")).startswith("mmmedia.")
+        for method in methods
+    )
 
 
 VIDEO_LOADER_REGISTRY: VideoLoaderRegistry[VideoLoader] = VideoLoaderRegistry()
@@ -113,26 +113,12 @@ def get_video_loader_backend_for_processor(video_processor: str) -> str | None:
     return VIDEO_LOADER_REGISTRY.get_backend_for_video_processor(video_processor)
 
 
-def _metadata(decoded: Decoded, video_backend: str, *, do_sample_frames: bool) -> dict[str, Any]:
-    """The keys that engines hand on as keyword arguments, and no others."""
-    return {
-        "total_num_frames": decoded.source.total_frames_num,
-        "fps": decoded.source.original_fps,
-        "duration": decoded.source.duration,
-        "video_backend": video_backend,
-        "frames_indices": decoded.indices,
-        "do_sample_frames": do_sample_frames,
-    }
-
-
 @VIDEO_LOADER_REGISTRY.register("opencv")
-class OpenCVVideoBackend(VideoLoader):
+class OpenCVVideoBackend(VideoLoader, OpenCVVideoBackendMixin, PyAVVideoBackendMixin):
     """Frames evenly spaced over the video: the sampler `samplers.sample_uniform`."""
 
-    @staticmethod
-    def get_cv2_video_api() -> int:
-        """Return OpenCV's number of its first backend that reads from memory."""
-        return opencv.get_cv2_video_api()
+    _sampling_suffix: ClassVar[str] = ""
+    """Stands behind the decoder's name in the metadata's `video_backend`."""
 
     @classmethod
     def compute_frames_index_to_sample(
@@ -189,15 +175,17 @@ class OpenCVVideoBackend(VideoLoader):
                 another decoder's.
             MissingPackageError: (an `ImportError`) the decoder's package is not installed.
         """
-        target = _target(num_frames, fps, max_duration, default_fps=-1)
+        target = _target(num_frames, fps, max_duration)
         decoded = _decode(cls, data, target, kwargs, frame_recovery, backend, decode, part_of(start, end))
-        whole = len(decoded.indices) == decoded.source.total_frames_num
-        return decoded.frames, _metadata(decoded, backend or "opencv", do_sample_frames=whole)
+        name = f"{backend or 'opencv'}{cls._sampling_suffix}"
+        return decoded.frames, cls.create_hf_metadata(decoded.source, decoded.indices, name)
 
 
 @VIDEO_LOADER_REGISTRY.register("opencv_dynamic")
 class OpenCVDynamicVideoBackend(OpenCVVideoBackend):
     """Frames at a rate, spread thinner over long videos: the sampler `samplers.sample_dynamic`."""
+
+    _sampling_suffix = "_dynamic"
 
     @classmethod
     def _prepare_source(cls, source: VideoSourceMetadata) -> VideoSourceMetadata:
@@ -244,19 +232,23 @@ class OpenCVDynamicVideoBackend(OpenCVVideoBackend):
                 and duration remain those of the whole.
             **kwargs: ignored.
         """
-        target = _target(num_frames, fps, max_duration, default_fps=2)
-        decoded = _decode(cls, data, target, kwargs, frame_recovery, backend, decode, part_of(start, end))
-        return decoded.frames, _metadata(decoded, f"{backend or 'opencv'}_dynamic", do_sample_frames=False)
+        return super().load_bytes(
+            data,
+            num_frames,
+            2 if fps is None else fps,
+            max_duration,
+            frame_recovery,
+            backend=backend,
+            decode=decode,
+            start=start,
+            end=end,
+            **kwargs,
+        )
 
 
 @VIDEO_LOADER_REGISTRY.register("molmo2")
-class Molmo2VideoBackend(VideoLoader):
+class Molmo2VideoBackend(VideoLoader, OpenCVVideoBackendMixin):
     """Frames as Molmo 2 samples them: the sampler `samplers.sample_molmo2`."""
-
-    @staticmethod
-    def get_cv2_video_api() -> int:
-        """Return OpenCV's number of its first backend that reads from memory."""
-        return opencv.get_cv2_video_api()
 
     @staticmethod
     def get_candidate_target_fps(video_fps: float, sampling_fps: float, max_fps: float = 8.0) -> list[float]:
@@ -392,17 +384,14 @@ class Molmo2VideoBackend(VideoLoader):
             may_seek=reads_as_built_in(cls),
             part=part_of(start, end),
         )
-        whole = frame_sample_mode is None and len(decoded.indices) == decoded.source.total_frames_num
-        return decoded.frames, _metadata(decoded, backend or "opencv", do_sample_frames=whole)
+        return decoded.frames, cls.create_hf_metadata(decoded.source, decoded.indices, backend or "opencv")
 
 
-def _target(
-    num_frames: int | None, fps: float | None, max_duration: float | None, *, default_fps: float
-) -> VideoTargetMetadata:
+def _target(num_frames: int | None, fps: float | None, max_duration: float | None) -> VideoTargetMetadata:
     """What is asked for; `None`, as some engines pass for not given, is the default."""
     return VideoTargetMetadata(
         -1 if num_frames is None else num_frames,
-        default_fps if fps is None else fps,
+        -1 if fps is None else fps,
         300 if max_duration is None else max_duration,
     )
 

@@ -6,6 +6,7 @@ for the loaders "opencv" and "opencv_dynamic".
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,29 +23,6 @@ from mmmedia.video.samplers import SAMPLERS, Sampler, VideoSourceMetadata, Video
 
 VideoBackend = OpenCVVideoBackend
 DynamicVideoBackend = OpenCVDynamicVideoBackend
-
-
-class OpenCVVideoBackendMixin:
-    """What loaders that read through OpenCV have in common, for those who write their own."""
-
-    @staticmethod
-    def get_cv2_video_api() -> int:
-        """Return OpenCV's number of its first backend that reads from memory."""
-        return opencv.get_cv2_video_api()
-
-
-class PyAVVideoBackendMixin:
-    """Mixed in before a loader, makes PyAV the decoder that it takes where none is asked for."""
-
-    @classmethod
-    def load_bytes(
-        cls, data: bytes, num_frames: int | None = -1, **kwargs: Any
-    ) -> tuple[Frames, dict[str, Any]]:
-        """Load a video file; as the loader that this is mixed into, but for the default of `backend`."""
-        kwargs["backend"] = kwargs.get("backend") or "pyav"
-        loader: Any = super()
-        loaded: tuple[Frames, dict[str, Any]] = loader.load_bytes(data, num_frames, **kwargs)
-        return loaded
 
 
 class ModelVideoBackend(OpenCVVideoBackend):
@@ -189,6 +167,40 @@ class Glm5NextVideoBackend(ModelVideoBackend):
     """Frames as GLM 5 samples them: `samplers.sample_glm5next`."""
 
     sampler = SAMPLERS["glm5next"]
+    _SEEK_GAP_THRESHOLD: ClassVar[int] = 64
+    """Fewer frames than these are passed over one by one; else the capture is told to seek."""
+
+    @classmethod
+    def read_frames(
+        cls,
+        cap: Any,
+        frame_idx: Sequence[int],
+        total_frames_num: int,  # noqa: ARG003 - the interface
+        *,
+        frame_recovery: bool = False,  # noqa: ARG003 - this one has none
+    ) -> tuple[Frames, list[int]]:
+        """Read frames through a capture, as `VideoLoader.read_frames`, but seek over long gaps.
+
+        `load_bytes` gets the same frames otherwise, as a capture's seeking may miss. Nothing is recovered.
+        """
+        import cv2
+
+        wanted = sorted(set(frame_idx))
+        frames = opencv.allocate(cap, len(wanted))
+        rows = opencv.Rows(cap, frames)
+        valid: list[int] = []
+        position = 0
+        for index in wanted:
+            if index - position >= cls._SEEK_GAP_THRESHOLD:
+                cap.set(cv2.CAP_PROP_POS_FRAMES, index)
+            else:
+                for _ in range(index - position):
+                    cap.grab()
+            position = index + 1
+            if cap.grab() and rows.retrieve_into(len(valid)):
+                valid.append(index)
+        opencv.log_missing(wanted, valid)
+        return frames[: len(valid)], valid
 
 
 @VIDEO_LOADER_REGISTRY.register("glmga")
@@ -242,7 +254,15 @@ class EmbeddingGemma2VideoBackend(ModelVideoBackend):
         if max(times) > 1:
             frames = np.repeat(frames, times, axis=0)
             read = np.repeat(read, times).tolist()
-        return frames, {**metadata, "frames_indices": read, "do_sample_frames": False}
+        return frames, {**metadata, "frames_indices": read}
+
+    @classmethod
+    def create_hf_metadata(
+        cls, source: VideoSourceMetadata, valid_frame_indices: list[int], video_backend: str
+    ) -> dict[str, Any]:
+        """Return the metadata: as of any loader, but that the processor never samples again."""
+        metadata = super().create_hf_metadata(source, valid_frame_indices, video_backend)
+        return {**metadata, "do_sample_frames": False}
 
 
 @VIDEO_LOADER_REGISTRY.register("clef_omni")
@@ -281,12 +301,7 @@ class LlavaOnevision2VideoBackend(ModelVideoBackend):
     """Frames as LLaVA-OneVision 2 samples them: `samplers.sample_llava_onevision2`."""
 
     sampler = SAMPLERS["llava_onevision2"]
-
-    @classmethod
-    def load_bytes(cls, *args: Any, **kwargs: Any) -> tuple[Frames, dict[str, Any]]:
-        """Load a video file: see `ModelVideoBackend.load_bytes`."""
-        frames, metadata = super().load_bytes(*args, **kwargs)
-        return frames, {**metadata, "video_backend": f"{metadata['video_backend']}_llava_onevision2"}
+    _sampling_suffix = "_llava_onevision2"
 
 
 def _even(frames: Frames) -> Frames:

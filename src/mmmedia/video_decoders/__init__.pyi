@@ -6,11 +6,15 @@ from . import (
     torchcodec as torchcodec,
 )
 from .base import (
+    PYNVVIDEOCODEC_DEFAULT_HW_DECODERS as PYNVVIDEOCODEC_DEFAULT_HW_DECODERS,
+    PYNVVIDEOCODEC_VIDEO_BACKEND as PYNVVIDEOCODEC_VIDEO_BACKEND,
     DecodedFrames as DecodedFrames,
+    VideoDecoderBackend as VideoDecoderBackend,
     VideoSourceMetadata as VideoSourceMetadata,
     VideoTargetMetadata as VideoTargetMetadata,
 )
-from .decoding import check_frame_pixel_limit as check_frame_pixel_limit, decode_video as decode_video
+from .decoding import decode_video as decode_video
+from .limits import check_frame_pixel_limit as check_frame_pixel_limit
 from .options import (
     BACKEND_OPTIONS as BACKEND_OPTIONS,
     GPU_BACKENDS as GPU_BACKENDS,

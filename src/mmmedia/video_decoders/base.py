@@ -1,11 +1,13 @@
 """What decoders and samplers tell each other."""
 
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING, Literal, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
 
+from mmmedia.video.codecs.options import PYNVVIDEOCODEC_DEFAULT_HW_DECODERS, PYNVVIDEOCODEC_VIDEO_BACKEND
 from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
+from mmmedia.video_decoders.limits import check_frame_pixel_limit
 
 if TYPE_CHECKING:
     import torch
@@ -13,4 +15,14 @@ if TYPE_CHECKING:
 DecodedFrames: TypeAlias = Union[npt.NDArray[np.uint8], "torch.Tensor"]  # a name that is not loaded
 """uint8 RGB (n, height, width, 3)."""
 
-__all__ = ["DecodedFrames", "VideoSourceMetadata", "VideoTargetMetadata"]
+VideoDecoderBackend = Literal["opencv", "pyav", "torchcodec", "pynvvideocodec", "deepstream"]
+
+__all__ = [
+    "PYNVVIDEOCODEC_DEFAULT_HW_DECODERS",
+    "PYNVVIDEOCODEC_VIDEO_BACKEND",
+    "DecodedFrames",
+    "VideoDecoderBackend",
+    "VideoSourceMetadata",
+    "VideoTargetMetadata",
+    "check_frame_pixel_limit",
+]

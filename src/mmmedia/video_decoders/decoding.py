@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mmmedia import envs
-from mmmedia.errors import LimitExceededError
 from mmmedia.video import codecs
 from mmmedia.video.decoders.read import read_video
 from mmmedia.video.loaders import VideoLoader, reads_as_built_in
@@ -73,16 +71,3 @@ def decode_video(
             may_seek=reads_as_built_in(loader_cls),
         )
     return decoded.frames, loader_cls._prepare_source(decoded.source), wanted, decoded.indices
-
-
-def check_frame_pixel_limit(width: int, height: int) -> None:
-    """Refuse frames of more pixels than `VLLM_MAX_IMAGE_PIXELS`; as many pass.
-
-    Raises:
-        LimitExceededError: (a `ValueError`) more.
-    """
-    limit = envs.VLLM_MAX_IMAGE_PIXELS
-    if 0 < limit < width * height:
-        raise LimitExceededError(
-            f"A frame of {width} x {height} pixels is over the limit of {limit} (VLLM_MAX_IMAGE_PIXELS)."
-        )

@@ -1,5 +1,25 @@
-"""NVIDIA's decoder through DeepStream: its options; it is not called yet."""
+"""NVIDIA's decoder through DeepStream."""
 
-from mmmedia.video.codecs.options import BACKEND_OPTIONS
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-OPTIONS = BACKEND_OPTIONS["deepstream"]
+from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
+from mmmedia.video_decoders.decoding import decode_video
+
+if TYPE_CHECKING:
+    from mmmedia.video.loaders import VideoLoader
+    from mmmedia.video_decoders.base import DecodedFrames
+
+
+def decode_deepstream(
+    loader_cls: "type[VideoLoader]",
+    data: bytes,
+    target: VideoTargetMetadata,
+    sampling_kwargs: Mapping[str, Any],
+    *,
+    pool_size: int | None = None,
+    timeout_sec: float = 120.0,
+) -> "tuple[DecodedFrames, VideoSourceMetadata, list[int], list[int]]":
+    """Decode by DeepStream; see `mmmedia.video_decoders.decode_video`, and `video.codecs.deepstream`."""
+    options = {"pool_size": pool_size, "timeout_sec": timeout_sec}
+    return decode_video("deepstream", loader_cls, data, target, sampling_kwargs, options)

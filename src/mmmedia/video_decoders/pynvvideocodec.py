@@ -1,5 +1,47 @@
 """NVIDIA's decoder through PyNvVideoCodec."""
 
-from mmmedia.video.codecs.pynvvideocodec import pool_of, read
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["pool_of", "read"]
+from mmmedia.video.codecs.options import PYNVVIDEOCODEC_DEFAULT_HW_DECODERS
+from mmmedia.video.codecs.pynvvideocodec import (
+    PYNVVIDEOCODEC_CUDA_CONTEXT_BYTES,
+    PYNVVIDEOCODEC_DECODE_BATCH_SIZE,
+    PYNVVIDEOCODEC_DECODER_CACHE_SIZE,
+    PYNVVIDEOCODEC_DECODER_GPU_MEMORY_BYTES,
+    get_pynvvideocodec_decoder_gpu_memory_bytes,
+    validate_pynvvideocodec_hw_decoders,
+    validate_pynvvideocodec_max_dimensions,
+)
+from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
+from mmmedia.video_decoders.decoding import decode_video
+
+if TYPE_CHECKING:
+    from mmmedia.video.loaders import VideoLoader
+    from mmmedia.video_decoders.base import DecodedFrames
+
+__all__ = [
+    "PYNVVIDEOCODEC_CUDA_CONTEXT_BYTES",
+    "PYNVVIDEOCODEC_DECODER_CACHE_SIZE",
+    "PYNVVIDEOCODEC_DECODER_GPU_MEMORY_BYTES",
+    "PYNVVIDEOCODEC_DECODE_BATCH_SIZE",
+    "decode_pynvvideocodec",
+    "get_pynvvideocodec_decoder_gpu_memory_bytes",
+    "validate_pynvvideocodec_hw_decoders",
+    "validate_pynvvideocodec_max_dimensions",
+]
+
+
+def decode_pynvvideocodec(
+    loader_cls: "type[VideoLoader]",
+    data: bytes,
+    target: VideoTargetMetadata,
+    sampling_kwargs: Mapping[str, Any],
+    *,
+    hw_decoders: int = PYNVVIDEOCODEC_DEFAULT_HW_DECODERS,
+    max_width: int | None = None,
+    max_height: int | None = None,
+) -> "tuple[DecodedFrames, VideoSourceMetadata, list[int], list[int]]":
+    """Decode by PyNvVideoCodec; see `mmmedia.video_decoders.decode_video`, `video.codecs.pynvvideocodec`."""
+    options = {"hw_decoders": hw_decoders, "max_width": max_width, "max_height": max_height}
+    return decode_video("pynvvideocodec", loader_cls, data, target, sampling_kwargs, options)

@@ -1,6 +1,8 @@
 """Decoders of other packages, by stand-ins: what they are given, what is made of it, and what is refused."""
 
+import io
 import sys
+from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -17,8 +19,9 @@ from mmmedia.errors import (
     RecoveryError,
 )
 from mmmedia.media import ImageMediaIO, VideoMediaIO
-from mmmedia.video import VIDEO_LOADER_REGISTRY, VideoBackend, VideoTargetMetadata
-from mmmedia.video.codecs import pynvvideocodec
+from mmmedia.video import VIDEO_LOADER_REGISTRY, VideoBackend, VideoSourceMetadata, VideoTargetMetadata
+from mmmedia.video.codecs import deepstream, gpu_memory, pynvvideocodec
+from mmmedia.video.codecs.torchcodec import TorchCodecVideoBackendMixin
 from mmmedia.video_decoders import check_frame_pixel_limit, decode_video
 from support import torch_codecs
 from support.clips import clip, read_number
@@ -112,7 +115,7 @@ class TestTorchcodec:
     ],
 )
 def test_missing_packages_are_named(backend: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("torchcodec", "PyNvVideoCodec"):
+    for name in ("torchcodec", "PyNvVideoCodec", "nvidia", "nvidia.deepstream_videodecode"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingPackageError, match=package):
         VideoBackend.load_bytes(clip(**CLIP), 2, backend=backend)
@@ -154,21 +157,40 @@ class SimpleDecoder:
             self.rate = float(stream.average_rate)
             self.frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
 
+    def __len__(self) -> int:
+        return len(self.frames)
+
     def get_stream_metadata(self) -> Any:
-        height, width = self.frames[0].shape[:2]
-        return SimpleNamespace(num_frames=len(self.frames), average_fps=self.rate, width=width, height=height)
+        return SimpleNamespace(num_frames=len(self.frames), average_fps=self.rate)
 
     def get_batch_frames_by_index(self, indices: list[int]) -> list[Any]:
+        """As the package does it: what it does not have, or is asked for twice, is left out."""
         self.batches.append(len(indices))
-        return [torch.from_numpy(self.frames[index]) for index in indices]
+        wanted = [index for index in dict.fromkeys(indices) if index < len(self.frames)]
+        return [torch.from_numpy(self.frames[index]) for index in wanted]
+
+
+def demuxer(path: str) -> Any:
+    with av.open(path) as container:
+        stream = container.streams.video[0]
+        told = {
+            "GetNvCodecId": stream.codec_context.name, "ChromaFormat": stream.format.name, "BitDepth": 8,
+            "Width": stream.width, "Height": stream.height,
+        }  # fmt: skip
+    return SimpleNamespace(**{name: lambda value=value: value for name, value in told.items()})
 
 
 class TestPyNvVideoCodec:
+    caps: dict[str, Any]
+
     @pytest.fixture(autouse=True)
     def package(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        module = ModuleType("PyNvVideoCodec")
-        module.SimpleDecoder = SimpleDecoder  # type: ignore[attr-defined]
-        module.OutputColorType = SimpleNamespace(RGB="rgb")  # type: ignore[attr-defined]
+        module: Any = ModuleType("PyNvVideoCodec")
+        self.caps = {"num_decoder_engines": 3, "max_width": 4096, "max_height": 4096, "max_mb_count": 65536}
+        module.SimpleDecoder = SimpleDecoder
+        module.CreateDemuxer = demuxer
+        module.GetDecoderCaps = lambda gpu, codec, chroma, depth: self.caps
+        module.OutputColorType = SimpleNamespace(RGB="rgb")
         monkeypatch.setitem(sys.modules, "PyNvVideoCodec", module)
         monkeypatch.setattr(SimpleDecoder, "made", [])
         monkeypatch.setattr(pynvvideocodec, "_pool", None)
@@ -177,14 +199,87 @@ class TestPyNvVideoCodec:
         """By the loader of its name, in batches, with one decoder for one video after the other."""
         loader = VIDEO_LOADER_REGISTRY.load("pynvvideocodec")
         for _ in range(2):
-            frames, metadata = loader.load_bytes(clip(**CLIP), 40, backend="opencv", max_width=128)
+            frames, metadata = loader.load_bytes(
+                clip(**CLIP), 40, backend="opencv", max_width=128, max_height=96
+            )
             assert isinstance(frames, np.ndarray)
             assert [read_number(frame) for frame in frames] == metadata["frames_indices"]
             assert metadata["video_backend"] == "pynvvideocodec"
         (decoder,) = SimpleDecoder.made
         assert (decoder.batches, decoder.files) == ([32, 8] * 2, 2)
-        assert decoder.options["max_width"] == 128
-        assert "max_height" not in decoder.options
+        assert (decoder.options["max_width"], decoder.options["max_height"]) == (128, 96)
+        assert decoder.options["decoder_cache_size"] == 2
+
+    def test_another_codec_or_a_larger_frame_takes_another_decoder(self) -> None:
+        for options in ({}, {"width": 64}, {"width": 128}, {"width": 128, "codec": "mpeg4"}):
+            VideoBackend.load_bytes(
+                clip(**{**CLIP, **options}),
+                1,
+                backend="pynvvideocodec",
+                hw_decoders=1,  # type: ignore[arg-type]
+            )
+        assert [decoder.files for decoder in SimpleDecoder.made] == [2, 1, 1]
+
+    def test_repeated_frames_and_those_that_are_not_there(self) -> None:
+        """The package leaves them out; of the former, as with torchcodec, each comes."""
+
+        class Odd(VideoBackend):
+            @classmethod
+            def compute_frames_index_to_sample(cls, source: Any, target: Any, **kwargs: Any) -> list[int]:
+                return [7, 3, 7, 900]
+
+        target = VideoTargetMetadata(-1, -1, 300)
+        frames, _, wanted, valid = decode_video("pynvvideocodec", Odd, clip(**CLIP), target, {}, {})
+        assert [read_number(frame) for frame in frames] == valid == [7, 3, 7]
+        assert wanted == [7, 3, 7, 900]
+
+    @pytest.mark.parametrize(
+        ("caps", "match"),
+        [
+            ({"max_width": 95}, "maxwidth is 95"),
+            ({"max_height": 63}, "maxheight"),
+            ({"nMaxMBCount": 23, "max_mb_count": 23}, "maxmbcount"),
+            ({"num_decoder_engines": 0}, "codec"),
+            ({"bIsSupported": 0}, "codec"),
+        ],
+    )
+    def test_what_the_gpu_can_not(self, caps: dict[str, int], match: str) -> None:
+        """Is said before a decoder is made; what it can just so, is decoded."""
+        self.caps |= caps
+        with pytest.raises(InvalidMediaError, match=match):
+            VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec")
+        assert not SimpleDecoder.made
+        self.caps = {"max_width": 96, "max_height": 64, "max_mb_count": 24}
+        VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec")
+
+    def test_limits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of a frame before a decoder is made, and of GPU memory before any frame is."""
+        with monkeypatch.context() as patched:
+            patched.setenv("VLLM_MAX_IMAGE_PIXELS", str(96 * 64 - 1))
+            with pytest.raises(LimitExceededError, match="VLLM_MAX_IMAGE_PIXELS"):
+                VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec")
+            assert not SimpleDecoder.made
+        pool = gpu_memory.MultiModalGPUMemoryPool(96 * 64 * 3 * 2)
+        monkeypatch.setattr(gpu_memory, "_pool", pool)
+        VideoBackend.load_bytes(clip(**CLIP), 2, backend="pynvvideocodec")
+        assert pool.available_bytes == pool.total_bytes
+        with pytest.raises(LimitExceededError, match="--mm-ipc-gpu-memory-gb"):
+            VideoBackend.load_bytes(clip(**CLIP), 3, backend="pynvvideocodec")
+
+    @pytest.mark.parametrize(
+        ("options", "match"),
+        [
+            ({"hw_decoders": True}, "hw_decoders must be"),
+            ({"hw_decoders": 2.0}, "hw_decoders must be"),
+            ({"max_width": 100}, "set together"),
+            ({"max_height": 100}, "set together"),
+            ({"max_width": 0, "max_height": 100}, "max_width must be"),
+        ],
+    )
+    def test_bad_options(self, options: dict[str, Any], match: str) -> None:
+        with pytest.raises(InvalidArgumentError, match=match):
+            VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec", **options)
+        assert pynvvideocodec._pool is None
 
     def test_one_size_of_the_pool(self) -> None:
         """A process has the decoders that it began with."""
@@ -193,7 +288,7 @@ class TestPyNvVideoCodec:
             VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec")
         with pytest.raises(RuntimeError):
             pynvvideocodec.pool_of(1)
-        with pytest.raises(ValueError, match="hw_decoders=0"):
+        with pytest.raises(ValueError, match="hw_decoders"):
             pynvvideocodec.pool_of(0)
 
     def test_a_decoder_that_failed_is_not_used_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +301,139 @@ class TestPyNvVideoCodec:
                 VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec", hw_decoders=1)
         VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec", hw_decoders=1)
         assert len(SimpleDecoder.made) == 2
+
+
+class DecodePool:
+    """Of DeepStream, as far as it is called, by PyAV."""
+
+    made: list["DecodePool"] = []  # noqa: RUF012
+    error = ""
+    lost = 0
+
+    def __init__(self, num_workers: int = 8) -> None:
+        self.workers, self.asked = num_workers, dict[str, Any]()
+        self.made.append(self)
+
+    def decode(self, data: bytes, *, target_indices: list[int], **options: Any) -> Any:
+        self.asked = options
+        with av.open(io.BytesIO(data)) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        kept = [frames[index] for index in target_indices][: len(target_indices) - self.lost]
+        found = None if self.error else torch.from_numpy(np.stack(kept))
+        return SimpleNamespace(frames=found, error=self.error)
+
+
+def probe(data: bytes) -> tuple[Any, ...]:
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        return stream.frames, 25.0, stream.frames / 25, stream.width, stream.height, "h264"
+
+
+class TestDeepStream:
+    @pytest.fixture(autouse=True)
+    def package(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        nvidia, module = ModuleType("nvidia"), ModuleType("nvidia.deepstream_videodecode")
+        module.DecodePool, module.probe_metadata = DecodePool, probe  # type: ignore[attr-defined]
+        nvidia.deepstream_videodecode = module  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "nvidia", nvidia)
+        monkeypatch.setitem(sys.modules, "nvidia.deepstream_videodecode", module)
+        monkeypatch.setattr(DecodePool, "made", [])
+        monkeypatch.setattr(deepstream, "_pool", None)
+
+    def test_frames(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With one pool of as many pipelines as there are threads that decode."""
+        monkeypatch.setenv("VLLM_MEDIA_LOADING_THREAD_COUNT", "5")
+        for count in (3, 4):
+            frames, metadata = VideoBackend.load_bytes(clip(**CLIP), count, backend="deepstream")
+            assert isinstance(frames, np.ndarray)
+            assert [read_number(frame) for frame in frames] == metadata["frames_indices"]
+        assert (metadata["video_backend"], metadata["total_num_frames"]) == ("deepstream", 90)
+        (pool,) = DecodePool.made
+        assert pool.workers == 5
+        assert pool.asked == {"codec": "h264", "max_frames": 4, "timeout_sec": 120.0}
+
+    @pytest.mark.parametrize(("threads", "workers"), [("64", 16), ("1", 1)])
+    def test_at_most_sixteen(self, threads: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("VLLM_MEDIA_LOADING_THREAD_COUNT", threads)
+        VideoBackend.load_bytes(clip(**CLIP), 1, backend="deepstream")
+        assert DecodePool.made[0].workers == workers
+
+    @pytest.mark.parametrize(
+        "options", [{"pool_size": 17}, {"pool_size": 0}, {"pool_size": True}, {"timeout_sec": 0}]
+    )
+    def test_bad_options(self, options: dict[str, Any]) -> None:
+        with pytest.raises(InvalidArgumentError, match=next(iter(options))):
+            VideoBackend.load_bytes(clip(**CLIP), 1, backend="deepstream", **options)
+
+    def test_one_size_of_the_pool(self) -> None:
+        VideoBackend.load_bytes(clip(**CLIP), 1, backend="deepstream", pool_size=2)
+        VideoBackend.load_bytes(clip(**CLIP), 1, backend="deepstream")
+        with pytest.raises(PoolSizeError, match="has 2 already"):
+            VideoBackend.load_bytes(clip(**CLIP), 1, backend="deepstream", pool_size=3)
+
+    def test_frames_that_do_not_come(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Those that do are taken for the first that are wanted; none at all is an error, in its words."""
+        monkeypatch.setattr(DecodePool, "lost", 1)
+        frames, metadata = VideoBackend.load_bytes(clip(**CLIP), 3, backend="deepstream")
+        assert len(frames) == len(metadata["frames_indices"]) == 2
+        monkeypatch.setattr(DecodePool, "error", "timed out")
+        with pytest.raises(InvalidMediaError, match="timed out"):
+            VideoBackend.load_bytes(clip(**CLIP), 3, backend="deepstream")
+
+    def test_limits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("VLLM_MAX_IMAGE_PIXELS", str(96 * 64 - 1))
+        with pytest.raises(LimitExceededError, match="VLLM_MAX_IMAGE_PIXELS"):
+            VideoBackend.load_bytes(clip(**CLIP), 1, backend="deepstream")
+
+    def test_its_errors(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object) -> None:
+            raise RuntimeError("no element nvdec")
+
+        monkeypatch.setattr(sys.modules["nvidia.deepstream_videodecode"], "probe_metadata", fail)
+        with pytest.raises(InvalidMediaError, match="no element nvdec"):
+            VideoBackend.load_bytes(clip(**CLIP), 1, backend="deepstream")
+
+
+@pytest.mark.parametrize(
+    ("backend", "options"),
+    [
+        ("opencv", {}),
+        ("torchcodec", {"num_ffmpeg_threads": 2, "seek_mode": "approximate", "device": "cpu"}),
+        ("pynvvideocodec", {"hw_decoders": 1, "max_width": 96, "max_height": 64}),
+        ("deepstream", {"pool_size": 2, "timeout_sec": 3.0}),
+    ],
+)
+def test_a_decoder_by_its_function(
+    backend: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a function in a module of its name, that takes its options as keywords."""
+    asked: list[Any] = []
+
+    def decode(*args: object, **kwargs: object) -> str:
+        asked.append((args, kwargs))
+        return "decoded"
+
+    module = import_module(f"mmmedia.video_decoders.{backend}")
+    monkeypatch.setattr(module, "decode_video", decode)
+    target = VideoTargetMetadata(3, -1, 300)
+    assert getattr(module, f"decode_{backend}")(VideoBackend, b"", target, {}, **options) == "decoded"
+    ((args, kwargs),) = asked
+    assert args == (backend, VideoBackend, b"", target, {}, options)
+    assert kwargs == ({"frame_recovery": False} if backend == "opencv" else {})
+
+
+def test_torchcodec_step_by_step(torchcodec: type[torch_codecs.VideoDecoder]) -> None:
+    """For loaders of third parties."""
+    mixin = TorchCodecVideoBackendMixin
+    decoder = mixin.make_torchcodec_decoder(clip(**CLIP), num_ffmpeg_threads=1)
+    assert decoder.options == {
+        "dimension_order": "NHWC", "num_ffmpeg_threads": 1, "seek_mode": "exact", "device": "cpu",
+    }  # fmt: skip
+    assert mixin.get_torchcodec_metadata(decoder) == VideoSourceMetadata(90, 25.0, 3.6)
+    frames, valid = mixin.decode_torchcodec_frames(decoder, [4, 4])
+    assert [read_number(frame) for frame in frames.numpy()] == valid == [4, 4]
+    with pytest.raises(InvalidArgumentError, match="tpu"):
+        mixin.make_torchcodec_decoder(clip(**CLIP), device="tpu")
 
 
 def test_frames_of_as_many_pixels_as_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

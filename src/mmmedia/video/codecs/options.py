@@ -6,11 +6,18 @@ from typing import Any, Final
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError
 
+PYNVVIDEOCODEC_VIDEO_BACKEND: Final = "pynvvideocodec"
+PYNVVIDEOCODEC_DEFAULT_HW_DECODERS: Final = 2
+
 BACKEND_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "opencv": {},
     "pyav": {},
     "torchcodec": {"num_ffmpeg_threads": 0, "seek_mode": "exact", "device": "cpu"},
-    "pynvvideocodec": {"hw_decoders": 2, "max_width": None, "max_height": None},
+    PYNVVIDEOCODEC_VIDEO_BACKEND: {
+        "hw_decoders": PYNVVIDEOCODEC_DEFAULT_HW_DECODERS,
+        "max_width": None,
+        "max_height": None,
+    },
     "deepstream": {"pool_size": None, "timeout_sec": 120.0},
 }
 """By decoder, its options and their defaults."""
@@ -22,14 +29,15 @@ STARTUP_OPTIONS: Final = frozenset({"hw_decoders", "max_width", "max_height", "p
 """What sizes a pool or picks a device: for who starts an engine, never for a request."""
 
 
-def incompatible_backend_options(backend: str) -> frozenset[str]:
-    """Return the options of other decoders that this one doesn't have.
+def incompatible_backend_options(old_backend: str | None, new_backend: str | None) -> set[str]:
+    """Return the options of one decoder that another doesn't have; none of one that there isn't.
 
-    >>> sorted(incompatible_backend_options("torchcodec"))
-    ['hw_decoders', 'max_height', 'max_width', 'pool_size', 'timeout_sec']
+    >>> sorted(incompatible_backend_options("torchcodec", "opencv"))
+    ['device', 'num_ffmpeg_threads', 'seek_mode']
     """
-    every = {name for options in BACKEND_OPTIONS.values() for name in options}
-    return frozenset(every.difference(BACKEND_OPTIONS.get(backend, {})))
+    return set(BACKEND_OPTIONS.get(old_backend or "", {})).difference(
+        BACKEND_OPTIONS.get(new_backend or "", {})
+    )
 
 
 def resolve_video_backend_kwargs(
@@ -55,7 +63,8 @@ def resolve_video_backend_kwargs(
         raise InvalidArgumentError(
             f"Unknown video backend {backend!r:.64}; there are: {', '.join(BACKEND_OPTIONS)}."
         )
-    foreign = sorted(incompatible_backend_options(name).intersection(kwargs))
+    others = (incompatible_backend_options(other, name) for other in BACKEND_OPTIONS)
+    foreign = sorted(set().union(*others).intersection(kwargs))
     if foreign and envs.MMMEDIA_COMPAT != "0.20":
         raise InvalidArgumentError(
             f"backend={name!r} has no options {', '.join(foreign)}: they are another decoder's."

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from mmmedia.errors import MissingPackageError, RecoveryError
-from mmmedia.video.codecs import pynvvideocodec, torchcodec
+from mmmedia.errors import RecoveryError
+from mmmedia.video.codecs import deepstream, pynvvideocodec, torchcodec
 from mmmedia.video.decoders.read import Choose, Decoded
 
 OTHER_DECODERS: Final = frozenset({"torchcodec", "pynvvideocodec", "deepstream"})
@@ -35,4 +35,4 @@ def read(
         return Decoded(frames, indices, source)  # type: ignore[arg-type]  # a tensor, as in vLLM
     if backend == "pynvvideocodec":
         return Decoded(*pynvvideocodec.read(data, choose, options))
-    raise MissingPackageError('backend="deepstream" needs NVIDIA DeepStream, which this version can\'t call.')
+    return Decoded(*deepstream.read(data, choose, options))

@@ -63,15 +63,44 @@ def read(data: bytes, choose: Choose, options: Mapping[str, Any]) -> Read:
         raise InvalidMediaError(f"torchcodec can't decode the video: {_line(error)}") from error
 
 
+class TorchCodecVideoBackendMixin:
+    """What decoding by torchcodec takes, step by step, for loaders of third parties."""
+
+    @staticmethod
+    def make_torchcodec_decoder(
+        data: bytes, *, num_ffmpeg_threads: int = 0, seek_mode: str = "exact", device: str = "cpu"
+    ) -> Any:
+        """Return a `torchcodec.decoders.VideoDecoder` of encoded bytes; arguments and errors as in `read`."""
+        options = {"num_ffmpeg_threads": num_ffmpeg_threads, "seek_mode": seek_mode, "device": device}
+        _check(options)
+        return _video_decoder()(containers.admit(data).data, dimension_order="NHWC", **options)
+
+    @staticmethod
+    def get_torchcodec_metadata(decoder: Any) -> VideoSourceMetadata:
+        """Return what such a decoder says of its video."""
+        told = decoder.metadata
+        rate, seconds = float(told.average_fps or 0), float(told.duration_seconds or 0)
+        total = int(told.num_frames or seconds * rate)
+        return VideoSourceMetadata(total, rate, total / rate if rate > 0 else 0.0)
+
+    @staticmethod
+    def decode_torchcodec_frames(
+        decoder: Any,
+        frame_indices: list[int],
+        *,
+        device: str = "cpu",  # noqa: ARG004  # the decoder has one
+    ) -> "tuple[torch.Tensor, list[int]]":
+        """Decode frames, of which one may be wanted several times; return them, and the index of each."""
+        frames: torch.Tensor = decoder.get_frames_at(frame_indices).data
+        return frames, list(frame_indices)
+
+
 def _read_all(decoder: Any, choose: Choose) -> Read:
     """Decode from the file as it is, by what torchcodec says of it."""
-    told = decoder.metadata
-    rate, seconds = float(told.average_fps or 0), float(told.duration_seconds or 0)
-    total = int(told.num_frames or seconds * rate)
-    source = VideoSourceMetadata(total, rate, total / rate if rate > 0 else 0.0)
+    source = TorchCodecVideoBackendMixin.get_torchcodec_metadata(decoder)
     wanted = choose(source)
     if not wanted:
-        raise InvalidMediaError(f"Nothing to sample from a video of {total} frames.")
+        raise InvalidMediaError(f"Nothing to sample from a video of {source.total_frames_num} frames.")
     _check_frames(decoder, len(wanted))
     return Read(decoder.get_frames_at(wanted).data, wanted, source)
 

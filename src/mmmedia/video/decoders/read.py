@@ -48,13 +48,10 @@ class Decoded:
 class Reader(Protocol):
     """How a loader reads through a capture; the built-in one is `VideoLoader` itself."""
 
-    def _read_frames(
-        self, cap: Any, frame_indices: set[int], num_expected_frames: int, max_frame_idx: int
-    ) -> tuple[Frames, int, list[int]]: ...
-
-    def _read_frames_with_recovery(
-        self, cap: Any, frame_indices: list[int], total_frames: int
-    ) -> tuple[Frames, list[int], dict[int, int]]: ...
+    def read_frames(
+        self, cap: Any, frame_idx: list[int], total_frames_num: int, *, frame_recovery: bool = False
+    ) -> tuple[Frames, list[int]]:
+        """Return the frames that could be read, and their numbers."""
 
 
 Choose = Callable[[VideoSourceMetadata], list[int]]
@@ -80,10 +77,13 @@ class Way:
 
     def read(self, capture: Any, wanted: list[int], total: int) -> "_Pass":
         """Read through a capture once."""
+        if not self.built_in:
+            frames, valid = self.reader.read_frames(capture, wanted, total, frame_recovery=self.recovery)
+            return _Pass(frames, valid, [] if self.recovery else wanted)
         if self.recovery:
-            frames, valid, recovered = self.reader._read_frames_with_recovery(capture, wanted, total)
+            frames, valid, recovered = opencv.read_frames_with_recovery(capture, wanted, total)
             return _Pass(frames, valid, [number for number in wanted if number not in recovered])
-        frames, count, valid = self.reader._read_frames(capture, set(wanted), len(wanted), max(wanted))
+        frames, count, valid = opencv.read_frames(capture, set(wanted), len(wanted), max(wanted))
         return _Pass(frames[:count], valid, wanted)
 
 

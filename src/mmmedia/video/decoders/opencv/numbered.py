@@ -82,6 +82,17 @@ class Numbered:
             propId = sides.get(propId, propId)  # noqa: N806
         return self._capture.get(propId)
 
+    def set(self, propId: int, value: float, /) -> bool:  # noqa: N803 - OpenCV's name
+        """Go ahead to a frame, the only property that is set; say whether that can be."""
+        import cv2
+
+        if propId != cv2.CAP_PROP_POS_FRAMES:
+            return False
+        is_ahead = self._next <= value < self._total
+        if is_ahead:
+            self._next = int(value)
+        return is_ahead
+
     def _advance(self, least: int) -> int | None:
         """Grab until there is a frame of at least that number; None where there is none."""
         import cv2
