@@ -16,7 +16,7 @@ LAYERS = (
     ("errors", "_quiet", "_version"),
     ("envs", "registry", "metrics"),
     ("work", "urls", "containers", "egress", "hasher", "hashing", "tensors", "image", "audio"),
-    ("connections", "exceptions", "cache", "video", "video_decoders"),
+    ("connections", "exceptions", "sources", "cache", "video", "video_decoders"),
     ("media",),
     ("pipeline",),
     ("cli", "integrations", "__main__"),

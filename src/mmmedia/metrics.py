@@ -81,7 +81,10 @@ METRICS: dict[str, Description] = {
             ("puts", "Entries written to the cache."),
             ("evictions", "Entries removed as the cache exceeded its budget."),
             ("expiries", "Entries found to be older than the time to live."),
-            ("corruptions", "Entries found damaged."),
+            ("corruptions", "Entries and blocks found damaged."),
+            ("partial_hits", "Reads of a source in pieces of which everything was there."),
+            ("partial_misses", "Reads of a source in pieces of which something was fetched."),
+            ("block_bytes", "Bytes of the blocks that such reads found there."),
         )
     },
     "mmmedia_cache_bytes": Description(
