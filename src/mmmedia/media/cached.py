@@ -4,11 +4,11 @@ import functools
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from mmmedia import envs, metrics
 from mmmedia.cache import MediaCache, StaleEntry, get_media_cache
-from mmmedia.connections import Download, HTTPConnection, RetryPlan, environment_proxy
+from mmmedia.connections import Download, HTTPConnection, Progress, RetryPlan, environment_proxy
 from mmmedia.egress import EgressPolicy, literal_address
 from mmmedia.envs import FetchSettings
 from mmmedia.errors import LimitExceededError
@@ -18,6 +18,7 @@ from mmmedia.media.budget import Budget, charges_itself, own_charge, size_of
 from mmmedia.media.decoded import JPEG_SEQUENCE, Content, Decoded, decoded_cache, how, is_sequence
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.media.handles import Opening
+from mmmedia.sources.base import Source
 from mmmedia.urls import HTTPURL, DomainList, redact_url
 from mmmedia.work.flight import Flight
 
@@ -77,6 +78,17 @@ class Downloaded(NamedTuple):
         return cls(answer.data, answer.etag, answer.last_modified)
 
 
+Brought = bytes | Downloaded | Source
+"""What a flight may bring: the bytes behind a URL, or a source that reads them as they are needed."""
+
+
+def size_brought(brought: Brought) -> int:
+    """Return the bytes that came by it; none yet of a source, which charges for what it reads."""
+    if isinstance(brought, Source):
+        return 0
+    return len(brought.data if isinstance(brought, Downloaded) else brought)
+
+
 class CachedLoads:
     """Decodes, charges for it, loads out of the cache, and stores what was downloaded.
 
@@ -84,11 +96,13 @@ class CachedLoads:
         connection: what fetches HTTP URLs.
         decoded_budget: what decoded bytes are charged to, if anything.
         download_budget: what encoded bytes are charged to, if anything.
+        on_progress: is told how far downloads are, if anything is.
     """
 
     connection: HTTPConnection
     decoded_budget: Budget | None
     download_budget: Budget | None
+    on_progress: Progress | None
     _domains: DomainList
     _media_cache_dir: str
     _media_cache_max_bytes: int
@@ -160,9 +174,11 @@ class CachedLoads:
             self.decoded_budget.charge(size_of(media))
         return media
 
-    def _load_downloaded(self, url: str, flight: Flight[bytes | Downloaded], media_io: MediaIO[T]) -> T:
+    def _load_downloaded(self, url: str, flight: Flight[Brought], media_io: MediaIO[T]) -> T:
         """Decode what was downloaded, and store it if it decodes."""
         result = flight.result
+        if isinstance(result, Source):
+            return self._load_source(url, result, media_io)
         data = result.data if isinstance(result, Downloaded) else result
         self._charge_for(url, len(data))
         media = self._decode(media_io, media_io.load_bytes, data)
@@ -172,11 +188,22 @@ class CachedLoads:
             self._store_once(url, flight)
         return media
 
-    def _store_once(self, url: str, flight: Flight[bytes | Downloaded]) -> None:
+    def _load_source(self, url: str, source: Source, media_io: MediaIO[T]) -> T:
+        """Decode what is read in pieces: by `load_source`, or from the whole by a media IO that has none."""
+        if isinstance(media_io, Opening):
+            return cast("T", media_io.load_source(source))
+        content = Content(None, source=source)
+        media: T = self._decoded(media_io, content, content.hash(url)).hand_out(content)
+        return media
+
+    def _store_once(self, url: str, flight: Flight[Brought]) -> None:
         """Store what was downloaded, of all who shared it by the first who comes."""
         if self._media_cache_dir and flight.claim():
             result = flight.result
-            self._store(url, result if isinstance(result, Downloaded) else Downloaded(result))
+            if isinstance(result, bytes):
+                result = Downloaded(result)
+            if isinstance(result, Downloaded):
+                self._store(url, result)
 
     @property
     def _media_cache(self) -> MediaCache | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
 from mmmedia import envs, metrics
-from mmmedia.connections import HTTPConnection, global_http_connection
+from mmmedia.connections import HTTPConnection, Progress, global_http_connection
 from mmmedia.errors import InvalidURLError, LocalFilesDisabledError, MediaError, UnsupportedMediaError
 from mmmedia.exceptions import HTTPResponseSizeExceededError
 from mmmedia.media.base import MediaIO
@@ -146,6 +146,9 @@ class MediaConnector(SharedDownloads):
             pixel, sounds by reserving, the frames of videos, and no embeddings.
         download_budget: the same for encoded bytes, whichever way they came.
         budget: both in one, for all connectors of a request.
+        on_progress: is called with the bytes of a download that have come, and how many there will be, `None`
+            where the server does not say; by who downloads, on the event loop or in the caller's thread. Who
+            joins another's download is not told.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) a path that is no directory, an entry that is no host.
@@ -169,6 +172,7 @@ class MediaConnector(SharedDownloads):
         decoded_budget: Budget | None = None,
         download_budget: Budget | None = None,
         budget: MediaBudget | None = None,
+        on_progress: Progress | None = None,
     ) -> None:
         self.connection = connection
         self.media_io_kwargs: dict[str, dict[str, Any]] = {}
@@ -181,6 +185,7 @@ class MediaConnector(SharedDownloads):
         self.allowed_media_domains = list(allowed_media_domains or [])
         self.decoded_budget = budget.decoded if decoded_budget is None and budget else decoded_budget
         self.download_budget = budget.download if download_budget is None and budget else download_budget
+        self.on_progress = on_progress
         cache = envs.cache_settings()
         self._media_cache_dir = cache.directory
         self._media_cache_max_bytes = cache.max_bytes

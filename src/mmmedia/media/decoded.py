@@ -217,20 +217,21 @@ def how(media_io: MediaIO[Any], media_type: str = "") -> Hashable | None:
 
 
 def _how_video(state: dict[str, Any], media_type: str) -> Hashable | None:
-    loader, options = state["video_loader"], written(state["kwargs"])
+    loader, options = _our_loader(state["video_loader"]), written(state["kwargs"])
     image_io: ImageMediaIO = state["image_io"]
     image = decode_key(image_io)
     # What a sequence of JPEGs costs, a copy of its frames doesn't tell.
     is_charged = media_type and image_io.decoded_budget is not None
-    if options is None or image is None or is_charged or not _is_ours(loader):
+    if loader is None or options is None or image is None or is_charged:
         return None
     modes = envs.MMMEDIA_COMPAT, envs.VLLM_VIDEO_DECODE
     return "video", loader, repr(state["num_frames"]), options, image, media_type, *modes
 
 
-def _is_ours(loader: Any) -> bool:
-    kind = loader if isinstance(loader, type) else type(loader)
-    return kind.__module__.startswith("mmmedia.")
+def _our_loader(loader: Any) -> type | None:
+    """Return the class of a loader of this library, as it was made; `None` for any other."""
+    kind = type(loader)
+    return kind if kind.__module__.startswith("mmmedia.") and not vars(loader) else None
 
 
 def written(value: Any) -> str | None:
