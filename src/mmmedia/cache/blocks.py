@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mmmedia.cache.partial import BLOCK_BYTES, Plan, blocks_of, spans_of
 from mmmedia.cache.partial_entry import PartialEntry, opened_entry
@@ -91,7 +91,7 @@ class BlockCacheSource(Source):
                 else:
                     await asyncio.sleep(step.seconds)
         finally:
-            # A thread that is still at work, as this was cancelled, closes them itself.
+            # A thread that is still at work on them, as this was cancelled, closes them itself.
             with contextlib.suppress(ValueError):
                 steps.close()
 
@@ -114,10 +114,8 @@ class BlockCacheSource(Source):
         self, entry: PartialEntry, wanted: list[int]
     ) -> Generator[_Fetch | _Pause, list[bytes] | None, dict[int, bytes]]:
         """Return blocks: those that are there, those that are missing, and those that others fetch."""
-        blocks = entry.read(wanted)
+        blocks = entry.read(wanted, is_first=True)
         missing = [block for block in wanted if block not in blocks]
-        self._cache._shared.count("partial_misses" if missing else "partial_hits")
-        self._cache._shared.count("block_bytes", sum(map(len, blocks.values())))
         end, pause = time.monotonic() + _PATIENCE_SECONDS, _FIRST_PAUSE_SECONDS
         while missing:
             mine = entry.file.claim(missing)
@@ -171,22 +169,21 @@ def _result(end: StopIteration) -> list[bytes]:
 async def _in_thread(steps: _Steps, answer: list[bytes] | None) -> _Fetch | _Pause | list[bytes]:
     """Take one step in a thread; return what is to be done, or at the end the result.
 
-    Where this is cancelled meanwhile, the steps are closed once that thread is through with its own.
+    Where this is cancelled meanwhile, the thread closes the steps when it is through with its own.
     """
+    is_given_up = False
 
     def take() -> _Fetch | _Pause | list[bytes]:
         try:
             return steps.send(answer)
         except StopIteration as end:  # which no future can hold
             return _result(end)
+        finally:
+            if is_given_up:
+                steps.close()
 
-    def close(taken: asyncio.Future[Any]) -> None:
-        taken.exception()  # which nobody else will ask for
-        steps.close()
-
-    taking = asyncio.ensure_future(asyncio.to_thread(take))
     try:
-        return await asyncio.shield(taking)
+        return await asyncio.to_thread(take)
     except asyncio.CancelledError:
-        taking.add_done_callback(close)
+        is_given_up = True
         raise

@@ -6,7 +6,7 @@ import itertools
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from mmmedia.cache.eviction import is_scan_due, scan
 from mmmedia.cache.files import WRITE, charge_of_status, create_temp, remove, unlock
@@ -29,14 +29,22 @@ class PartialEntry:
     def __init__(self, cache: MediaCache, path: str, file: PartialFile) -> None:
         self._cache, self._path, self.file = cache, path, file
 
-    def read(self, blocks: Sequence[int]) -> dict[int, bytes]:
-        """Return those of the blocks, asked for in ascending order, that are there and sound."""
+    def read(self, blocks: Sequence[int], *, is_first: bool = False) -> dict[int, bytes]:
+        """Return those of the blocks, asked for in ascending order, that are there and sound.
+
+        Args:
+            blocks: their numbers.
+            is_first: count what is found, and what is found damaged.
+        """
         try:
             found, damaged = self.file.read(blocks)
         except OSError:
             return {}
-        for _ in damaged:
-            self._cache._shared.count("corruptions")
+        if is_first:
+            shared = self._cache._shared
+            shared.count("partial_hits" if len(found) == len(blocks) else "partial_misses")
+            shared.count("block_bytes", sum(map(len, found.values())))
+            shared.count("corruptions", len(damaged))
         return found
 
     def write(self, blocks: Mapping[int, bytes]) -> None:
@@ -90,6 +98,9 @@ def opened_entry(cache: MediaCache, plan: Plan) -> Iterator[PartialEntry | None]
         yield entry
     finally:
         if entry is not None:
+            file = entry.file.descriptor
+            with suppress(OSError):  # once more: to read it was a use by the system's clock, if not by ours
+                cache._set_times(file, os.fstat(file).st_mtime_ns)
             entry.file.close()
 
 
@@ -98,7 +109,7 @@ def _entry(cache: MediaCache, plan: Plan) -> PartialEntry | None:
     path = f"{cache._shared.path}/{partial_name(whole)}"
     if not 0 < len(plan.validator.encode("utf-8", "surrogatepass")) <= MAX_VALIDATOR_BYTES:
         return None
-    file = _open(cache, path, plan)
+    file = _open(cache, path, plan, is_first=True)
     if file is None:
         if plan.data_start > cache.max_bytes or _is_fresh(cache, f"{cache._shared.path}/{whole}"):
             return None
@@ -120,8 +131,15 @@ def _is_fresh(cache: MediaCache, path: str) -> bool:
     return stat.S_ISREG(status.st_mode) and cache._life().is_fresh(status)
 
 
-def _open(cache: MediaCache, path: str, plan: Plan) -> PartialFile | None:
-    """Open the entry at a path, which counts as a use, if it is of the plan and still lives."""
+def _open(cache: MediaCache, path: str, plan: Plan, *, is_first: bool = False) -> PartialFile | None:
+    """Open the entry at a path, which counts as a use, if it is of the plan and still lives.
+
+    Args:
+        cache: whose it is.
+        path: where it is.
+        plan: what it should be of.
+        is_first: count it if it is of no use.
+    """
     found = open_regular(path, WRITE)
     if found is None:
         return None
@@ -130,9 +148,9 @@ def _open(cache: MediaCache, path: str, plan: Plan) -> PartialFile | None:
     try:
         if not file.is_of_plan():
             if plan_in(file.descriptor) is None:
-                cache._shared.count("corruptions")
+                cache._shared.count("corruptions", int(is_first))
         elif not cache._life().is_fresh(status):
-            cache._shared.count("expiries")
+            cache._shared.count("expiries", int(is_first))
         else:
             cache._set_times(file.descriptor, status.st_mtime_ns)
             is_good = True
