@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from mmmedia.errors import InvalidMediaError
 from mmmedia.sources import Window
 from mmmedia.video.decoders import eligible, sparse
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
+from mmmedia.video.decoders.bitstreams.shown import pictures_shown
 from mmmedia.video.decoders.bitstreams.structure import INTERLACED, CannotSeekError, Structure
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.plan import Span
@@ -24,6 +25,8 @@ from mmmedia.video.piecewise.layout import CannotTellError, Layout
 logger = logging.getLogger(__name__)
 
 Positions = npt.NDArray[np.intp]
+
+_COLUMNS = ("pts", "dts", "duration", "key", "discard", "corrupt")
 
 # Of other codecs a packet's first bytes say how many pictures it shows, or what is behind it whether any.
 CODECS = frozenset(["h264", "hevc", "libdav1d", "av1", "vp9", "libvpx-vp9", "mjpeg", "prores", "dnxhd"])
@@ -94,8 +97,15 @@ def open_video(window: Window) -> Video:
         packets = index.build(admitted)
     except InvalidMediaError:
         raise CannotTellError("index") from None
-    if len(packets) != len(layout.size) or (packets.size != layout.size).any():
+    if len(packets) != len(layout.size):
         raise CannotTellError("index")
+    if layout.times is None:
+        if (packets.size != layout.size).any():
+            raise CannotTellError("index")
+    elif (packets.pts != layout.times.pts).any():
+        raise CannotTellError("times")
+    else:  # FFmpeg looks for key frames in placeholders
+        packets = replace(packets, key=layout.times.key)
     if packets.codec not in CODECS:
         raise CannotTellError("codec")
     if not len(packets) or not packets.key[0] or packets.side_data:
@@ -124,14 +134,19 @@ def read_parts(video: Video, wanted: Sequence[int], *, one_clip: bool = False) -
     starts = [_start(video.packets, keys, int(position)) for position in positions]
     for _ in range(_TRIES):
         stretches = _joined(zip(starts, (positions + 1).tolist(), strict=True))
-        chosen = np.concatenate([np.arange(*each) for each in stretches])
-        packets = _fetched(video, chosen)
+        if video.layout.locate is None:
+            read = _by_tables(video, stretches)
+        else:
+            read = _by_looking(video, stretches, positions)
+        packets, shown = read.packets, read.shown
         if packets.codec in ("h264", "hevc") and may_hold_fields(packets):
             raise CannotSeekError(INTERLACED)
-        shown = _shown_of(video.shown, chosen)
+        if (pictures_shown(packets) != 1).any():
+            raise CannotTellError("packets without a picture")
         packets, structure, ordered = eligible.judge(packets, shown)
-        firsts = np.searchsorted(chosen, [start for start, _ in stretches])
-        late = set((chosen[firsts[~structure.access_points[firsts]]]).tolist())
+        firsts = read.bounds[:-1]
+        late = {start for (start, _), first in zip(stretches, firsts, strict=True)
+                if not structure.access_points[first]}  # fmt: skip
         if not late:
             break
         if 0 in late:
@@ -139,13 +154,79 @@ def read_parts(video: Video, wanted: Sequence[int], *, one_clip: bool = False) -
         starts = [_before(keys, start) if start in late else start for start in starts]
     else:
         raise CannotTellError("key frames to begin with")
-    numbers = {int(position): row for row, position in enumerate(chosen[ordered].tolist())}
-    rows = [numbers[int(position)] for position in positions]
+    rows = np.searchsorted(read.numbers[ordered], wanted).tolist()
+    if read.numbers[ordered[rows]].tolist() != list(wanted):
+        raise CannotTellError("frames are missing")
     plan = sparse.make_plan(packets, structure, ordered[rows], one_clip=one_clip)
-    spans = plan.in_one() if one_clip else plan.spans
-    if not _within(spans, [*firsts.tolist(), len(chosen)]):
+    if not _within(plan.in_one() if one_clip else plan.spans, read.bounds):
         raise CannotTellError("packets in between")
     return Parts(packets, structure, ordered, shown, plan, rows)
+
+
+class _Read(NamedTuple):
+    """Packets that were read: which frames they are, and where stretches of them begin, and the last ends."""
+
+    packets: index.PacketIndex
+    numbers: npt.NDArray[np.int64]
+    bounds: list[int]
+
+    @property
+    def shown(self) -> Shown:
+        """Which of them show a frame."""
+        own = np.flatnonzero(self.numbers >= 0)
+        return Shown(len(own), own, own[np.argsort(self.numbers[own], kind="stable")], None, None)
+
+
+def _by_tables(video: Video, stretches: Sequence[tuple[int, int]]) -> _Read:
+    """Read packets of which it is known where they are."""
+    chosen = np.concatenate([np.arange(*each) for each in stretches])
+    start, size = video.layout.offset[chosen], video.layout.size[chosen]
+    columns = {name: getattr(video.packets, name)[chosen] for name in _COLUMNS}
+    numbers = _numbers(video.shown, len(video.packets))[chosen]
+    bounds = np.cumsum([0, *(stop - begin for begin, stop in stretches)]).tolist()
+    return _Read(_fetched(video, start, size, columns), numbers, bounds)
+
+
+def _by_looking(video: Video, stretches: Sequence[tuple[int, int]], wanted: Positions) -> _Read:
+    """Read packets from key frames on, until the wanted ones have come."""
+    assert video.layout.locate is not None
+    numbers = _numbers(video.shown, len(video.packets))
+    pairs = [
+        (int(numbers[start]), int(numbers[wanted[(wanted >= start) & (wanted < stop)]].max()))
+        for start, stop in stretches
+    ]
+    found = video.layout.locate(pairs)
+    packets = [packet for each in found for packet in each]
+    number, pts, key, start, stop = (np.array(column, np.int64) for column in zip(*packets, strict=True))
+    none = np.zeros(len(packets), np.bool_)
+    columns = {
+        "pts": pts,
+        "dts": np.full(len(packets), index.NO_PTS),
+        "duration": np.zeros(len(packets), np.int64),
+        "key": key.astype(np.bool_),
+        "discard": none,
+        "corrupt": none.copy(),
+    }
+    bounds = np.cumsum([0, *map(len, found)]).tolist()
+    return _Read(_fetched(video, start, stop - start, columns), number, bounds)
+
+
+def _fetched(
+    video: Video, start: npt.NDArray[Any], size: npt.NDArray[Any], columns: dict[str, npt.NDArray[Any]]
+) -> index.PacketIndex:
+    """Packets with their payloads."""
+    ranges = list(zip(start.tolist(), (start + size).tolist(), strict=True))
+    video.window.need(ranges)
+    data = b"".join(video.window.bytes(*each) for each in ranges)
+    return replace(video.packets, data=data, offset=np.cumsum(size) - size, size=size, **columns)
+
+
+def _numbers(shown: Shown, count: int) -> npt.NDArray[np.int64]:
+    """Which frame each of so many packets shows; -1: none."""
+    assert shown.positions is not None
+    numbers = np.full(count, -1, np.int64)
+    numbers[shown.positions] = np.arange(shown.total)
+    return numbers
 
 
 def bytes_needed(video: Video, wanted: Sequence[int]) -> int:
@@ -179,32 +260,6 @@ def _joined(stretches: Any) -> list[tuple[int, int]]:
         else:
             joined.append((start, stop))
     return joined
-
-
-def _fetched(video: Video, chosen: Positions) -> index.PacketIndex:
-    """Some packets with their payloads."""
-    layout, window = video.layout, video.window
-    starts, sizes = layout.offset[chosen], layout.size[chosen]
-    ranges = list(zip(starts.tolist(), (starts + sizes).tolist(), strict=True))
-    window.need(ranges)
-    payloads = [window.bytes(*each) for each in ranges]
-    ends = np.cumsum(sizes)
-    columns = {
-        name: getattr(video.packets, name)[chosen]
-        for name in ("pts", "dts", "duration", "key", "discard", "corrupt")
-    }
-    return replace(video.packets, data=b"".join(payloads), offset=ends - sizes, size=sizes, **columns)
-
-
-def _shown_of(shown: Shown, chosen: Positions) -> Shown:
-    """Which of some packets show a frame."""
-    assert shown.positions is not None
-    is_shown = np.isin(chosen, shown.packets)
-    own = np.flatnonzero(is_shown)
-    place = np.full(int(shown.positions.max(initial=0)) + 1, -1, np.int64)
-    place[shown.positions] = np.arange(len(shown.positions))
-    order = own[np.argsort(place[chosen[own]], kind="stable")]
-    return Shown(len(own), own, order, None, None)
 
 
 def _within(spans: Sequence[Span], bounds: list[int]) -> bool:
