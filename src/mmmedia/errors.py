@@ -72,9 +72,21 @@ class NotSparseError(MediaError, ValueError):
 
 
 class SourceChangedError(MediaError, OSError):
-    """What was read in pieces has become another thing midway, more than once."""
+    """What is read in pieces has become another thing midway.
+
+    Attributes:
+        whole: all of what it has become, where that came; None: it did not.
+    """
 
     http_status = 503
+    whole: object = None
+
+    @classmethod
+    def of(cls, name: str, whole: object = None) -> "SourceChangedError":
+        """Return the error of a source by its name for messages."""
+        error = cls(f"{name!r} was changed while it was read in pieces.")
+        error.whole = whole
+        return error
 
 
 class InvalidArgumentError(MediaError, ValueError):

@@ -1,6 +1,7 @@
 """`Source`: something of known size that is read in pieces."""
 
 import asyncio
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Self
@@ -18,6 +19,9 @@ class Source(ABC):
         size: bytes in all.
         validator: what says that it is still the same thing; `""` where nothing does.
         name: for messages.
+        key: what tells it from others; `""`: its name does.
+        head: its first bytes, where they are known.
+        whole: all of it, once somebody has read all.
         gap: stretches no further apart than so many bytes are better read as one.
         ahead: how many bytes are worth reading where only a few are needed.
     """
@@ -25,6 +29,9 @@ class Source(ABC):
     size: int
     validator: str = ""
     name: str = ""
+    key: str = ""
+    head: bytes = b""
+    whole: bytes | None = None
     gap: int = 0
     ahead: int = 4096
 
@@ -45,8 +52,19 @@ class Source(ABC):
         return await asyncio.to_thread(self.read, ranges)
 
     def read_all(self) -> bytes:
-        """Return all of it."""
-        return self.read([(0, self.size)])[0] if self.size else b""
+        """Return all of it, and keep it."""
+        if self.whole is None:
+            self.whole = self.read([(0, self.size)])[0] if self.size else b""
+        return self.whole
+
+    @property
+    def identity(self) -> bytes:
+        """What stands for its bytes where not all were read: equal for what is the same thing.
+
+        It begins with `mmmedia-source:`, as no media file does.
+        """
+        text = "\0".join((self.key or self.name, self.validator, str(self.size)))
+        return b"mmmedia-source:" + hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest().encode()
 
     def close(self) -> None:
         """Let go of what is held open; nothing is read afterwards."""

@@ -45,6 +45,10 @@ class Window:
         self._most = most
         self._starts: list[int] = []
         self._pieces: list[bytes] = []
+        known = source.head if source.whole is None else source.whole
+        if known:
+            self.put(0, known)
+            self.fetched = len(known)
 
     @property
     def size(self) -> int:
@@ -79,9 +83,12 @@ class Window:
             raise LimitExceededError(
                 f"{self.fetched + count} bytes of {self.source.name!r} are needed, more than {self._most}."
             )
-        for (start, _), piece in zip(lacking, self.source.read(lacking), strict=True):
-            self.put(start, piece)
+        pieces = self.source.read(lacking)
         self.fetched += count
+        if self.source.whole is not None:  # which came in place of a piece
+            pieces, lacking = [self.source.whole], [(0, self.size)]
+        for (start, _), piece in zip(lacking, pieces, strict=True):
+            self.put(start, piece)
 
     def put(self, start: int, piece: bytes) -> None:
         """Take bytes that are known already; none of what is there reaches beyond them."""
@@ -103,6 +110,12 @@ class Window:
             parts.append(piece)
             start, at = start + len(piece), at + 1
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def all(self) -> bytes:
+        """Return all of the source, and let it keep that."""
+        if self.source.whole is None:
+            self.source.whole = self.bytes(0, self.size)
+        return self.source.whole
 
     def head(self, start: int, length: int) -> bytes:
         """Return so many bytes, and read as many as suits the source behind them."""

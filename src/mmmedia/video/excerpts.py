@@ -103,7 +103,7 @@ def excerpt(
                 reason = str(error)
         if mode == "always":
             raise NotSparseError.of(data.name, reason)
-        return _of_bytes(window.bytes(0, window.size), indices)
+        return _of_bytes(window.all(), indices)
 
 
 def _of_bytes(data: bytes, indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]) -> Excerpt:

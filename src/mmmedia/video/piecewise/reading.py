@@ -74,7 +74,7 @@ def read_source(
     if mode == "always":
         raise NotSparseError.of(data.name, reason)
     logger.debug("All of %r is read: %s.", data.name, reason)
-    return read_video(whole(window), once, reader, **how)
+    return read_video(window.all(), once, reader, **how)
 
 
 def fetch_mode(fetch: str | None) -> str:
@@ -87,11 +87,6 @@ def fetch_mode(fetch: str | None) -> str:
     if mode not in FETCH:
         raise InvalidArgumentError(f"fetch={mode!r}: expected one of {', '.join(FETCH)}.")
     return mode
-
-
-def whole(window: Window) -> bytes:
-    """Return all of a source; what has been read of it is not read again."""
-    return window.bytes(0, window.size)
 
 
 def refusal(
