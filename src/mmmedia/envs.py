@@ -236,7 +236,7 @@ SETTINGS: dict[str, Setting] = {
         Setting("VLLM_MAX_MEDIA_SOURCE_SIZE_MB", 0, _integer,
                 "what may be read in pieces, in MiB of the whole; 0 or less: no limit"),
         Setting("MMMEDIA_SPARSE_FETCH", "auto", _fetch_mode,
-                "of long videos fetch what frames need: auto (where it pays and is exact), never, always (or raise)"),
+                "of long videos fetch what frames need: auto (where that pays), never, always (or raise)"),
         Setting("MMMEDIA_SPARSE_GAP_KB", 256, _integer,
                 "pieces no further apart than so many KiB are fetched as one"),
         Setting("VLLM_MAX_MEDIA_REQUEST_DECODE_BYTES", 715827880, _integer,

@@ -79,10 +79,10 @@ class SourceChangedError(MediaError, OSError):
     """
 
     http_status = 503
-    whole: object = None
+    whole: bytes | None = None
 
     @classmethod
-    def of(cls, name: str, whole: object = None) -> "SourceChangedError":
+    def of(cls, name: str, whole: bytes | None = None) -> "SourceChangedError":
         """Return the error of a source by its name for messages."""
         error = cls(f"{name!r} was changed while it was read in pieces.")
         error.whole = whole

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mmmedia import envs, metrics
 from mmmedia.connections.exchange import Answer, Exchange, exchange
@@ -133,8 +133,6 @@ class Whole(NamedTuple):
     """All of what is behind a URL, as one answer brought it."""
 
     data: bytes
-    etag: str
-    last_modified: str
 
 
 class _Context(NamedTuple):
@@ -190,7 +188,7 @@ class _Context(NamedTuple):
 def _opened(context: _Context, answer: Answer, data: bytes) -> "HttpSource | Whole | None":
     """What the first answer makes possible; None: nothing, and the whole has to be asked for."""
     if answer.status == 200:
-        return _whole(answer, data)
+        return Whole(data)
     found = given(answer.status, answer.headers)
     if found is None or len(data) != found.stop:
         return None
@@ -201,13 +199,8 @@ def _opened(context: _Context, answer: Answer, data: bytes) -> "HttpSource | Who
             "VLLM_MAX_MEDIA_SOURCE_SIZE_MB sets this limit."
         )
     if found.stop == found.total:
-        return _whole(answer, data)
+        return Whole(data)
     return HttpSource(context, answer, found, data)
-
-
-def _whole(answer: Answer, data: bytes) -> Whole:
-    brought = answer.download(io.BytesIO(data))
-    return Whole(data, brought.etag, brought.last_modified)
 
 
 class HttpSource(Source):
@@ -226,18 +219,11 @@ class HttpSource(Source):
 
     def __init__(self, context: _Context, answer: Answer, found: Given, head: bytes) -> None:
         self._context, self._url = context, answer.hop.url
-        self._answer = answer
         self.size, self.validator, self.head = found.total, found.validator, head
         self.name, self.key = redact_url(str(self._url)), str(self._url)
         self.gap = max(envs.MMMEDIA_SPARSE_GAP_KB, 1) * 1024
         self.fetched, self.pieces = len(head), 1
         self.on_progress: Callable[[int, int], object] | None = None
-
-    @property
-    def given(self) -> tuple[str, str]:
-        """The `ETag` and the `Last-Modified` to ask with later; empty where there are none."""
-        brought = self._answer.download(io.BytesIO())
-        return brought.etag, brought.last_modified
 
     def read(self, ranges: Ranges) -> list[bytes]:
         """Return some stretches, several asked for at once.
@@ -332,7 +318,7 @@ class HttpSource(Source):
             self.on_progress(self.fetched, self.size)
         if answer.status == 200:
             if len(data) != self.size or validator_of(answer.headers) != self.validator:
-                raise SourceChangedError.of(self.name, _whole(answer, data))
+                raise SourceChangedError.of(self.name, data)
             self.whole = data
             return data[piece.start : piece.stop]
         found = given(answer.status, answer.headers)
@@ -363,7 +349,7 @@ def open_source(
     """
     context = _Context.of(connection, timeout, allow_redirects)
     found = _opened(context, *context.perform(url, Piece(0, FIRST_BYTES)))
-    return _whole(*context.perform(url, None)) if found is None else found
+    return Whole(context.perform(url, None)[1]) if found is None else found
 
 
 async def aopen_source(
@@ -376,4 +362,4 @@ async def aopen_source(
     """Ask for the first piece of what is behind a URL; see `open_source`."""
     context = _Context.of(connection, timeout, allow_redirects)
     found = _opened(context, *await context.aperform(url, Piece(0, FIRST_BYTES)))
-    return _whole(*await context.aperform(url, None)) if found is None else found
+    return Whole((await context.aperform(url, None))[1]) if found is None else found

@@ -128,7 +128,7 @@ class CachedLoads:
             self.decoded_budget.charge(size_of(media))
         return media
 
-    def _load_downloaded(self, url: str, flight: Flight[bytes | Downloaded], media_io: MediaIO[T]) -> T:
+    def _load_downloaded(self, url: str, flight: Flight[Any], media_io: MediaIO[T]) -> T:
         """Decode what was downloaded, and store it if it decodes."""
         result = flight.result
         data = result.data if isinstance(result, Downloaded) else result

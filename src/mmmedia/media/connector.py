@@ -18,6 +18,7 @@ from mmmedia import envs, metrics
 from mmmedia.connections import HTTPConnection, global_http_connection
 from mmmedia.errors import InvalidURLError, LocalFilesDisabledError, MediaError, UnsupportedMediaError
 from mmmedia.exceptions import HTTPResponseSizeExceededError
+from mmmedia.media import sparse
 from mmmedia.media.base import MediaIO
 from mmmedia.media.budget import Budget, MediaBudget, is_reservable
 from mmmedia.media.cached import Goal
@@ -302,6 +303,8 @@ class MediaConnector(SharedDownloads):
             max_bytes = media_io.get_max_bytes() if hasattr(media_io, "get_max_bytes") else None
             if max_bytes is not None and file.size > max_bytes:
                 raise HTTPResponseSizeExceededError.of(file.size, max_bytes)
+            if sparse.is_for_file(media_io, file.size):
+                return sparse.load_file(self, file.descriptor, file.name, media_io)
             self._charge_download(file.size)
             data = file.read()
         return self._decode(media_io, media_io.load_bytes, data)

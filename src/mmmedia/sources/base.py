@@ -64,9 +64,11 @@ class Source(ABC):
         It begins with `mmmedia-source:`, as no media file does.
         """
         text = "\0".join((self.key or self.name, self.validator, str(self.size)))
-        return b"mmmedia-source:" + hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest().encode()
+        return (
+            b"mmmedia-source:" + hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest().encode()
+        )
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # most hold nothing
         """Let go of what is held open; nothing is read afterwards."""
 
     def __enter__(self) -> Self:

@@ -3,7 +3,6 @@
 import bisect
 from collections.abc import Iterable, Iterator
 
-from mmmedia.errors import LimitExceededError
 from mmmedia.sources.base import Ranges, Source
 
 
@@ -31,18 +30,16 @@ class Window:
 
     Args:
         source: what is read.
-        most: so many bytes at most may be read of it; None: all.
 
     >>> from mmmedia.sources.local import BytesSource
     >>> window = Window(BytesSource(b"0123456789"))
-    >>> window.bytes(2, 4), window.bytes(3, 6), window.fetched
+    >>> window.piece(2, 4), window.piece(3, 6), window.fetched
     (b'23', b'345', 4)
     """
 
-    def __init__(self, source: Source, *, most: int | None = None) -> None:
+    def __init__(self, source: Source) -> None:
         self.source = source
         self.fetched = 0
-        self._most = most
         self._starts: list[int] = []
         self._pieces: list[bytes] = []
         known = source.head if source.whole is None else source.whole
@@ -72,19 +69,13 @@ class Window:
         """Read what is missing of some stretches; those outside of the source are cut.
 
         Raises:
-            LimitExceededError: (a `ValueError`) that is more than may be read.
             MediaError: as of `Source.read`.
         """
         lacking = self.missing([(max(start, 0), min(stop, self.size)) for start, stop in ranges])
         if not lacking:
             return
-        count = sum(stop - start for start, stop in lacking)
-        if self._most is not None and self.fetched + count > self._most:
-            raise LimitExceededError(
-                f"{self.fetched + count} bytes of {self.source.name!r} are needed, more than {self._most}."
-            )
         pieces = self.source.read(lacking)
-        self.fetched += count
+        self.fetched += sum(stop - start for start, stop in lacking)
         if self.source.whole is not None:  # which came in place of a piece
             pieces, lacking = [self.source.whole], [(0, self.size)]
         for (start, _), piece in zip(lacking, pieces, strict=True):
@@ -97,7 +88,7 @@ class Window:
         self._starts[first:last] = [start]
         self._pieces[first:last] = [piece]
 
-    def bytes(self, start: int, stop: int) -> bytes:
+    def piece(self, start: int, stop: int) -> bytes:
         """Return a stretch, which is read if it has not been; shorter where the source ends."""
         start, stop = max(start, 0), min(stop, self.size)
         if start >= stop:
@@ -114,14 +105,14 @@ class Window:
     def all(self) -> bytes:
         """Return all of the source, and let it keep that."""
         if self.source.whole is None:
-            self.source.whole = self.bytes(0, self.size)
+            self.source.whole = self.piece(0, self.size)
         return self.source.whole
 
     def head(self, start: int, length: int) -> bytes:
         """Return so many bytes, and read as many as suits the source behind them."""
         if self.missing([(start, min(start + length, self.size))]):
             self.need([(start, start + max(length, self.source.ahead))])
-        return self.bytes(start, start + length)
+        return self.piece(start, start + length)
 
     def _there(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Yield the stretches read that overlap one, in order."""

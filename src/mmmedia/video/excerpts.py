@@ -17,7 +17,7 @@ from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.shown import Shown, shown_frames
 from mmmedia.video.piecewise.layout import CannotTellError
 from mmmedia.video.piecewise.parts import Video, open_video, read_parts
-from mmmedia.video.piecewise.reading import check_pays, fetch_mode, refusal
+from mmmedia.video.piecewise.reading import check_pays, fetch_mode, is_small, refusal
 from mmmedia.video.samplers import VideoSourceMetadata
 
 Readable = bytes | bytearray | memoryview | str | PathLike[str] | Source
@@ -95,7 +95,8 @@ def excerpt(
         if not isinstance(data, Source):
             return _of_bytes(data, indices)
         window = Window(data)
-        reason = refusal(data, mode := fetch_mode(fetch))
+        mode = fetch_mode(fetch)
+        reason = "it is small" if is_small(data, mode) else refusal(mode)
         if reason is None:
             try:
                 return _of_pieces(open_video(window), indices, must_pay=mode != "always")
@@ -106,7 +107,9 @@ def excerpt(
         return _of_bytes(window.all(), indices)
 
 
-def _of_bytes(data: bytes, indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]) -> Excerpt:
+def _of_bytes(
+    data: bytes, indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]
+) -> Excerpt:
     admitted = containers.admit(data)
     packets = index.build(admitted)
     shown = shown_frames(packets)
@@ -166,9 +169,7 @@ def _of_pieces(
         check_pays(video, present)
     parts = read_parts(video, present, one_clip=True)
     places = dict(zip(present, parts.positions[parts.rows].tolist(), strict=True))
-    return _cut(
-        video.admitted, parts.plan, parts.shown, [places[number] for number in wanted], wanted, told
-    )
+    return _cut(video.admitted, parts.plan, parts.shown, [places[number] for number in wanted], wanted, told)
 
 
 def _cut(

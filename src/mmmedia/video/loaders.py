@@ -97,6 +97,19 @@ def reads_as_built_in(loader: type) -> bool:
     return all(inspect.getattr_static(loader, name) is reader for name, reader in _READERS.items())
 
 
+_OWN = frozenset({"mmmedia.video.loaders", "mmmedia.video.model_loaders"})
+
+
+def takes_sources(loader: type) -> bool:
+    """Return whether what a loader loads may be given as a source: where its `load_bytes` is one of ours."""
+    methods = (getattr(loader, name, None) for name in ("load_bytes", "load_bytes_opencv"))
+    return (
+        not getattr(loader, "needs_bytes", False)
+        and reads_as_built_in(loader)
+        and all(getattr(method, "__module__", None) in _OWN for method in methods if method is not None)
+    )
+
+
 VIDEO_LOADER_REGISTRY: VideoLoaderRegistry[VideoLoader] = VideoLoaderRegistry()
 for _sampler in samplers.SAMPLERS.values():
     VIDEO_LOADER_REGISTRY.register_lazily(

@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 from mmmedia.video.decoders.limits import check_size
-from mmmedia.sources import Source
 from mmmedia.video.excerpts import Readable, opened
 from mmmedia.video.loaders import VideoLoader
 from mmmedia.video.piecewise.reading import read_source

@@ -47,7 +47,7 @@ def content(window: Window, box: Box) -> bytes:
     """Return a whole box, its head too; of an index, not of media."""
     if box.stop - box.start > _LARGEST_INDEX:
         raise CannotTellError("an index too large")
-    return window.bytes(box.start, box.stop)
+    return window.piece(box.start, box.stop)
 
 
 def children(data: bytes, start: int = 0, stop: int | None = None) -> list[tuple[bytes, bytes]]:
@@ -57,7 +57,8 @@ def children(data: bytes, start: int = 0, stop: int | None = None) -> list[tuple
         CannotTellError: one reaches beyond it, or there are too many.
     """
     end = len(data) if stop is None else stop
-    found, behind = [], start
+    found: list[tuple[bytes, bytes]] = []
+    behind = start
     for name, (begin, close) in containers.boxes(data, start, end):
         if close > end or len(found) > _MOST_BOXES:
             raise CannotTellError("boxes")

@@ -1,4 +1,4 @@
-"""The elements of a Matroska or WebM file (RFC 8794, RFC 9559): reading and writing what is needed of them."""
+"""The elements of a Matroska or WebM file (RFC 8794, RFC 9559): what of them is read and written."""
 
 import struct
 from collections.abc import Callable, Iterator
@@ -158,9 +158,7 @@ def _block(head: bytes, found: Element, outer: Element, time: int, key: bool | N
     ticks, flags = struct.unpack_from(">hB", head, at + width)
     is_key = bool(flags & 0x80) if key is None else key
     begin = found.begin + width + 3
-    return Block(
-        track, time + ticks, is_key, bool(flags & 0x06), begin, found.stop, outer.start, outer.stop
-    )
+    return Block(track, time + ticks, is_key, bool(flags & 0x06), begin, found.stop, outer.start, outer.stop)
 
 
 def _group(peek: Callable[[int, int], bytes], outer: Element, time: int) -> Block | None:

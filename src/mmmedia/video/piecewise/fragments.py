@@ -4,6 +4,7 @@ Where the fragments are is said by an index of segments (`sidx`), or by one at t
 without either by going from one to the next, of which a source that takes its time for each admits few.
 """
 
+import itertools
 import struct
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -95,13 +96,13 @@ def _read(window: Window, whole: Top) -> Layout:
         raise CannotTellError("cut short")
     size = np.concatenate([run.sizes for run in video])
     offset = np.concatenate([run.offset + np.cumsum(run.sizes) - run.sizes for run in video])
-    real = front(offset, size)
+    real = front(size)
     begin, end = int(offset[:real].min()), int((offset[:real] + size[:real]).max())
     hole = max(run.length for run in runs)
     if max(end - begin, hole) > LARGEST_HOLE:
         raise CannotTellError("fragments too large")
     window.need([(begin, end)])
-    media = boxes.box(b"mdat", window.bytes(begin, end) + bytes(hole))
+    media = boxes.box(b"mdat", window.piece(begin, end) + bytes(hole))
     start = whole.brand + boxes.box(b"moov", whole.movie[8:])
     return Layout(start + _written(window, top, fragments, media, len(start), (begin, end)), offset, size)
 
@@ -169,7 +170,7 @@ def _look_ahead(window: Window, at: int) -> None:
     window.need([(start, start + _HEAD) for start in starts])
     longer = []
     for start in starts:
-        for name, (_, stop) in containers.boxes(window.bytes(start, start + _HEAD), 0, _HEAD):
+        for name, (_, stop) in containers.boxes(window.piece(start, start + _HEAD), 0, _HEAD):
             if name == b"moof" and stop + 16 > _HEAD:
                 longer.append((start, start + stop + 16))
     window.need(longer)
@@ -209,7 +210,7 @@ def _moved_index(data: bytes, index: Box, moved: Mapping[int, int]) -> bytes:
     if index.stop != bounds[0] or not all(bound in moved for bound in bounds):
         raise CannotTellError("an index of other bounds")
     written = bytearray(data)
-    for number, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
         struct.pack_into(">I", written, at + 12 * number, moved[stop] - moved[start])
     return bytes(written)
 
@@ -223,7 +224,7 @@ def _starts_by_the_end(window: Window) -> list[int]:
     if not 0 < start < window.size:
         return []
     found: set[int] = set()
-    for name, body in boxes.children(window.bytes(start, window.size)[8:]):
+    for name, body in boxes.children(window.piece(start, window.size)[8:]):
         if name == b"tfra":
             lengths, count = struct.unpack_from(">II", body, 8)
             wide = body[0] == 1
@@ -259,9 +260,7 @@ def _fragment(moof: Box, tables: bytes, usual: Mapping[int, int]) -> _Fragment:
     return _Fragment(moof.start, tables, runs)
 
 
-def _run(
-    tables: bytes, at: int, end: int, track: int, base: int, base_at: int | None, default: int
-) -> _Run:
+def _run(tables: bytes, at: int, end: int, track: int, base: int, base_at: int | None, default: int) -> _Run:
     flags, count = struct.unpack_from(">II", tables, at)
     flags &= 0xFFFFFF
     if not flags & _OFFSET:
@@ -287,7 +286,7 @@ def _usual_sizes(movie: list[tuple[bytes, bytes]]) -> dict[int, int]:
 
 
 def _number(track: bytes) -> int:
-    header = boxes.find(track, b"tkhd") or b""
+    header = boxes.find(track, b"tkhd") or bytes(32)
     number: int = struct.unpack_from(">I", header, 20 if header[:1] == b"\x01" else 12)[0]
     return number
 

@@ -60,7 +60,7 @@ LARGEST_HOLE = 1 << 25
 """Zeros that stand for payloads: as many as the largest has bytes."""
 
 
-def front(offset: Ints, size: Ints) -> int:
-    """Return how many packets at the front are to be real."""
+def front(size: Ints) -> int:
+    """Return how many packets at the front are to be real, by the sizes of all."""
     summed = np.cumsum(size[:FRONT_PACKETS])
-    return int(max(1, np.searchsorted(summed, FRONT_BYTES, side="right")))
+    return max(1, int(np.searchsorted(summed, FRONT_BYTES, side="right")))

@@ -104,11 +104,11 @@ def _open(window: Window) -> _File:
         if found.stop - found.start > _LARGEST_INDEX:
             raise CannotTellError("an index too large")
         if found.kind in (ebml.INFO, ebml.TRACKS, ebml.TAGS):
-            described.append(window.bytes(found.start, found.stop))
+            described.append(window.piece(found.start, found.stop))
         elif found.kind == ebml.SEEK_HEAD:
-            seeks.update(_seeks(window.bytes(found.begin, found.stop)))
+            seeks.update(_seeks(window.piece(found.begin, found.stop)))
         elif found.kind == ebml.CUES:
-            cues = window.bytes(found.begin, found.stop)
+            cues = window.piece(found.begin, found.stop)
         at = found.stop
     if found is None or found.kind != ebml.CLUSTER:
         raise CannotTellError("no clusters")
@@ -117,13 +117,13 @@ def _open(window: Window) -> _File:
         if place < segment.stop:
             index = _element(window, place)
             if index.kind == ebml.CUES and index.stop <= window.size:
-                cues = window.bytes(index.begin, index.stop)
+                cues = window.piece(index.begin, index.stop)
     if ebml.TAGS in seeks and segment.begin + seeks[ebml.TAGS] > found.start:
         tags = _element(window, segment.begin + seeks[ebml.TAGS])
         if tags.kind == ebml.TAGS and tags.stop <= window.size:
-            described.append(window.bytes(tags.start, tags.stop))
+            described.append(window.piece(tags.start, tags.stop))
     track, scale, step = _described(described)
-    header = window.bytes(head.start, head.stop)
+    header = window.piece(head.start, head.stop)
     return _File(
         header, b"".join(described), track, scale, step, found.start, segment.begin, segment.stop, cues
     )
@@ -169,7 +169,7 @@ def _described(elements: Sequence[bytes]) -> tuple[int, int, int]:
 
 
 def _begin(peek: Peek, cluster: ebml.Element) -> tuple[int, int] | None:
-    """Where the content of a cluster goes on behind its time, and that; None where the bytes are not there."""
+    """Where the content of a cluster goes on behind its time, and that; None: not there to be read."""
     at = cluster.begin
     while at < cluster.stop:
         head = peek(at, ebml.LONGEST_HEAD + 8)
@@ -197,7 +197,7 @@ class _Front:
     def take(self, window: Window, time: int, block: Block) -> None:
         if not self._clusters or self._clusters[-1][0] != time:
             self._clusters.append((time, []))
-        self._clusters[-1][1].append(window.bytes(block.start, block.end))
+        self._clusters[-1][1].append(window.piece(block.start, block.end))
         self._count += block.track == self._track
         self._bytes += block.end - block.start
 
@@ -223,7 +223,9 @@ def _placeholders(track: int, frames: Iterable[tuple[int, bool]]) -> bytes:
         if not blocks:
             begun = time
         flags = 0x80 if is_key else 0
-        blocks.append(ebml.written(ebml.SIMPLE_BLOCK, number + struct.pack(">hB", time - begun, flags) + b"\0"))
+        blocks.append(
+            ebml.written(ebml.SIMPLE_BLOCK, number + struct.pack(">hB", time - begun, flags) + b"\0")
+        )
     if blocks:
         clusters.append(ebml.written(ebml.CLUSTER, _time(begun) + b"".join(blocks)))
     return b"".join(clusters)
@@ -399,7 +401,8 @@ class _ByCues:
 
     def _upto(self, key: int, last: int) -> list[Packet] | None:
         """The packets from a key frame on, until all up to another have come; None: not read so far."""
-        lacking, packets, seen = set(range(key, last + 1)), [], set()
+        lacking, seen = set(range(key, last + 1)), set[int]()
+        packets: list[Packet] = []
         for block in self._stretch(key):
             if block is None:
                 raise CannotTellError("frames are missing")
@@ -430,7 +433,7 @@ class _ByCues:
                 yield block
 
     def _blocks(self, cue: _Cue) -> Iterator[tuple[int, Block | None]]:
-        """Yield the blocks from one on, each with its cluster's time, as far as they are there; None: the end."""
+        """Yield the blocks from one on, with their clusters' times, as far as they go; None: the end."""
         at, within = cue.cluster, cue.within
         while at < self._file.stop:
             found = ebml.element(self._peek(at, ebml.LONGEST_HEAD), 0, at)
@@ -456,7 +459,7 @@ class _ByCues:
         """As many of some bytes as have been read."""
         stop = min(at + length, self._window.size)
         lacking = self._window.missing([(at, stop)])
-        return self._window.bytes(at, lacking[0][0] if lacking else stop)
+        return self._window.piece(at, lacking[0][0] if lacking else stop)
 
     def _ranges(self, key: int, length: int) -> list[tuple[int, int]]:
         """Where the time of a key frame's cluster stands, and so many bytes from about the frame on."""

@@ -12,6 +12,7 @@ from mmmedia.video.piecewise.layout import LARGEST_HOLE, CannotTellError, Layout
 
 _MOST_SAMPLES = 1 << 24
 _MOST_TOP_BOXES = 64
+_TAIL = 50  # an index is no larger a part of a file, most often
 # Brands whose files are pictures, or sequences of them.
 _PICTURES = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"hevc", b"heim", b"heis")
 
@@ -49,6 +50,9 @@ def top(window: Window) -> Top:
             if brand[8:12] in _PICTURES:
                 raise CannotTellError("pictures")
         found.append(each)
+        tail = window.size - each.stop
+        if each.name == b"mdat" and window.source.gap and tail * _TAIL < window.size:
+            window.need([(each.stop, window.size)])  # which is an index, most likely
         if each.name == b"moov":
             return Top(found, brand, boxes.content(window, each))
         if each.name == b"moof":
@@ -73,7 +77,7 @@ def read(window: Window, whole: Top) -> Layout:
     if len(videos) != 1 or not len(videos[0].sample_offset):
         raise CannotTellError("tracks")
     offset, size = videos[0].sample_offset, videos[0].sample_size
-    real = front(offset, size)
+    real = front(size)
     begin, end = int(offset[:real].min()), int((offset[:real] + size[:real]).max())
     if end - begin > LARGEST_HOLE:
         raise CannotTellError("a front too large")
@@ -101,7 +105,7 @@ def read(window: Window, whole: Top) -> Layout:
         parts.append(_placed(body, places, one_each=track.is_video))
     if largest > LARGEST_HOLE:
         raise CannotTellError("chunks too large")
-    media = boxes.box(b"mdat", window.bytes(begin, end) + bytes(largest))
+    media = boxes.box(b"mdat", window.piece(begin, end) + bytes(largest))
     return Layout(brand + media + boxes.box(b"moov", b"".join(parts)), offset, size)
 
 

@@ -212,12 +212,12 @@ def _by_looking(video: Video, stretches: Sequence[tuple[int, int]], wanted: Posi
 
 
 def _fetched(
-    video: Video, start: npt.NDArray[Any], size: npt.NDArray[Any], columns: dict[str, npt.NDArray[Any]]
+    video: Video, start: npt.NDArray[Any], size: npt.NDArray[Any], columns: dict[str, Any]
 ) -> index.PacketIndex:
     """Packets with their payloads."""
     ranges = list(zip(start.tolist(), (start + size).tolist(), strict=True))
     video.window.need(ranges)
-    data = b"".join(video.window.bytes(*each) for each in ranges)
+    data = b"".join(video.window.piece(*each) for each in ranges)
     return replace(video.packets, data=data, offset=np.cumsum(size) - size, size=size, **columns)
 
 

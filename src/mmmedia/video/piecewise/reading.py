@@ -12,7 +12,7 @@ from mmmedia.video.decoders import opencv, pyav, sparse, stats
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.part import WHOLE, Part
-from mmmedia.video.decoders.read import Choose, Decoded, Reader, _chosen, read_video
+from mmmedia.video.decoders.read import BACKENDS, Choose, Decoded, Reader, _chosen, read_video
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.piecewise.layout import CannotTellError
 from mmmedia.video.piecewise.parts import Video, bytes_needed, open_video, read_parts
@@ -65,7 +65,9 @@ def read_source(
     once = functools.lru_cache(choose)  # what chooses may keep what it chose
     mode = fetch_mode(fetch)
     window = Window(data)
-    reason = refusal(data, mode, backend, decode, may_seek=may_seek)
+    reason = refusal(mode, backend, decode, may_seek=may_seek)
+    if is_small(data, mode):
+        reason = "it is small"
     if reason is None:
         try:
             return _piecewise(open_video(window), once, backend, part, must_pay=mode != "always")
@@ -90,23 +92,21 @@ def fetch_mode(fetch: str | None) -> str:
 
 
 def refusal(
-    source: Source,
-    mode: str,
-    backend: str | None = None,
-    decode: str | None = None,
-    *,
-    may_seek: bool = True,
+    mode: str, backend: str | None = None, decode: str | None = None, *, may_seek: bool = True
 ) -> str | None:
-    """Return why all of a source is to be read, before anything of it is known; None where it need not be."""
+    """Return why all of any source is to be read, whatever is in it; None where it need not be."""
     if mode == "never":
         return "by request"
-    if mode == "auto" and source.size < SMALLEST:
-        return "it is small"
-    if opencv.is_replaced() or not may_seek or backend not in {None, "opencv", "pyav"}:
+    if opencv.is_replaced() or not may_seek or backend not in {None, *BACKENDS}:
         return "a decoder of its own"
     if (decode or envs.VLLM_VIDEO_DECODE) == "sequential" or envs.MMMEDIA_COMPAT == "0.20":
         return "frames are read one after the other"
     return None
+
+
+def is_small(source: Source, mode: str) -> bool:
+    """Return whether a source is so small that all of it is read."""
+    return mode == "auto" and source.size < SMALLEST
 
 
 def source_metadata(video: Video, backend: str | None = None) -> VideoSourceMetadata:
