@@ -15,7 +15,7 @@ SOURCE = Path(mmmedia.__file__).parent
 LAYERS = (
     ("errors", "_quiet", "_version"),
     ("envs", "registry", "metrics"),
-    ("work", "urls", "containers", "egress", "hasher", "hashing", "tensors", "image", "audio"),
+    ("work", "urls", "containers", "egress", "hasher", "hashing", "tensors", "image", "audio", "sources"),
     ("connections", "exceptions", "cache", "video", "video_decoders"),
     ("media",),
     ("pipeline",),
