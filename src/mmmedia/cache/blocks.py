@@ -49,8 +49,18 @@ class BlockCacheSource(Source):
 
     def __init__(self, inner: Source, cache: MediaCache, key: str) -> None:
         self.size, self.validator, self.name = inner.size, inner.validator, inner.name
+        self.key, self.head, self.gap, self.ahead = inner.key, inner.head, inner.gap, inner.ahead
         self._inner, self._cache = inner, cache
         self._plan = Plan(key, inner.size, inner.validator)
+
+    @property
+    def whole(self) -> bytes | None:
+        """All of the source behind, once somebody has read all."""
+        return self._inner.whole
+
+    @whole.setter
+    def whole(self, data: bytes | None) -> None:
+        self._inner.whole = data
 
     def close(self) -> None:
         """Close the source behind."""

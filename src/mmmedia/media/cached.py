@@ -177,8 +177,7 @@ class CachedLoads:
     def _load_downloaded(self, url: str, flight: Flight[Brought], media_io: MediaIO[T]) -> T:
         """Decode what was downloaded, and store it if it decodes."""
         result = flight.result
-        if isinstance(result, Source):
-            return self._load_source(url, result, media_io)
+        assert not isinstance(result, Source)
         data = result.data if isinstance(result, Downloaded) else result
         self._charge_for(url, len(data))
         media = self._decode(media_io, media_io.load_bytes, data)

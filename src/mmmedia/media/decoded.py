@@ -90,14 +90,10 @@ class Content(NamedTuple):
         """Decode it."""
         if self.source is not None:
             load: Callable[[Source], Any] | None = getattr(media_io, "load_source", None)
-            return load(self.source) if load else media_io.load_bytes(_whole(self.source))
+            return load(self.source) if load else media_io.load_bytes(self.source.read_all())
         if isinstance(self.data, str):
             return media_io.load_base64(self.media_type, self.data)
         return media_io.load_bytes(self.data or b"")
-
-
-def _whole(source: Source) -> bytes:
-    return source.read([(0, source.size)])[0]
 
 
 class Decoded:

@@ -4,7 +4,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Executor
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from mmmedia.connections import (
     FetchPolicy,
@@ -14,12 +14,14 @@ from mmmedia.connections import (
     sync_error,
 )
 from mmmedia.connections.rules import policy_under_way
+from mmmedia.media import sparse
 from mmmedia.media.base import MediaIO
 from mmmedia.media.cached import Brought, CachedLoads, Downloaded, Goal, size_brought
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.media.sharing import SharedDecode, decode_key
+from mmmedia.sources import Source
 from mmmedia.work.calls import calls_of_loop, holdable
-from mmmedia.work.flight import SingleFlight, fly_again, late
+from mmmedia.work.flight import Flight, SingleFlight, fly_again, late
 from mmmedia.work.fork import afresh_in_child
 
 T = TypeVar("T")
@@ -61,6 +63,7 @@ class SharedDownloads(CachedLoads):
             download: Callable[[], Brought] = functools.partial(fetch, url, **how)
             if goal.settings.revalidate and self._can_revalidate():
                 download = functools.partial(self._get_if_changed, goal, how)
+            download = sparse.opens(self, goal, media_io) or download
             try:
                 flight = _flights.fly(
                     key,
@@ -75,9 +78,41 @@ class SharedDownloads(CachedLoads):
                     raise
                 raise translated from error
         try:
+            if isinstance(flight.result, Source):
+                return self._load_pieces(goal, flight, media_io)
             return self._load_downloaded(goal.url, flight, media_io)
         finally:
             _flights.retire(flight)
+
+    def _load_pieces(self, goal: Goal, flight: Flight[Brought], media_io: MediaIO[T]) -> T:
+        """Load what a download has begun to bring, and fetch of it what is needed."""
+        try:
+            media, source = sparse.load(self, goal, cast("Source", flight.result), media_io)
+        except Exception as error:
+            translated = sparse.translated(goal.url, sync_error(error, goal.url))
+            if translated is error:
+                raise
+            raise translated from error
+        self._store_source(goal.url, flight, source)
+        return media
+
+    async def _load_pieces_async(self, goal: Goal, flight: Flight[Brought], media_io: MediaIO[T]) -> T:
+        """Load what a download has begun to bring; see `_load_pieces`."""
+        try:
+            media, source = await sparse.load_async(self, goal, cast("Source", flight.result), media_io)
+        except Exception as error:
+            translated = sparse.translated(goal.url, async_error(error, goal.url))
+            if translated is error:
+                raise
+            raise translated from error
+        if self._media_cache_dir and source.whole is not None:
+            await asyncio.to_thread(self._store_source, goal.url, flight, source)
+        return media
+
+    def _store_source(self, url: str, flight: Flight[Brought], source: Source) -> None:
+        """Store what was read in pieces, if all of it was."""
+        if self._media_cache_dir and source.whole is not None and flight.claim():
+            self._store(url, Downloaded(source.whole))
 
     def _begin(self, goal: Goal, media_io: MediaIO[T], pool: Executor) -> "Wanted[T]":
         """Begin to download on a loop, or join who is downloading the same; `pool` will decode it."""
@@ -90,6 +125,7 @@ class SharedDownloads(CachedLoads):
         download: Callable[[], Awaitable[Brought]] = functools.partial(fetch, url, **how)
         if goal.settings.revalidate and self._can_revalidate():
             download = functools.partial(self._get_if_changed_async, goal, how, pool)
+        download = sparse.opens_async(self, goal, media_io) or download
         return Wanted(self, goal, policy, download, media_io, pool)
 
     def _get_if_changed(self, goal: Goal, how: dict[str, Any]) -> Downloaded:
@@ -193,6 +229,9 @@ class Wanted(Generic[T]):
         try:
             if self.flight.error is not None:
                 self.future.set_exception(holdable(self.flight.error))
+            elif isinstance(self.flight.result, Source):
+                loading = self._loads._load_pieces_async(self._goal, self.flight, self._media_io)
+                _follow(self.future, asyncio.ensure_future(loading))
             elif not (self.flight.is_shared and self._share()):
                 calls_of_loop(self._pool).resolve(
                     self.future, self._loads._load_downloaded, self._goal.url, self.flight, self._media_io
@@ -219,3 +258,21 @@ class Wanted(Generic[T]):
         """End the waiting for a flight that has not landed in time."""
         if not (self.flight.has_landed or self.future.done()):
             self.future.set_exception(late(self._goal.longest))
+
+
+def _follow(future: "asyncio.Future[T]", task: "asyncio.Future[T]") -> None:
+    """Have a future end as a task does, and the task with it if it is cancelled."""
+
+    def end(_: object) -> None:
+        if future.done():
+            if not task.cancelled():
+                task.exception()
+        elif task.cancelled():
+            future.cancel()
+        elif (error := task.exception()) is not None:
+            future.set_exception(holdable(error))
+        else:
+            future.set_result(task.result())
+
+    task.add_done_callback(end)
+    future.add_done_callback(lambda _: task.cancel() if future.cancelled() else None)

@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from mmmedia.connections import sync_error
 from mmmedia.errors import InvalidArgumentError, LimitExceededError
-from mmmedia.media.base import MediaIO
+from mmmedia.media import sparse
+from mmmedia.media.base import MediaIO, SourceMediaIO
 from mmmedia.media.decoded import Content, Decoded, DecodedCache, how, written
 from mmmedia.media.kinds import kind_of
 from mmmedia.sources.base import Source
@@ -56,6 +58,8 @@ class Media:
         self._when_unsound: Callable[[], object] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if self._content.source is not None:
+            raise TypeError("A handle of what is read in pieces is of this process; open the URL anew.")
         return type(self), (self._loads, self.url, self._content, self.modality)
 
     def __repr__(self) -> str:
@@ -87,7 +91,15 @@ class Media:
         def decode() -> Decoded:
             nonlocal is_decoded
             is_decoded = True
-            return self._loads._decoded(media_io, self._content, self.content_hash)
+            try:
+                return self._loads._decoded(media_io, self._content, self.content_hash)
+            except Exception as error:
+                if self._content.source is None:
+                    raise
+                translated = sparse.translated(self.url, sync_error(error, self.url))
+                if translated is error:
+                    raise
+                raise translated from error
 
         try:
             found = decode() if name is None else self._decodes.get_or_decode(name, decode)
@@ -125,24 +137,37 @@ def _modality_of(content: Content) -> str:
     return kind_of(content.data) if is_file else "video"  # type: ignore[arg-type]
 
 
-class Opening(MediaIO[Media]):
+class Opening(SourceMediaIO[Media]):
     """Loads to a handle, so that opening goes the way of every load; nothing is decoded or stored by it.
 
     Args:
         loads: the connector that opens.
         url: what it opens.
         modality: what it is opened as.
-        max_bytes: what it may have.
+        media_io: what will decode it, if that is known by now.
     """
 
-    def __init__(self, loads: _Loads, url: str, modality: str | None, max_bytes: int | None) -> None:
-        self._loads, self._url, self._modality, self._max_bytes = loads, url, modality, max_bytes
+    keeps_source = True
+
+    def __init__(
+        self, loads: _Loads, url: str, modality: str | None, media_io: MediaIO[Any] | None = None
+    ) -> None:
+        self._loads, self._url, self._modality, self._media_io = loads, url, modality, media_io
         self._media: Media | None = None
         self._when_unsound: Callable[[], object] | None = None
 
     def get_max_bytes(self) -> int | None:
         """Return what the media IO of the modality takes."""
-        return self._max_bytes
+        return None if self._media_io is None else self._media_io.get_max_bytes()
+
+    @property
+    def smallest_source(self) -> int:  # type: ignore[override]
+        """Bytes below which that media IO reads a source whole."""
+        return self._media_io.smallest_source if isinstance(self._media_io, SourceMediaIO) else 0
+
+    def fetch_mode(self) -> str:
+        """Return that of the media IO; "never" for what takes no sources, and where nothing is known yet."""
+        return self._media_io.fetch_mode() if isinstance(self._media_io, SourceMediaIO) else "never"
 
     def load_bytes(self, data: bytes) -> Media:
         """Return the handle of a file."""
