@@ -59,4 +59,6 @@ def _is_h264(unit: bytes) -> bool:
     kind, importance = first & 0x1F, first >> 5
     if first & 0x80:
         return False
-    return kind == 1 or (kind in _H264_REFERRED and importance > 0) or (kind in _H264_NEVER and not importance)
+    return (
+        kind == 1 or (kind in _H264_REFERRED and importance > 0) or (kind in _H264_NEVER and not importance)
+    )
