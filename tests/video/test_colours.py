@@ -99,6 +99,8 @@ def with_hevc_primaries(data: bytes, container: str, primaries: int) -> bytes:
         stream = out.add_stream_from_template(source.streams.video[0], opaque=True)
         name = f"hevc_metadata=colour_primaries={primaries}"
         bsf = BitStreamFilterContext(name, source.streams.video[0], stream)
+        context: Any = stream.codec_context
+        context.color_primaries = primaries
         for packet in source.demux(video=0):
             for each in bsf.filter(packet if packet.size else None):
                 each.stream = stream
