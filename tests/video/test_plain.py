@@ -24,6 +24,14 @@ def with_a_large_sample(data: bytes, track: int) -> bytes:
     return data[:at] + (1 << 24).to_bytes(4, "big") + data[at + 4 :]
 
 
+def with_a_large_box(data: bytes, name: bytes) -> bytes:
+    """An MP4 with a box that reaches beyond the one in which it stands."""
+    at = data.index(name) - 4
+    return (
+        data[:at] + (int.from_bytes(data[at : at + 4], "big") + (1 << 26)).to_bytes(4, "big") + data[at + 4 :]
+    )
+
+
 def test_a_sample_that_is_not_there() -> None:
     """It ends the video, whatever the header claims, by whichever way the first frame is read."""
     data = with_a_large_sample(clip(**CLIP, codec="libvpx-vp9"), 0)
@@ -57,6 +65,7 @@ def test_plain_ones(fields: dict[str, Any]) -> None:
         lambda: clip(**CLIP)[:3000],
         lambda: with_a_large_sample(clip(**CLIP, codec="libvpx-vp9"), 0),
         lambda: with_a_large_sample(clip(**CLIP, audio=True), 1),
+        lambda: with_a_large_box(clip(**CLIP), b"mdia"),
         lambda: b"\0\0\0\x10ftypisom\0\0\0\0",
         *(
             KINDS[name].make

@@ -208,7 +208,8 @@ def _of_all(
             raise InvalidMediaError(f"The video can't be cut: {reason}, and frames without times.")
         ranks = np.arange(len(packets))
     try:
-        data = clips.write(packets, None, clips.whole(packets, ranks), clips.template_of(admitted, packets))
+        clip = clips.whole(packets, ranks, shown.begin)
+        data = clips.write(packets, None, clip, clips.template_of(admitted, packets))
     except CannotSeekError as error:
         raise InvalidMediaError(
             f"The video can't be cut: {reason}, and no container takes it whole."

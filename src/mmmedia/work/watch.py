@@ -25,10 +25,9 @@ T = TypeVar("T")
 STALL_SECONDS = 30.0
 """How long a decoder may take for a frame while the thread that asks for it does nothing itself."""
 
-# On a crowded machine a table of colours, of 3 s of CPU, takes longer than that. So many times as long may
-# one take whose thread gets at least such a share of the time; one that waits for another gets none.
-_AT_WORK = 10
-_SHARE = 0.01
+# On a crowded machine a table of colours, of 3 s of CPU, takes longer than that: a thread that gets as much
+# as this meanwhile is at work, and only the setting limits it. One that waits for another gets none.
+_LEAST_WORK = 0.001
 # A limit below this says nothing of a decoder that has not come back.
 _TELLING = 1.0
 
@@ -42,16 +41,18 @@ class Pulse:
         self.last = time.monotonic()
         self.is_awaited = True
         self._thread: int | None = None
+        self._before = 0.0
 
     def begin(self) -> None:
         """Take the thread under way for the one that makes the call."""
         self._thread = threading.get_ident()
+        self._before = time.thread_time()
 
     def worked(self) -> float:
-        """Return the seconds of CPU that the call's thread has had; 0 where that can't be told."""
+        """Return the seconds of CPU that the thread has had for the call; 0 where that can't be told."""
         if self._thread is None or not hasattr(time, "pthread_getcpuclockid"):
             return 0.0
-        return time.clock_gettime(time.pthread_getcpuclockid(self._thread))
+        return time.clock_gettime(time.pthread_getcpuclockid(self._thread)) - self._before
 
 
 _pulse: ContextVar[Pulse | None] = ContextVar("mmmedia_pulse", default=None)
@@ -127,7 +128,7 @@ def _comes_back(outcome: "Future[T]", mine: Pulse, end: float) -> bool:
         if now < end and quiet < STALL_SECONDS:
             continue
         before, worked = worked, mine.worked()
-        is_at_work = worked - before > _SHARE * (now - looked) and quiet < _AT_WORK * STALL_SECONDS
+        is_at_work = worked - before > _LEAST_WORK
         if now >= end:
             return is_at_work or quiet < min(_TELLING, STALL_SECONDS)
         if not is_at_work:

@@ -99,10 +99,11 @@ def arrange(index: PacketIndex, structure: Structure, spans: Sequence[Span]) -> 
     )
 
 
-def whole(index: PacketIndex, ranks: npt.NDArray[np.int64]) -> Clip:
-    """Return a clip that holds every packet."""
-    none = np.zeros(len(index), np.bool_)
-    return Clip(np.arange(len(index)), frozenset(), frozenset(), ranks, none, ~none)
+def whole(index: PacketIndex, ranks: npt.NDArray[np.int64], begin: int = 0) -> Clip:
+    """Return a clip that holds every packet from the decode position `begin` on."""
+    positions = np.arange(begin, len(index))
+    none = np.zeros(len(positions), np.bool_)
+    return Clip(positions, frozenset(), frozenset(), np.argsort(np.argsort(ranks[begin:])), none, ~none)
 
 
 def write(

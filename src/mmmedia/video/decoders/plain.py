@@ -39,8 +39,6 @@ def _plain(data: bytes) -> PlainVideo | None:
     top = _boxes(data, (0, len(data)))
     if [name for name, _ in top].count(b"moov") != 1 or any(name == b"moof" for name, _ in top):
         return None
-    if any(end > len(data) for _, (_, end) in top):
-        return None
     movie = _boxes(data, dict(top)[b"moov"])
     place = dict(top)[b"moov"]
     if any(name == b"mvex" for name, _ in movie) or data.find(b"covr", *place) >= 0:
@@ -75,8 +73,8 @@ def _plain(data: bytes) -> PlainVideo | None:
 def _boxes(data: bytes, within: Place) -> list[tuple[bytes, Place]]:
     found = []
     for number, box in enumerate(containers.boxes(data, *within)):
-        if number >= _MOST_BOXES:
-            raise ValueError("too many boxes")
+        if number >= _MOST_BOXES or box[1][1] > within[1]:
+            raise ValueError("too many boxes, or one that does not fit")
         found.append(box)
     return found
 

@@ -94,7 +94,7 @@ def _read_frames(
     if not targets:
         return frames, valid, interlaced
     turn, last = None, -1
-    for count, frame in enumerate(itertools.islice(_decode(data, threads), shown.made_up, None)):
+    for count, frame in enumerate(itertools.islice(_decode(data, threads, shown.begin), shown.made_up, None)):
         number = count if numbers is None else numbers.get(-1 if frame.pts is None else frame.pts)
         if number is not None:
             if number <= last:
@@ -131,7 +131,7 @@ def starts_interlaced(data: bytes | containers.Admitted[bytes]) -> bool:
     return frame is not None and frame.interlaced_frame
 
 
-def _decode(data: bytes | containers.Admitted[bytes], threads: int) -> "Iterator[VideoFrame]":
+def _decode(data: bytes | containers.Admitted[bytes], threads: int, begin: int = 0) -> "Iterator[VideoFrame]":
     """Frames in display order, the decode position of each in the place of its time.
 
     A packet that can't be decoded is passed over.
@@ -139,6 +139,7 @@ def _decode(data: bytes | containers.Admitted[bytes], threads: int) -> "Iterator
     Args:
         data: the encoded file.
         threads: 0: as FFmpeg likes.
+        begin: the decode position of the first packet.
 
     Raises:
         _LostBehindError: a packet can't be decoded, by more than one thread.
@@ -151,6 +152,8 @@ def _decode(data: bytes | containers.Admitted[bytes], threads: int) -> "Iterator
         stream.thread_type = "AUTO"
         for position, packet in enumerate(index.demux(container.demux(stream))):
             deadline.check()
+            if position < begin:
+                continue
             packet.pts = packet.dts = position
             yield from _pictures(stream, packet)
         yield from _pictures(stream, None)

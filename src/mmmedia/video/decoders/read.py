@@ -291,7 +291,7 @@ class _Request:
     def _read_file(self) -> _Pass | None:
         """Read the file by its frames' times, or by their number alone where these are not the packets'."""
         capture, self._capture = self._capture, None
-        if capture is None:
+        if capture is None or self._shown.begin:
             return None
         clock = times(self._packets, self._shown)
         try:
@@ -306,14 +306,15 @@ class _Request:
         positions = self._shown.positions
         if ranks is None or positions is None:
             return None
-        clip = clips.whole(self._packets, ranks)
+        begin = self._shown.begin
+        clip = clips.whole(self._packets, ranks, begin)
         try:
             template = clips.template_of(self._admitted, self._packets)
             encoded = clips.write(self._packets, None, clip, template, begin=clip.begin)
             capture = opencv.open_capture(encoded, turned=not self._upright.mirrored)
         except (CannotSeekError, InvalidMediaError):
             return None
-        return self._through(capture, Places(ranks[positions].tolist(), clip.place))
+        return self._through(capture, Places(clip.places[positions - begin].tolist(), clip.place))
 
     def _through(self, capture: Any, clock: Times | Steps | Places | None) -> _Pass:
         """One pass."""

@@ -8,6 +8,7 @@ it agrees with that.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from mmmedia.video.decoders.bitstreams.shown import pictures_shown
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
 from mmmedia.video.decoders.limits import Deadline
 from mmmedia.video.decoders.packets.ends import start_for_last
-from mmmedia.video.decoders.packets.index import NO_PTS, PacketIndex, is_timed, segments
+from mmmedia.video.decoders.packets.index import NO_PTS, PacketIndex, is_timed, segments, tells_no_times
 from mmmedia.video.samplers import VideoSourceMetadata
 
 Ints = npt.NDArray[np.int64]
@@ -40,6 +41,7 @@ class Shown:
         seconds: from the first to the end of the last; None where there is no clock.
         times: when each is shown, in seconds from the first; None likewise.
         made_up: how many frames a decoder gives before these, for want of what the first refer to.
+        begin: the decode position of the first packet that a decoder may be given, as some never recover.
     """
 
     total: int
@@ -49,6 +51,7 @@ class Shown:
     seconds: Fraction | None
     times: Sequence[float] | None = None
     made_up: int = 0
+    begin: int = 0
 
     def metadata(self, claim: VideoSourceMetadata | None, rate: Fraction) -> VideoSourceMetadata:
         """Return frames, frames a second, and seconds: as claimed where that is true.
@@ -82,8 +85,8 @@ def shown_frames(index: PacketIndex) -> Shown:
     pictures = pictures_shown(index)
     pictures[index.discard] = 0
     timed = is_timed(index)
-    lost, made_up = _never_decoded(index, timed=timed)
-    pictures[lost] = 0
+    start = _start(index, timed=timed)
+    pictures[start.lost] = 0
     keep = np.flatnonzero(pictures)
     total = int(pictures.sum())
     stretches = segments(index)
@@ -92,17 +95,17 @@ def shown_frames(index: PacketIndex) -> Shown:
     if len(keep) and not (clock[keep] == NO_PTS).any():
         seconds = _seconds(index, clock[keep], stretches[keep], keep)
     if not len(keep) or (pictures[keep] != 1).any():
-        return Shown(total, keep, None, None, seconds, made_up=made_up)
+        return Shown(total, keep, None, None, seconds, made_up=start.made_up, begin=start.begin)
     if not timed:
         ranks = display_ranks(index)
         positions = None if ranks is None else keep[np.argsort(ranks[keep])]
-        return Shown(total, keep, positions, None, seconds, made_up=made_up)
+        return Shown(total, keep, positions, None, seconds, made_up=start.made_up, begin=start.begin)
     order = keep[np.lexsort((keep, index.pts[keep], stretches[keep]))]
     pts = index.pts[order]
     times = None
     if (np.diff(pts) >= 0).all():
         times = ((pts - pts[0]) * float(index.time_base)).tolist()
-    return Shown(total, keep, order, pts, seconds, times, made_up)
+    return Shown(total, keep, order, pts, seconds, times, start.made_up, start.begin)
 
 
 def display_ranks(index: PacketIndex) -> Ints | None:
@@ -111,7 +114,7 @@ def display_ranks(index: PacketIndex) -> Ints | None:
     None where neither tells.
     """
     by_time = ranks_by_time(index)
-    if by_time is not None or (index.container != "avi" and (index.pts != NO_PTS).any()):
+    if by_time is not None or not tells_no_times(index):
         return by_time
     try:
         return analyse(with_lengths(index)).ranks
@@ -133,19 +136,21 @@ def _seconds(index: PacketIndex, clock: Ints, stretches: Ints, positions: Ints) 
     return seconds if seconds > 0 else None
 
 
-def _never_decoded(index: PacketIndex, *, timed: bool) -> tuple[npt.NDArray[np.intp], int]:
-    """Packets of which no picture comes: before the first that can be decoded, and cut short at the end.
+class _Start(NamedTuple):
+    """How decoding begins, as in `Shown`, and which packets give no picture, the last among them if cut."""
 
-    And how many frames come that are no packet's, as in `Shown`.
-    """
-    lost = np.zeros(len(index), np.bool_)
-    first = made_up = 0
+    lost: npt.NDArray[np.bool_]
+    made_up: int = 0
+    begin: int = 0
+
+
+def _start(index: PacketIndex, *, timed: bool) -> _Start:
+    start = _Start(np.zeros(len(index), np.bool_))
     if not _starts_plainly(index):
-        lost, made_up = _lost_at_the_start(index, timed=timed)
-        first = int(np.argmin(lost))
-    if index.corrupt[-1] and first < len(index):
-        lost[-1] |= not _last_is_decoded(index)
-    return np.flatnonzero(lost), made_up
+        start = _lost_at_the_start(index, timed=timed)
+    if index.corrupt[-1] and not start.lost.all():
+        start.lost[-1] |= not _last_is_decoded(index)
+    return start
 
 
 def _starts_plainly(index: PacketIndex) -> bool:
@@ -161,6 +166,8 @@ def _starts_plainly(index: PacketIndex) -> bool:
 
 _REORDERED = 64
 """No picture is shown before one that stands so many packets in front of it (H.264 stores 16)."""
+_LEADING = 16
+"""How many packets behind a key packet may be shown before it."""
 
 
 def _begins_with_idr(index: PacketIndex) -> bool:
@@ -183,28 +190,40 @@ def _begins_with_idr(index: PacketIndex) -> bool:
     return False
 
 
-def _lost_at_the_start(index: PacketIndex, *, timed: bool) -> tuple[npt.NDArray[np.bool_], int]:
+def _lost_at_the_start(index: PacketIndex, *, timed: bool) -> _Start:
     """Decode until pictures come, and see which of the first packets gave none, or two before all others."""
     lost = np.zeros(len(index), np.bool_)
     keys = np.flatnonzero(index.key)
     key = int(keys[0]) if len(keys) else 0
     order = index.pts if timed else display_ranks(index)
-    came: list[int] = []
-    for position in _decoded(index, 0, len(index)):
-        came.append(position)
-        if position >= key and (order is None or order[position] >= order[key]):
-            break
+    begin, came = 0, _first_pictures(index, 0, key, order)
+    if not came and key:
+        begin, came = key, _first_pictures(index, key, key, order)
     if not came:
         lost[:] = True
-        return lost, 0
+        return _Start(lost)
     last = came[-1]
     if order is not None:
         lost[: last + _REORDERED] = order[: last + _REORDERED] < order[last]
     else:
-        lost[: min(came)] = True
+        lost[: key + 1 + _LEADING] = True
     lost[came] = False
     made_up = next(at for at, position in enumerate(came) if position not in came[at + 1 :])
-    return lost, made_up
+    return _Start(lost, made_up, begin)
+
+
+def _first_pictures(index: PacketIndex, begin: int, key: int, order: Ints | None) -> list[int]:
+    """Decode until the picture of a key packet comes, or one behind it; return the positions of all.
+
+    Where no order is known it is one so far behind that those shown before the key have come.
+    """
+    far = key if order is not None else key + _REORDERED
+    came: list[int] = []
+    for position in _decoded(index, begin, len(index)):
+        came.append(position)
+        if position >= far and (order is None or order[position] >= order[key]):
+            break
+    return came
 
 
 def _last_is_decoded(index: PacketIndex) -> bool:

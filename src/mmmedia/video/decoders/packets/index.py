@@ -364,9 +364,18 @@ _JUMP_SECONDS = 60
 _JUMP_STEPS = 100
 
 
+# What stores no times of frames: those in packets are FFmpeg's guesses.
+_UNTIMED = frozenset(["avi", "h264", "hevc", "m4v", "mpegvideo"])
+
+
 def is_timed(index: PacketIndex) -> bool:
-    """Return whether every packet says when its frame is shown; in AVI that is FFmpeg's guess."""
-    return index.container != "avi" and not (index.pts == NO_PTS).any()
+    """Return whether every packet says when its frame is shown."""
+    return index.container not in _UNTIMED and not (index.pts == NO_PTS).any()
+
+
+def tells_no_times(index: PacketIndex) -> bool:
+    """Return whether no packet says when its frame is shown."""
+    return index.container in _UNTIMED or bool((index.pts == NO_PTS).all())
 
 
 def segments(index: PacketIndex) -> Ints:
