@@ -10,6 +10,7 @@ import numpy as np
 
 from mmmedia import containers
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSparseError
+from mmmedia.packages import packages_for
 from mmmedia.sources import FileSource, Source, Window
 from mmmedia.video.decoders import clips, eligible, sparse
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
@@ -66,6 +67,7 @@ class Excerpt:
     reason: str | None = None
 
 
+@packages_for("A video")
 def excerpt(
     source: Readable,
     indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]],
