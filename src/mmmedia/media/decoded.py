@@ -159,10 +159,8 @@ def _copied(value: Any, *, writable: bool) -> Any:
     if type(value) is tuple:
         return tuple(_copied(item, writable=writable) for item in value)
     if type(value) is np.ndarray:
-        if writable:
-            return value.copy()
-        value.flags.writeable = False
-        return value.view()
+        # Of a view one could say that it is writable after all, if what it is a view of is.
+        return value.copy() if writable else np.asarray(value.data.toreadonly())
     return copy.deepcopy(value)
 
 
