@@ -70,6 +70,8 @@ def _classes() -> Iterator[type]:
 
 STAY = {
     "MediaIO": "abstract",
+    "Source": "abstract",
+    "BlockCacheSource": "as far as the source behind does",
     "VideoLoader": "abstract",
     "Chargeable": "a protocol",
     "Reservable": "a protocol",
@@ -153,7 +155,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "Projector": lambda: _pipeline("Projector")(double, 4, 4),
     "CacheKey": lambda: _pipeline("CacheKey")("hash", "image", "fingerprint"),
     "EncoderCache": lambda: _pipeline("EncoderCache")(3, unit="bytes"),
-    "EncoderCacheStats": lambda: _pipeline("EncoderCacheStats")(1, 2, 3, 4, 5),
+    "MemoryCacheStats": lambda: _pipeline("EncoderCacheStats")(1, 2, 3, 4, 5),
     "ContentPart": lambda: _pipeline("ContentPart")("image_url", PNG_URL, uuid="7"),
     "MultimodalPipeline": lambda: _pipeline("MultimodalPipeline")(
         text_embedder=embed, paths={"image": _encoder_path()}, encoder_cache=_pipeline("EncoderCache")(2)
