@@ -145,6 +145,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "BucketList": lambda: buckets.bucket_list(["s3://bucket"]),
     "MediaConnector": lambda: _connector(MediaConnector),
     "FsspecConnector": lambda: _connector(FsspecConnector),
+    "Media": lambda: MediaConnector().open(PNG_URL),
     "ImageMediaIO": lambda: images.ImageMediaIO("L", max_pixels=12),
     "VideoMediaIO": lambda: video_io(),
     "Description": lambda: metrics.METRICS["mmmedia_decode_seconds"],
