@@ -338,7 +338,7 @@ class MediaConnector(SharedDownloads):
             if max_bytes is not None and file.size > max_bytes:
                 raise HTTPResponseSizeExceededError(max_bytes, file.size)
             if sparse.is_for_file(media_io, file.size):
-                return sparse.load_file(self, url, file.descriptor, file.name, media_io)
+                return sparse.load_file(self, file.descriptor, file.name, media_io)
             self._charge_download(file.size)
             data = file.read()
         return self._decode(media_io, media_io.load_bytes, data)

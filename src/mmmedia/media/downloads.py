@@ -16,7 +16,7 @@ from mmmedia.connections import (
 from mmmedia.connections.rules import policy_under_way
 from mmmedia.media import sparse
 from mmmedia.media.base import MediaIO
-from mmmedia.media.cached import Brought, CachedLoads, Downloaded, Goal, size_brought
+from mmmedia.media.cached import Brought, CachedLoads, Downloaded, Goal
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.media.sharing import SharedDecode, decode_key
 from mmmedia.sources import Source
@@ -219,7 +219,9 @@ class Wanted(Generic[T]):
 
     def charge(self, media: T) -> None:
         """Charge for a copy of what another request decoded."""
-        self._loads._charge_for(self._goal.url, size_brought(self.flight.result))
+        result = self.flight.result
+        data = result.data if isinstance(result, Downloaded) else cast("bytes", result)
+        self._loads._charge_for(self._goal.url, len(data))
         self._loads._charge_copy(media, self._media_io)
 
     def _begin(self) -> None:

@@ -172,7 +172,7 @@ def _load_once(
     if isinstance(media_io, SourceMediaIO) and media_io.keeps_source:
         reader = None  # whose loop may be gone by then
     limited = Limited(source, connector._charge_download, goal.settings.max_download_bytes, reader=reader)
-    media = connector._load_source(goal.url, limited, media_io)
+    media = connector._decode(media_io, _loader(media_io), limited)
     metrics.count_saved(max(source.size - limited.fetched, 0))
     return media, source
 
@@ -190,22 +190,27 @@ def is_for_file(media_io: MediaIO[Any], size: int) -> bool:
     return mode_for(media_io) != "never" and size >= _smallest(media_io)
 
 
-def load_file(connector: "CachedLoads", url: str, descriptor: int, name: str, media_io: MediaIO[T]) -> T:
+def load_file(connector: "CachedLoads", descriptor: int, name: str, media_io: MediaIO[T]) -> T:
     """Load an open file, of which only what is needed is read and charged.
 
     Args:
         connector: whose budgets hold.
-        url: what it was asked for by.
         descriptor: of the file.
         name: for messages.
         media_io: one with `load_source`.
     """
     source = FileSource(descriptor, name=name)
     try:
-        return connector._load_source(url, Limited(source, connector._charge_download, None), media_io)
+        limited = Limited(source, connector._charge_download, None)
+        return connector._decode(media_io, _loader(media_io), limited)
     finally:
         if not (isinstance(media_io, SourceMediaIO) and media_io.keeps_source):
             source.close()
+
+
+def _loader(media_io: MediaIO[T]) -> Callable[[Source], T]:
+    assert isinstance(media_io, SourceMediaIO)
+    return media_io.load_source
 
 
 class Limited(Source):

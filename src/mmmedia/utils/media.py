@@ -2,7 +2,7 @@
 
 import mimetypes
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mmmedia.media import AudioMediaIO, ImageMediaIO, MediaConnector, MediaWithBytes, VideoMediaIO
 
@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from PIL import Image
+
+    from mmmedia.options import MediaIOKwargs
 
 
 def encode_audio_base64(
@@ -124,8 +126,8 @@ def fetch_video(
     return MediaConnector(media_io_kwargs=_of("video", video_io_kwargs)).fetch_video(video_url)
 
 
-def _of(modality: str, kwargs: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]] | None:
-    return None if kwargs is None else {modality: kwargs}
+def _of(modality: str, kwargs: Mapping[str, Any] | None) -> "MediaIOKwargs | None":
+    return None if kwargs is None else cast("MediaIOKwargs", {modality: kwargs})
 
 
 def _data_url(kind: str, name: str, text: str) -> str:
