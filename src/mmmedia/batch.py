@@ -28,7 +28,7 @@ Modality = Literal["image", "video", "audio"]
 OnError = Literal["null", "drop", "raise"]
 
 
-class Row(NamedTuple):
+class Outcome(NamedTuple):
     """What became of one source.
 
     Attributes:
@@ -94,7 +94,7 @@ class Decoder:
             MediaConnector(**{name: value for name, value in connector.items() if name != "allowed_buckets"})
         self._prepared_in = 0
 
-    def __call__(self, source: Source) -> Row:
+    def __call__(self, source: Source) -> Outcome:
         """Decode one source: bytes, a path, a URL, or an open file.
 
         Raises:
@@ -113,11 +113,11 @@ class Decoder:
                 raise
             return self.failed(error)
 
-    def failed(self, error: Exception) -> Row:
+    def failed(self, error: Exception) -> Outcome:
         """Return the row of a source that gave an error."""
         words = " ".join(str(error).split())
         media, metadata = copy.deepcopy(_NOTHING[self.modality])
-        return Row(media, metadata, f"{type(error).__name__}: {words}" if words else type(error).__name__)
+        return Outcome(media, metadata, f"{type(error).__name__}: {words}" if words else type(error).__name__)
 
     @property
     def _ceilings(self) -> dict[str, int]:
@@ -147,12 +147,12 @@ class Decoder:
             return connector.load_from_url(str(found), self._media_io, fetch_timeout=timeout)
         return self._media_io.load_bytes(read_path(found) if isinstance(found, Path) else found)
 
-    def _row(self, loaded: Any) -> Row:
+    def _row(self, loaded: Any) -> Outcome:
         if self.modality == "video":
             metadata = {**loaded.metadata, "timestamps": loaded.timestamps}
-            return Row(loaded.frames, metadata, None)
+            return Outcome(loaded.frames, metadata, None)
         if self.modality == "audio":
-            return Row(
+            return Outcome(
                 loaded.waveform,
                 {"sampling_rate": float(loaded.sampling_rate), "duration": loaded.duration},
                 None,
@@ -160,7 +160,7 @@ class Decoder:
         pixels = np.array(loaded.media)  # a copy that can be written to
         pixels = resized(pixels[None], self.resize)[0]
         width, height = loaded.media.size
-        return Row(pixels, {"width": width, "height": height}, None)
+        return Outcome(pixels, {"width": width, "height": height}, None)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_prepared_in": 0}

@@ -64,7 +64,7 @@ def test_those_that_can_be_had_are_had(server: Server, tmp_path: Path) -> None:
     for line, url, said in zip(
         lines,
         [urls[0], *urls[2:], "http://nosuchhost.invalid/x"],
-        ["404", "HTML page, not media", "empty", "(DNS)"],
+        ["404", "No media. It is an HTML page", "empty", "(DNS)"],
         strict=True,
     ):
         assert line.startswith(f"mmmedia: {url}: ")

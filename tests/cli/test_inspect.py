@@ -248,7 +248,7 @@ def test_bad_input_is_one_clear_line(name: str, tmp_path: Path, capfd: pytest.Ca
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("ftp://example.org/x", "HTTP, data or file URL"),
+        ("ftp://example.org/x", "Refused scheme 'ftp'"),
         ("data:image/png;base64,AAAA", "container"),
         ("data:image/png,AAAA", "base64"),
         ("data:", "missing ','"),

@@ -41,11 +41,17 @@ def transcript(block: str, directory: Path, address: str) -> str:
     commands = _COMMAND.findall(block)
     mark = "\x1e"
     script = "\n".join(f"{command.replace(HOST, address)}\nprintf '{mark}'" for command in commands)
+    names = (("mmmedia", "-W error -m mmmedia"), ("python3", ""))
+    functions = "".join(f'{name}() {{ {sys.executable} {options} "$@"; }}\n' for name, options in names)
     done = subprocess.run(
-        ["bash", "-c", f"exec 2>&1\nmmmedia() {{ {sys.executable} -W error -m mmmedia \"$@\"; }}\n"
-         f"python3() {{ {sys.executable} \"$@\"; }}\n{script}"],
-        cwd=directory, env=environment(), capture_output=True, timeout=100, check=False,
-    )  # fmt: skip
+        ["bash", "-c", f"exec 2>&1\n{functions}{script}"],
+        cwd=directory,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
     outputs = done.stdout.decode().replace(address, HOST).replace(str(directory), "/home/me").split(mark)
     return "".join(f"$ {command}\n{output}" for command, output in zip(commands, outputs, strict=False))
 

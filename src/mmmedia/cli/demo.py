@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -206,7 +206,7 @@ def _connector(media_io_kwargs: dict[str, dict[str, Any]]) -> "MediaConnector":
     from mmmedia.media.connector import MediaConnector
 
     # Named here, loopback may be reached whatever the settings say of private addresses.
-    return MediaConnector(media_io_kwargs, allowed_media_domains=["127.0.0.1"])
+    return MediaConnector(cast("Any", media_io_kwargs), allowed_media_domains=["127.0.0.1"])
 
 
 def _fetch_twice(

@@ -1,18 +1,17 @@
 """The bytes behind a source, as they are."""
 
-import re
 from pathlib import Path
 
-from mmmedia import envs
+from mmmedia import containers, envs
 from mmmedia.cli.sources import STANDARD, connector_for, is_url, standard_input
 from mmmedia.errors import InvalidMediaError
 from mmmedia.media.base import MediaIO, decode_base64
 
-_HTML = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
+_ARCHIVES = (b"PK", b"\x1f\x8b")  # which hold tensors
 
 
 class RawMediaIO(MediaIO[bytes]):
-    """Loads any media to their bytes; what is an HTML page is refused, so that no cache holds one.
+    """Loads any media to their bytes; what is a page or a text is refused, so that no cache holds one.
 
     >>> RawMediaIO().load_base64("image/gif", "R0lGODlh")
     b'GIF89a'
@@ -22,14 +21,12 @@ class RawMediaIO(MediaIO[bytes]):
         """Return the bytes.
 
         Raises:
-            InvalidMediaError: (a `ValueError`) there are none, or they are an HTML page.
+            InvalidMediaError: (a `ValueError`) there are none, or they are a page or a text.
         """
         if not data:
             raise InvalidMediaError("It is empty.")
-        if _HTML.match(data[:1024]):
-            raise InvalidMediaError(
-                "It is an HTML page, not media: the URL may be that of a page that shows them."
-            )
+        if (what := containers.described(data)) and not data.startswith(_ARCHIVES):
+            raise InvalidMediaError(f"No media.{what}")
         return data
 
     def load_base64(self, media_type: str, data: str) -> bytes:  # noqa: ARG002  # the interface
@@ -45,7 +42,7 @@ def read(source: str) -> bytes:
     """Return the bytes of a path, a URL or standard input.
 
     Raises:
-        InvalidMediaError: (a `ValueError`) there are none, or they are an HTML page.
+        InvalidMediaError: (a `ValueError`) there are none, or they are a page or a text.
         OSError: they can't be read; as `MediaConnector.load_from_url` for URLs.
     """
     if source == STANDARD:

@@ -68,18 +68,10 @@ def opened(source: str) -> str | Path | bytes:
 
 
 def connector_for(source: str) -> "MediaConnector":
-    """Return what loads a URL, under the limits and rules of the settings; any path may be read.
-
-    Whoever types the URL of an object may read its bucket, unless the setting names those that may be.
-    """
-    from mmmedia import envs
-    from mmmedia.media.buckets import NEVER, parse_object_url
+    """Return what loads a URL, under the limits and rules of the settings; of files any may be read."""
+    from mmmedia.loading import sources
     from mmmedia.media.connector import MediaConnector
 
-    if url_scheme(source) in NEVER:  # the web and files; the others it refuses
+    if url_scheme(source) == "file":
         return MediaConnector(allowed_local_media_path="/")
-    from mmmedia.media.fsspec_connector import FsspecConnector
-
-    url = parse_object_url(source)
-    bucket = f"{url.scheme}://{url.path.partition('/')[0]}"
-    return FsspecConnector(allowed_buckets=None if envs.VLLM_MEDIA_ALLOWED_BUCKETS else [bucket])
+    return sources.connector_for(sources.URL(source))
