@@ -16,7 +16,7 @@ LAYERS = (
     ("errors", "_quiet", "_version"),
     ("envs", "registry", "metrics", "options", "packages"),
     ("work", "urls", "containers", "egress", "hasher", "hashing", "tensors", "image", "audio", "show"),
-    ("connections", "exceptions", "cache", "video", "video_decoders"),
+    ("connections", "exceptions", "sources", "cache", "video", "video_decoders"),
     ("media",),
     ("loading", "batch"),
     ("pipeline",),

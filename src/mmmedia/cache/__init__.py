@@ -18,8 +18,17 @@ for itself and scans more often.
 """
 
 from mmmedia.cache.account import CacheStats
+from mmmedia.cache.blocks import BlockCacheSource
 from mmmedia.cache.names import entry_name
 from mmmedia.cache.process import all_stats, get_media_cache
 from mmmedia.cache.store import MediaCache, StaleEntry
 
-__all__ = ["CacheStats", "MediaCache", "StaleEntry", "all_stats", "entry_name", "get_media_cache"]
+__all__ = [
+    "BlockCacheSource",
+    "CacheStats",
+    "MediaCache",
+    "StaleEntry",
+    "all_stats",
+    "entry_name",
+    "get_media_cache",
+]

@@ -23,6 +23,7 @@ from mmmedia.connections.rules import (
     BodyLimits,
     Download,
     FetchPolicy,
+    Progress,
     RequestBudget,
     policy_under_way,
 )
@@ -160,6 +161,7 @@ def exchange(
     any_status: bool = False,
     max_bytes: int | None = None,
     request_budget: RequestBudget | None = None,
+    on_progress: Progress | None = None,
 ) -> Exchange:
     """Yield the steps that fetch the body behind a URL.
 
@@ -173,6 +175,7 @@ def exchange(
             its body unread; nothing is tried again.
         max_bytes: what the body may have beside the download limit; `None` for no such limit.
         request_budget: charged with all that comes, also in attempts that fail.
+        on_progress: is told how much has come; of a further attempt from 0 again.
 
     Raises:
         InvalidURLError: (a `ValueError`) no HTTP URL.
@@ -186,7 +189,7 @@ def exchange(
     egress = EgressPolicy(policy.settings.block_private, policy.domains.names)
     first = Hop.first(parsed, extra_headers)
     plan = RetryPlan(timeout, 1 if any_status else policy.settings.attempts)
-    limits = None if any_status else BodyLimits.of(policy, max_bytes, request_budget)
+    limits = None if any_status else BodyLimits.of(policy, max_bytes, request_budget, on_progress)
     started = begun = time.monotonic()
     seconds = TOTAL_SECONDS if timeout is None else timeout
     for attempt in itertools.count():
