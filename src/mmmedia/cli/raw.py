@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from mmmedia import containers, envs
-from mmmedia.cli.sources import STANDARD, connector_for, is_url, standard_input
+from mmmedia import containers
+from mmmedia.cli.progress import Report
+from mmmedia.cli.sources import load, opened
 from mmmedia.errors import InvalidMediaError
 from mmmedia.media.base import MediaIO, decode_base64
 
@@ -38,17 +39,11 @@ class RawMediaIO(MediaIO[bytes]):
         return self.load_bytes(filepath.read_bytes())
 
 
-def read(source: str) -> bytes:
+def read(source: str, report: Report) -> bytes:
     """Return the bytes of a path, a URL or standard input.
 
     Raises:
         InvalidMediaError: (a `ValueError`) there are none, or they are a page or a text.
         OSError: they can't be read; as `MediaConnector.load_from_url` for URLs.
     """
-    if source == STANDARD:
-        return RawMediaIO().load_bytes(standard_input())
-    if not is_url(source):
-        return RawMediaIO().load_file(Path(source))
-    return connector_for(source).load_from_url(
-        source, RawMediaIO(), fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT
-    )
+    return load(opened(source), RawMediaIO(), report)

@@ -4,14 +4,18 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mmmedia.cli.words import one_line
 from mmmedia.errors import InvalidMediaError
 from mmmedia.urls import redact_url, url_scheme
 
 if TYPE_CHECKING:
+    from mmmedia.cli.progress import Report
+    from mmmedia.media.base import MediaIO
     from mmmedia.media.connector import MediaConnector
+
+T = TypeVar("T")
 
 STANDARD = "-"
 """What stands for standard input or output."""
@@ -67,11 +71,26 @@ def opened(source: str) -> str | Path | bytes:
     return source if is_url(source) else Path(source)
 
 
-def connector_for(source: str) -> "MediaConnector":
-    """Return what loads a URL, under the limits and rules of the settings; of files any may be read."""
+def connector_for(source: str, report: "Report | None" = None) -> "MediaConnector":
+    """Return what loads a URL, under the limits and rules of the settings; of files any may be read.
+
+    Args:
+        source: the URL.
+        report: is told how far downloads are.
+    """
     from mmmedia.loading import sources
     from mmmedia.media.connector import MediaConnector
 
     if url_scheme(source) == "file":
         return MediaConnector(allowed_local_media_path="/")
-    return sources.connector_for(sources.URL(source))
+    return sources.connector_for(sources.URL(source), on_progress=report and report.fetched)
+
+
+def load(source: str | Path | bytes, media_io: "MediaIO[T]", report: "Report") -> T:
+    """Load what was `opened` through a media IO; errors as of `MediaConnector.load_from_url`."""
+    from mmmedia.loading.load import load_from
+    from mmmedia.loading.sources import timeout_for
+
+    if not isinstance(source, str):
+        return load_from(source, media_io, "a file")
+    return connector_for(source, report).load_from_url(source, media_io, fetch_timeout=timeout_for(media_io))
