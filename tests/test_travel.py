@@ -30,7 +30,6 @@ from mmmedia import (
     errors,
     metrics,
     registry,
-    show,
     urls,
     video,
 )
@@ -44,7 +43,7 @@ from support.travel import PNG, PNG_URL, double, embed, used, used_of
 
 torch = pytest.importorskip("torch")
 
-_INSIDE = ("cli", "work")
+_INSIDE = ("cli", "show", "work")
 FACES = (
     "mmmedia",
     *(
@@ -187,8 +186,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "Video": lambda: mmmedia.Video(np.zeros((1, 2, 3, 3), np.uint8), _METADATA, [0.25]),
     "Audio": lambda: mmmedia.Audio(np.zeros(5, np.float32), 5.0),
     "Decoder": lambda: batch.Decoder("image", on_error="drop", allowed_media_domains=["example.org"]),
-    "Outcome": lambda: batch.Decoder("image")(PNG),
-    "Row": lambda: show.Row("opencv", "", np.zeros((1, 2, 3, 3), np.uint8), [0], 1, 2.0, [0.5]),
+    "Row": lambda: batch.Decoder("image")(PNG),
     "Sampler": lambda: next(iter(video.SAMPLERS.values())),
 }
 

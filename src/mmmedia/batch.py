@@ -23,12 +23,13 @@ from mmmedia.media.base import MediaIO
 from mmmedia.media.connector import MediaConnector
 from mmmedia.media.image import ImageMediaIO
 from mmmedia.packages import packages_for
+from mmmedia.work.fork import is_forked_child
 
 Modality = Literal["image", "video", "audio"]
 OnError = Literal["null", "drop", "raise"]
 
 
-class Outcome(NamedTuple):
+class Row(NamedTuple):
     """What became of one source.
 
     Attributes:
@@ -94,7 +95,7 @@ class Decoder:
             MediaConnector(**{name: value for name, value in connector.items() if name != "allowed_buckets"})
         self._prepared_in = 0
 
-    def __call__(self, source: Source) -> Outcome:
+    def __call__(self, source: Source) -> Row:
         """Decode one source: bytes, a path, a URL, or an open file.
 
         Raises:
@@ -113,11 +114,11 @@ class Decoder:
                 raise
             return self.failed(error)
 
-    def failed(self, error: Exception) -> Outcome:
+    def failed(self, error: Exception) -> Row:
         """Return the row of a source that gave an error."""
         words = " ".join(str(error).split())
         media, metadata = copy.deepcopy(_NOTHING[self.modality])
-        return Outcome(media, metadata, f"{type(error).__name__}: {words}" if words else type(error).__name__)
+        return Row(media, metadata, f"{type(error).__name__}: {words}" if words else type(error).__name__)
 
     @property
     def _ceilings(self) -> dict[str, int]:
@@ -130,9 +131,7 @@ class Decoder:
         silence_decoders()
         if self.threads is not None and self.modality == "video":
             with packages_for("A video"):
-                import cv2
-
-                cv2.setNumThreads(self.threads)
+                _limit_opencv(self.threads)
         self._prepared_in = os.getpid()
 
     def _load(self, source: Source) -> Any:
@@ -147,12 +146,12 @@ class Decoder:
             return connector.load_from_url(str(found), self._media_io, fetch_timeout=timeout)
         return self._media_io.load_bytes(read_path(found) if isinstance(found, Path) else found)
 
-    def _row(self, loaded: Any) -> Outcome:
+    def _row(self, loaded: Any) -> Row:
         if self.modality == "video":
             metadata = {**loaded.metadata, "timestamps": loaded.timestamps}
-            return Outcome(loaded.frames, metadata, None)
+            return Row(loaded.frames, metadata, None)
         if self.modality == "audio":
-            return Outcome(
+            return Row(
                 loaded.waveform,
                 {"sampling_rate": float(loaded.sampling_rate), "duration": loaded.duration},
                 None,
@@ -160,7 +159,7 @@ class Decoder:
         pixels = np.array(loaded.media)  # a copy that can be written to
         pixels = resized(pixels[None], self.resize)[0]
         width, height = loaded.media.size
-        return Outcome(pixels, {"width": width, "height": height}, None)
+        return Row(pixels, {"width": width, "height": height}, None)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_prepared_in": 0}
@@ -168,6 +167,16 @@ class Decoder:
     def __repr__(self) -> str:
         shown = (f"{name}={getattr(self, name)!r}" for name in ("on_error", "threads", "resize"))
         return f"Decoder({self.modality!r}, {', '.join(shown)})"
+
+
+def _limit_opencv(threads: int) -> None:
+    """Let OpenCV use so many threads in this process."""
+    import cv2
+
+    if threads == 1:
+        cv2.setNumThreads(0)  # none but the caller's; what 1 means, too, but that waits for threads to end
+    elif not is_forked_child():  # which waits for ever for those of its parent
+        cv2.setNumThreads(threads)
 
 
 _PLAN = {"MMMEDIA_VIDEO_DECODE_FOR": "throughput"}
