@@ -25,7 +25,7 @@ Directory = Annotated[
 ]
 URLs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[URL...]", help="Only the entries of these.", show_default=False),
+    typer.Argument(metavar="URL", help="Only the entries of these.", show_default=False),
 ]
 
 
