@@ -15,7 +15,7 @@ import pytest
 from mmmedia.cli.failures import reason
 from support.clips import clip
 from support.command_line import PROGRAM, program, run
-from support.server import Server, reply, stall_in_body
+from support.server import Request, Server, head, reply, stall_in_body
 
 
 def test_a_pipe_that_is_closed_early() -> None:
@@ -202,14 +202,17 @@ def test_progress_is_for_people_who_wait(server: Server, tmp_path: Path) -> None
     go_on = threading.Event()
     data = b"\x89PNG\r\n\x1a\n" + bytes(1000)
 
-    def late(request) -> None:
+    def late(request: Request) -> None:
+        request.send(head(200, {"Content-Length": 9000}) + bytes([1]) * 4000)
         go_on.wait(60)
-        reply(data)(request)
+        request.send(bytes([1]) * 5000)
 
     server.route("/late.png", late)
     server.route("/soon.png", reply(data))
     urls = server.url("/soon.png"), server.url("/late.png")
-    status, written = on_terminal("fetch", *urls, "-o", tmp_path, columns=120, seen=("1/2", go_on.set))
+    status, written = on_terminal(
+        "fetch", *urls, "-o", tmp_path, columns=120, seen=("5.0 kB of 10.0 kB", go_on.set)
+    )
     assert status == 0
     assert "Fetching" in written
     assert go_on.is_set()

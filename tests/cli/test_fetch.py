@@ -50,8 +50,11 @@ def test_into_the_cache(server: Server, tmp_path: Path, monkeypatch: pytest.Monk
     assert "did not store" in result.stderr
 
 
-def test_those_that_can_be_had_are_had(server: Server, tmp_path: Path) -> None:
+def test_those_that_can_be_had_are_had(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A line for each of the others, and status 1; no part of a file is left."""
+    monkeypatch.setenv("MMMEDIA_MEDIA_FETCH_MAX_RETRIES", "1")
     server.route("/good.png", reply(PNG))
     server.route("/page", reply(b"\n<!DOCTYPE html><html><body>no</body></html>"))
     server.route("/empty", reply(b""))
@@ -64,7 +67,7 @@ def test_those_that_can_be_had_are_had(server: Server, tmp_path: Path) -> None:
     for line, url, said in zip(
         lines,
         [urls[0], *urls[2:], "http://nosuchhost.invalid/x"],
-        ["404", "HTML page, not media", "empty", "(DNS)"],
+        ["404", "No media. It is an HTML page", "empty", "(DNS)"],
         strict=True,
     ):
         assert line.startswith(f"mmmedia: {url}: ")

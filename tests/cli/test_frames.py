@@ -171,3 +171,41 @@ def test_standard_input_into_a_pipe_that_closes(source: Path, tmp_path: Path) ->
     done = program("frames", "-", "-o", "out", "--indices", "1,2", stdin=source.read_bytes(), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, b"")
     assert [number_in(tmp_path / "out" / f"{number:06}.png") for number in (1, 2)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (clip()[:3000], "cut short before its index"),
+        (b"<!doctype html><title>Sign in</title>", "It is an HTML page"),
+        (b"\x89PNG\r\n\x1a\n", "not a media container"),
+        (b"", "mpty"),
+    ],
+)
+def test_sources_that_are_no_video(data: bytes, said: str, tmp_path: Path) -> None:
+    """From a file and from a pipe: one line that names it, and no directory."""
+    (tmp_path / "source").write_bytes(data)
+    for source, name, stdin in ((tmp_path / "source",) * 2 + (None,), ("-", "standard input", data)):
+        result = run("frames", source, "-o", tmp_path / "out", stdin=stdin)
+        assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+        assert result.stderr.startswith(f"mmmedia: {name}: ")
+        assert said in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_file_and_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said in words."""
+    monkeypatch.setenv("MMMEDIA_MEDIA_FETCH_MAX_RETRIES", "1")
+    result = run("frames", tmp_path / "none", "-o", tmp_path / "out")
+    assert "There is no file" in result.stderr
+    result = run("frames", "http://nosuchhost.invalid/x.mp4", "-o", tmp_path / "out")
+    assert (result.exit_code, "(DNS)" in result.stderr) == (1, True)
+
+
+def test_objects_of_buckets(source: Path, tmp_path: Path) -> None:
+    """What fsspec reads, by its URL."""
+    fsspec = pytest.importorskip("fsspec")
+    with fsspec.open("memory://bucket/clip.mp4", "wb") as file:
+        file.write(source.read_bytes())
+    rows = report("frames", "memory://bucket/clip.mp4", "-o", tmp_path / "out", "--indices", "8", "--json")
+    assert number_in(Path(rows[0]["file"])) == 8

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
-from typer.testing import CliRunner
 
-from mmmedia.cli import app, scene
+from mmmedia.cli import scene
 from mmmedia.cli.report import InspectIO
+from support import command_line
 from support.clips import clip
 from support.server import Server, reply
 
 
-def run(*arguments: object):
-    return CliRunner().invoke(app, ["inspect", *map(str, arguments)])
+def run(*arguments: object, **keywords: object):
+    return command_line.run("inspect", *arguments, **keywords)
 
 
 def report(*arguments: object) -> dict:
@@ -211,6 +211,26 @@ def test_several_sources_are_an_array_with_errors_inside(tmp_path: Path) -> None
     assert found["kind"] == "image"
 
 
+def test_json_lines_and_standard_input(tmp_path: Path) -> None:
+    """A document a line; `-` is what is piped in, and nothing is an error."""
+    path = tmp_path / "a.png"
+    path.write_bytes(picture())
+    result = run("-", path, "--jsonl", stdin=sound())
+    kinds = [json.loads(line)["kind"] for line in result.stdout.splitlines()]
+    assert (result.exit_code, kinds) == (0, ["audio", "image"])
+    empty = run("-", stdin=b"")
+    assert (empty.exit_code, empty.stderr) == (1, "mmmedia: standard input: It is empty.\n")
+
+
+def test_lists_stand_on_one_line(tmp_path: Path) -> None:
+    """For people who look at JSON."""
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(clip())
+    text = run(path, "--json").stdout
+    assert '  "key_frames": [0, 20, 40],\n' in text
+    assert len(text.splitlines()) < 60
+
+
 CONCAT = b"ffconcat version 1.0\nfile secret.mp4\n"
 SDP = b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
 BAD = {
@@ -248,7 +268,7 @@ def test_bad_input_is_one_clear_line(name: str, tmp_path: Path, capfd: pytest.Ca
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("ftp://example.org/x", "HTTP, data or file URL"),
+        ("ftp://example.org/x", "Refused scheme 'ftp'"),
         ("data:image/png;base64,AAAA", "container"),
         ("data:image/png,AAAA", "base64"),
         ("data:", "missing ','"),
@@ -286,7 +306,7 @@ def test_verbose_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     level = logger.level
     try:
         with caplog.at_level(logging.DEBUG, "mmmedia.cli"):
-            CliRunner().invoke(app, ["--verbose", "inspect", str(tmp_path / "none")])
+            command_line.run("--verbose", "inspect", tmp_path / "none")
     finally:
         logger.setLevel(level)
     assert "LocalFileNotFoundError" in caplog.text

@@ -29,6 +29,7 @@ app = typer.Typer(
     help="Getting media into multimodal models: fetch safely, decode exactly, hand over arrays.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # in which paragraphs of docstrings flow
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _command in (inspect, frames, sheet, audio, excerpt, fetch, bench, demo):

@@ -34,7 +34,7 @@ def bench(
 
     choice = choice_of(num_frames=num_frames, fps=fps)
     with progress("Measuring") as report, named(source):
-        data = read(source)
+        data = read(source, report)
         result = _measured(data, choice, repeats, report)
     if as_json:
         print_json({"source": shown(source), **result})
@@ -66,7 +66,7 @@ def _measured(data: bytes, choice: Any, repeats: int, report: Report) -> dict[st
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             best[way] = min(best.get(way, (wall, cpu)), (wall, cpu))
             ways[way] = _taken(before, decode_stats())
-            report(round_ * len(_WAYS) + number + 1, repeats * len(_WAYS))
+            report.counted(round_ * len(_WAYS) + number + 1, repeats * len(_WAYS))
     shape = frames["auto"].shape
     return {
         "frames": len(indices),

@@ -13,6 +13,7 @@ from mmmedia.cli.words import amount, span
 
 if TYPE_CHECKING:
     from mmmedia.cache import MediaCache
+    from mmmedia.cache.listing import Entry
 
 cache = typer.Typer(name="cache", help="Look at the cache of downloads, and clean it.", no_args_is_help=True)
 
@@ -24,7 +25,7 @@ Directory = Annotated[
 ]
 URLs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[URL...]", help="Only the entries of these.", show_default=False),
+    typer.Argument(metavar="URL", help="Only the entries of these.", show_default=False),
 ]
 
 
@@ -58,11 +59,11 @@ def ls(
 
     Entries are named by the hash of their URL, which is kept nowhere; name a URL to find its entry.
     """
-    from mmmedia.cache.listing import entries
+    from mmmedia.cache.listing import entries, names_of
 
     opened = _opened(directory)
-    names = {opened.path(url).name: url for url in urls or []}
-    found = [entry for entry in entries(opened) if not names or entry.name in names]
+    wanted = {name: url for url in urls or [] for name in names_of(opened, url)}
+    found = [entry for entry in entries(opened) if not urls or entry.name in wanted]
     if as_json or as_lines:
         rows = [{**entry._asdict(), "path": str(opened.directory / entry.name)} for entry in found]
         print_json_lines(rows) if as_lines else print_json(rows)
@@ -75,15 +76,21 @@ def ls(
                     amount(entry.size_bytes),
                     _ago(now - entry.downloaded),
                     _ago(now - entry.used),
-                    "fresh" if entry.is_fresh else "stale" if entry.can_revalidate else "expired",
+                    _state(entry),
                 )
                 for entry in found
             ],
             ("entry", "size", "downloaded", "used", ""),
             right={1, 2, 3},
         )
-    if names and len(found) < len(names):
+    if {wanted[entry.name] for entry in found if urls} != set(urls or []):
         raise typer.Exit(1)
+
+
+def _state(entry: "Entry") -> str:
+    """Say whether an entry may be served: as it is, once its server confirms it, or no more."""
+    state = "fresh" if entry.is_fresh else "stale" if entry.can_revalidate else "expired"
+    return f"{state}, in part" if entry.is_partial else state
 
 
 def _ago(seconds: float) -> str:

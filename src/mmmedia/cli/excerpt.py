@@ -33,8 +33,8 @@ def excerpt(
     if sum(each is not None for each in (num_frames, indices, fps)) != 1:
         raise InvalidArgumentError("Give one of --num-frames, --indices and --fps.")
     check_free([output], force=force)
-    with progress("Cutting"), named(source):
-        made = cut(read(source), indices or _choice(num_frames, fps))
+    with progress("Cutting") as report, named(source):
+        made = cut(read(source, report), indices or _choice(num_frames, fps))
     write(output, made.data)
     for number, position in zip(made.indices, made.positions, strict=True):
         typer.echo(f"{number}\t{position}", err=is_standard(output))

@@ -23,7 +23,9 @@ def reason(error: BaseException) -> str:
     >>> reason(FileNotFoundError(2, "No such file or directory", "clip.mp4"))
     'clip.mp4: No such file or directory.'
     """
-    if isinstance(error, MediaError):
+    if status := _http_status(error):
+        text = f"The server answered {status}."
+    elif isinstance(error, MediaError):
         text = str(error)
     elif _is_plain(error):
         text = f"{error.filename}: {error.strerror}."
@@ -37,6 +39,17 @@ def _is_plain(error: BaseException | str) -> TypeGuard[OSError]:
     return (
         isinstance(error, OSError) and isinstance(error.filename, str) and not isinstance(error, MediaError)
     )
+
+
+def _http_status(error: BaseException) -> str:
+    """Return the status that a server answered with, and its words; "" where that is not it."""
+    from http import HTTPStatus
+
+    from mmmedia.connections import status_of
+
+    status = status_of(error)
+    known = {each.value: each.phrase for each in HTTPStatus}
+    return f"{status} {known.get(status, '')}".rstrip() if status else ""
 
 
 def _of_network(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from mmmedia.errors import InvalidArgumentError, LimitExceededError
 
 def fetch(
     urls: Annotated[
-        list[str], typer.Argument(metavar="URL...", help="http, s3, … URLs.", show_default=False)
+        list[str], typer.Argument(metavar="URL", help="http, s3, … URLs.", show_default=False)
     ],
     output: Annotated[
         Path | None,
@@ -97,30 +97,61 @@ async def _fetch_all(
 
     from mmmedia import envs
 
-    free, done = asyncio.Semaphore(envs.VLLM_MM_FETCH_CONCURRENCY), 0
+    free, progresses = asyncio.Semaphore(envs.VLLM_MM_FETCH_CONCURRENCY), _Sum(report)
 
     async def one(url: str, target: Path | None) -> dict[str, Any] | Exception:
-        nonlocal done
         async with free:
             try:
-                return await _fetch(url, target)
+                return await _fetch(url, target, progresses.part())
             except Exception as error:  # noqa: BLE001  # whatever is wrong with one, the others are fetched
                 return error
-            finally:
-                done += 1
-                report(done, len(urls))
 
     return await asyncio.gather(*map(one, urls, targets))
 
 
-async def _fetch(url: str, target: Path | None) -> dict[str, Any]:
+class _Sum:
+    """How far several downloads are together."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._parts: list[_Part] = []
+
+    def part(self) -> "_Part":
+        """Return what is told of one of them."""
+        self._parts.append(part := _Part(self))
+        return part
+
+    def show(self) -> None:
+        """Show the sum of those that have begun."""
+        totals = [part.total for part in self._parts]
+        known = [total for total in totals if total is not None]
+        self._report.fetched(
+            sum(part.done for part in self._parts), sum(known) if len(known) == len(totals) else None
+        )
+
+
+class _Part(Report):
+    """How far one download is."""
+
+    def __init__(self, whole: _Sum) -> None:
+        super().__init__("")
+        self._whole = whole
+        self.done = 0
+        self.total: int | None = 0
+
+    def fetched(self, done: int, total: int | None) -> None:
+        self.done, self.total = done, total
+        self._whole.show()
+
+
+async def _fetch(url: str, target: Path | None, report: Report) -> dict[str, Any]:
     import asyncio
 
     from mmmedia import envs
     from mmmedia.cache import MediaCache
     from mmmedia.cli.raw import RawMediaIO
 
-    connector = connector_for(url)
+    connector = connector_for(url, report)
     data = await connector.load_from_url_async(url, RawMediaIO(), fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT)
     if target is not None:
         await asyncio.to_thread(write, target, data)

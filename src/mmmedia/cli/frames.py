@@ -23,8 +23,8 @@ from mmmedia.cli.options import (
     Timestamps,
 )
 from mmmedia.cli.outputs import check_free, encoded, write
-from mmmedia.cli.progress import progress
-from mmmedia.cli.sources import named, opened, shown
+from mmmedia.cli.progress import Report, progress
+from mmmedia.cli.sources import load, named, opened, shown
 from mmmedia.cli.tables import print_json, print_json_lines, show
 from mmmedia.cli.words import joined, one_line, shortened
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
@@ -102,10 +102,10 @@ def frames(
         start=start,
         end=end,
     )
-    wanted = _Wanted(choice, size and size.size, stream)
     if is_array := output.suffix.lower() == ".npz":
         check_free([output], force=force)
-        with progress("Decoding"), named(source):
+        with progress("Decoding") as report, named(source):
+            wanted = _Wanted(choice, size and size.size, stream, report)
             video = wanted.load(opened(source))
             wanted.check(skip=skip_missing)
         write(output, _archive(video))
@@ -113,12 +113,13 @@ def frames(
     else:
         rows = []
         pictures = _Pictures(output, picture_format, quality)
-        with progress("Frames") as report:
+        with progress("Writing") as report:
+            wanted = _Wanted(choice, size and size.size, stream, report)
             for video in wanted.parts(source, before=lambda numbers: pictures.check(numbers, force=force)):
                 with named(source):
                     wanted.check(skip=skip_missing)
                 rows += _rows(video, pictures.write(video))
-                report(len(rows), len(wanted.numbers))
+                report.counted(len(rows), len(wanted.numbers))
     if as_json:
         print_json(rows)
     elif as_lines:
@@ -146,8 +147,10 @@ class _Wanted:
         missing: those that were looked for and can't be decoded.
     """
 
-    def __init__(self, choice: "Choice", size: int | tuple[int, int] | None, stream: int | None) -> None:
-        self._choice, self._size, self._stream = choice, size, stream
+    def __init__(
+        self, choice: "Choice", size: int | tuple[int, int] | None, stream: int | None, report: Report
+    ) -> None:
+        self._choice, self._size, self._stream, self._report = choice, size, stream, report
         self.numbers: list[int] = []
         self.missing: list[int] = []
 
@@ -179,7 +182,7 @@ class _Wanted:
             from mmmedia.cli.raw import read
 
             with named(source):
-                place = read(source)  # once, not for each part
+                place = read(source, self._report)  # once, not for each part
         for begin in range(_PART, len(self.numbers), per_part):
             with named(source):
                 yield self._load(place, _constant(self.numbers[begin : begin + per_part]))
@@ -204,7 +207,6 @@ class _Wanted:
         self, source: str | Path | bytes, choose: "Callable[[VideoSourceMetadata], Sequence[int]]"
     ) -> "Video":
         from mmmedia.loading.choosing import choice_of
-        from mmmedia.loading.load import load_from
         from mmmedia.loading.media_ios import VideoIO
 
         sought: list[int] = []
@@ -214,7 +216,7 @@ class _Wanted:
             return sought
 
         media_io = VideoIO(choice_of(sampler=noted), self._size, self._stream, missing="drop")
-        video = load_from(source, media_io, "a video")
+        video = load(source, media_io, self._report)
         found = set(video.metadata["frames_indices"])
         self.missing += sorted(set(sought) - found)
         return video

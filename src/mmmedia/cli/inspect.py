@@ -9,14 +9,14 @@ import typer
 
 from mmmedia.cli.failures import complain, reason
 from mmmedia.cli.options import AsJSON, AsJSONLines, Sources
-from mmmedia.cli.progress import progress
+from mmmedia.cli.progress import Report, progress
 from mmmedia.cli.sources import STANDARD, connector_for, is_url, shown, standard_input
 from mmmedia.cli.tables import print_json, print_json_lines, show
 from mmmedia.cli.words import amount, joined, shortened
 
 logger = logging.getLogger(__name__)
 
-Report = dict[str, Any]
+Found = dict[str, Any]
 
 
 def inspect(
@@ -31,21 +31,21 @@ def inspect(
     The JSON of several sources is an array. The exit status is 1 if any of them can't be read.
     """
     reports = []
-    with progress("Reading") as tell:
+    with progress("Reading") as report:
         for number, source in enumerate(sources):
-            reports.append(_inspect(source, num_frames, fps))
-            tell(number + 1, len(sources))
+            reports.append(_inspect(source, num_frames, fps, report))
+            report.counted(number + 1, len(sources))
     if as_lines:
         print_json_lines(reports)
     elif as_json:
         print_json(reports[0] if len(reports) == 1 else reports)
-    for report in reports if not (as_json or as_lines) else ():
-        _print(report)
-    if any("error" in report for report in reports):
+    for each in reports if not (as_json or as_lines) else ():
+        _print(each)
+    if any("error" in each for each in reports):
         raise typer.Exit(1)
 
 
-def _inspect(source: str, num_frames: int, fps: float) -> Report:
+def _inspect(source: str, num_frames: int, fps: float, report: Report) -> Found:
     """Return the report on a source, or why there is none."""
     from mmmedia import envs
     from mmmedia.cli.report import InspectIO
@@ -53,19 +53,19 @@ def _inspect(source: str, num_frames: int, fps: float) -> Report:
     media_io = InspectIO(num_frames, fps)
     try:
         if source == STANDARD:
-            report = media_io.load_bytes(standard_input())
+            found = media_io.load_bytes(standard_input())
         else:
             url = source if is_url(source) else Path(source).absolute().as_uri()
-            report = connector_for(url).load_from_url(
+            found = connector_for(url, report).load_from_url(
                 url, media_io, fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT
             )
     except Exception as error:  # whatever is wrong with one source, the others are looked at
         logger.debug("%s", shown(source), exc_info=True)
         return {"source": shown(source), "error": reason(error)}
-    return {"source": shown(source), **report}
+    return {"source": shown(source), **found}
 
 
-def _print(report: Report) -> None:
+def _print(report: Found) -> None:
     if "error" in report:
         complain(report["error"], report["source"])
         return
@@ -87,7 +87,7 @@ def _print(report: Report) -> None:
     typer.echo()
 
 
-def _facts(report: Report) -> dict[str, str]:
+def _facts(report: Found) -> dict[str, str]:
     """Return the lines of a report: a name and what there is to say."""
     size = f"{report['width']} x {report['height']} pixels" if "width" in report else ""
     facts = {report["kind"]: joined(amount(report["bytes"]), report.get("container"), report.get("format"))}

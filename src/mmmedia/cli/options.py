@@ -64,7 +64,7 @@ Source = Annotated[
 Sources = Annotated[
     list[str],
     typer.Argument(
-        metavar="SOURCE...",
+        metavar="SOURCE",
         help="Paths, http, s3, … or data URLs, or - for standard input.",
         show_default=False,
     ),

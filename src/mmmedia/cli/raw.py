@@ -1,18 +1,18 @@
 """The bytes behind a source, as they are."""
 
-import re
 from pathlib import Path
 
-from mmmedia import envs
-from mmmedia.cli.sources import STANDARD, connector_for, is_url, standard_input
+from mmmedia import containers
+from mmmedia.cli.progress import Report
+from mmmedia.cli.sources import load, opened
 from mmmedia.errors import InvalidMediaError
 from mmmedia.media.base import MediaIO, decode_base64
 
-_HTML = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html|head|body)\b", re.IGNORECASE)
+_ARCHIVES = (b"PK", b"\x1f\x8b")  # which hold tensors
 
 
 class RawMediaIO(MediaIO[bytes]):
-    """Loads any media to their bytes; what is an HTML page is refused, so that no cache holds one.
+    """Loads any media to their bytes; what is a page or a text is refused, so that no cache holds one.
 
     >>> RawMediaIO().load_base64("image/gif", "R0lGODlh")
     b'GIF89a'
@@ -22,14 +22,12 @@ class RawMediaIO(MediaIO[bytes]):
         """Return the bytes.
 
         Raises:
-            InvalidMediaError: (a `ValueError`) there are none, or they are an HTML page.
+            InvalidMediaError: (a `ValueError`) there are none, or they are a page or a text.
         """
         if not data:
             raise InvalidMediaError("It is empty.")
-        if _HTML.match(data[:1024]):
-            raise InvalidMediaError(
-                "It is an HTML page, not media: the URL may be that of a page that shows them."
-            )
+        if (what := containers.described(data)) and not data.startswith(_ARCHIVES):
+            raise InvalidMediaError(f"No media.{what}")
         return data
 
     def load_base64(self, media_type: str, data: str) -> bytes:  # noqa: ARG002  # the interface
@@ -41,17 +39,11 @@ class RawMediaIO(MediaIO[bytes]):
         return self.load_bytes(filepath.read_bytes())
 
 
-def read(source: str) -> bytes:
+def read(source: str, report: Report) -> bytes:
     """Return the bytes of a path, a URL or standard input.
 
     Raises:
-        InvalidMediaError: (a `ValueError`) there are none, or they are an HTML page.
+        InvalidMediaError: (a `ValueError`) there are none, or they are a page or a text.
         OSError: they can't be read; as `MediaConnector.load_from_url` for URLs.
     """
-    if source == STANDARD:
-        return RawMediaIO().load_bytes(standard_input())
-    if not is_url(source):
-        return RawMediaIO().load_file(Path(source))
-    return connector_for(source).load_from_url(
-        source, RawMediaIO(), fetch_timeout=envs.VLLM_VIDEO_FETCH_TIMEOUT
-    )
+    return load(opened(source), RawMediaIO(), report)

@@ -16,8 +16,8 @@ from mmmedia.cli.options import (
     Stream,
 )
 from mmmedia.cli.outputs import check_free, encoded, is_standard, write
-from mmmedia.cli.progress import progress
-from mmmedia.cli.sources import STANDARD, named, opened, shown
+from mmmedia.cli.progress import Report, progress
+from mmmedia.cli.sources import STANDARD, load, named, opened, shown
 from mmmedia.cli.words import joined, one_line
 
 if TYPE_CHECKING:
@@ -56,15 +56,19 @@ def sheet(
 
     Samplers that take no number of frames, or no rate, are asked without.
     """
+    from mmmedia.cli.raw import read
+
     check_free([output], force=force)
     with progress("Decoding") as report, named(source):
         place = opened(source)
+        if isinstance(place, str) and len(samplers or []) > 1:
+            place = read(source, report)  # once, not for each
         if not samplers:
             num_frames = _FEW if num_frames is None and fps is None else num_frames
         videos = []
         for number, name in enumerate(samplers or [None]):
-            videos.append(_loaded(place, name, num_frames, fps, start, end, stream))
-            report(number + 1, len(samplers or [None]))
+            videos.append(_loaded(place, name, num_frames, fps, start, end, stream, report))
+            report.counted(number + 1, len(samplers or [None]))
     picture = _drawn(source, samplers, videos, num_frames, fps)
     write(output, encoded(picture, output))
     for name, video in zip(samplers or [""], videos, strict=True):
@@ -82,20 +86,20 @@ def _loaded(
     start: float | None,
     end: float | None,
     stream: int | None,
+    report: Report,
 ) -> "Video":
-    import mmmedia
+    from mmmedia.loading.choosing import choice_of
+    from mmmedia.loading.media_ios import VideoIO
 
     takes = _taken_by(sampler)
-    return mmmedia.load_video(
-        place,
+    choice = choice_of(
         sampler=sampler,
         num_frames=num_frames if "num_frames" in takes else None,
         fps=fps if "fps" in takes else None,
         start=start,
         end=end,
-        stream=stream,
-        size=_LARGEST,
     )
+    return load(place, VideoIO(choice, _LARGEST, stream), report)
 
 
 def _taken_by(sampler: str | None) -> Collection[str]:

@@ -4,14 +4,18 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mmmedia.cli.words import one_line
 from mmmedia.errors import InvalidMediaError
 from mmmedia.urls import redact_url, url_scheme
 
 if TYPE_CHECKING:
+    from mmmedia.cli.progress import Report
+    from mmmedia.media.base import MediaIO
     from mmmedia.media.connector import MediaConnector
+
+T = TypeVar("T")
 
 STANDARD = "-"
 """What stands for standard input or output."""
@@ -67,19 +71,26 @@ def opened(source: str) -> str | Path | bytes:
     return source if is_url(source) else Path(source)
 
 
-def connector_for(source: str) -> "MediaConnector":
-    """Return what loads a URL, under the limits and rules of the settings; any path may be read.
+def connector_for(source: str, report: "Report | None" = None) -> "MediaConnector":
+    """Return what loads a URL, under the limits and rules of the settings; of files any may be read.
 
-    Whoever types the URL of an object may read its bucket, unless the setting names those that may be.
+    Args:
+        source: the URL.
+        report: is told how far downloads are.
     """
-    from mmmedia import envs
-    from mmmedia.media.buckets import NEVER, parse_object_url
+    from mmmedia.loading import sources
     from mmmedia.media.connector import MediaConnector
 
-    if url_scheme(source) in NEVER:  # the web and files; the others it refuses
+    if url_scheme(source) == "file":
         return MediaConnector(allowed_local_media_path="/")
-    from mmmedia.media.fsspec_connector import FsspecConnector
+    return sources.connector_for(sources.URL(source), on_progress=report and report.fetched)
 
-    url = parse_object_url(source)
-    bucket = f"{url.scheme}://{url.path.partition('/')[0]}"
-    return FsspecConnector(allowed_buckets=None if envs.VLLM_MEDIA_ALLOWED_BUCKETS else [bucket])
+
+def load(source: str | Path | bytes, media_io: "MediaIO[T]", report: "Report") -> T:
+    """Load what was `opened` through a media IO; errors as of `MediaConnector.load_from_url`."""
+    from mmmedia.loading.load import load_from
+    from mmmedia.loading.sources import timeout_for
+
+    if not isinstance(source, str):
+        return load_from(source, media_io, "a file")
+    return connector_for(source, report).load_from_url(source, media_io, fetch_timeout=timeout_for(media_io))

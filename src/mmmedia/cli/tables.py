@@ -51,6 +51,8 @@ def show(
     from rich.text import Text
 
     cells = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    if not cells and not headings:  # rich would print an empty line
+        return
     table = Table(
         box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(headings), header_style="dim"
     )
