@@ -27,15 +27,19 @@ needs.torchvision()
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from support import whole_videos  # noqa: E402  # after what it needs
+
 CLIP = clip(frames=40, gop=16, bframes=2, width=112, height=96)
+SHORT = clip(frames=33, gop=9, bframes=2, width=80, height=64)
 FAIL = {
     "Ernie4_5_VLMoeVideoProcessor": "it downloads a font",
     "NemotronH_Omni_Reasoning_V3VideoProcessor": "it has no defaults",
 }
 """Processors that can't be used by themselves, and why."""
-MODELS = sorted(
-    path.parent.name for path in Path(transformers.__file__).parent.glob("models/*/video_processing_*.py")
-)
+BOTH = {"SmolVLMVideoProcessor": {"num_frames": 8, "fps": 8}}
+"""Processors that must be told both."""
+FILES = Path(transformers.__file__).parent.glob("models/*/video_processing_*.py")
+MODELS = sorted({path.parent.name for path in FILES} - {"auto"})
 
 
 @pytest.fixture
@@ -55,19 +59,6 @@ def classes(model: str) -> list[type]:
         and hasattr(each, "sample_frames")
         and each.__name__ not in FAIL
     ]
-
-
-def decode_all(processor, video, sample_indices_fn=None):
-    """What a processor's own way of fetching does, by decoding all frames from the first to the last."""
-    if isinstance(video, list):
-        return list(zip(*(decode_all(processor, each, sample_indices_fn) for each in video), strict=True))
-    frames, facts = OpenCVVideoBackend.load_bytes(
-        Path(video).read_bytes(), num_frames=-1, decode="sequential"
-    )
-    metadata = to_metadata(facts, frames)
-    numbers = sample_indices_fn(metadata=metadata) if sample_indices_fn else range(len(frames))
-    metadata.frames_indices = [int(number) for number in numbers]
-    return torch.from_numpy(frames[metadata.frames_indices]).permute(0, 3, 1, 2).contiguous(), metadata
 
 
 def answer(call, *args, **options):
@@ -92,14 +83,15 @@ def equal(one, other) -> bool:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_processor_makes_the_same_tensors_of_frames_that_were_decoded_here(model, path, monkeypatch):
+def test_a_processor_makes_the_same_tensors_of_frames_that_were_decoded_here(model, tmp_path, monkeypatch):
     """Compared with its own sampling of all frames; with the options it has, and with ones that are given."""
+    path = str(tmp_path / "short.mp4")
+    Path(path).write_bytes(SHORT)
     for kind in classes(model):
         processor = kind()
-        if not transformers.utils.is_torchcodec_available():
-            monkeypatch.setattr(type(processor), "fetch_videos", decode_all)
-        rate = "num_frames" if getattr(processor, "fps", None) is None else "fps"
-        for options in ({}, {rate: 8}):
+        whole_videos.use_for(processor, monkeypatch)
+        rate = {"num_frames": 8} if getattr(processor, "fps", None) is None else {"fps": 8}
+        for options in ({}, BOTH.get(kind.__name__, rate)):
             sampled = {**options, "do_sample_frames": True} if options else {}
             theirs = answer(processor, [path], **sampled)
             ours = answer(processor, **videos(processor, [path], **options))

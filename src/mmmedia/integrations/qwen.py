@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmmedia._quiet import silence_decoders
 from mmmedia.errors import MissingPackageError
-from mmmedia.integrations.encoded import encoded_video
-from mmmedia.video import read_frames
+from mmmedia.integrations.sampled import load_sampled
 
 if TYPE_CHECKING:
     from mmmedia.media.connector import MediaConnector
@@ -85,8 +84,8 @@ class _Reader:
             return indices
 
         silence_decoders()
-        frames, indices, _ = read_frames(encoded_video(ele["video"], self._connector), choose)
-        fps = len(indices) / max(sampled["total_num_frames"], 1e-6) * sampled["fps"]
+        frames, _ = load_sampled(ele["video"], choose, self._connector)
+        fps = len(frames) / max(sampled["total_num_frames"], 1e-6) * sampled["fps"]
         return torch.from_numpy(frames).permute(0, 3, 1, 2), sampled, fps
 
 

@@ -9,34 +9,25 @@ decoded here; transformers asks torchcodec for that. The extra `transformers` in
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from mmmedia._quiet import silence_decoders
 from mmmedia.batch import Decoder
 from mmmedia.errors import InvalidArgumentError
-from mmmedia.integrations.encoded import encoded_video
+from mmmedia.integrations.sampled import load_sampled
 from mmmedia.packages import packages_for
-from mmmedia.video import read_frames
+from mmmedia.pipeline.processors import NAME, SampleIndices, metadata_of, rule_of, sampler_of
+from mmmedia.video.samplers import VideoSourceMetadata
+
+_WHAT = "mmmedia.integrations.transformers"
 
 if TYPE_CHECKING:
     from transformers.video_utils import VideoMetadata
 
     from mmmedia.media.connector import MediaConnector
-    from mmmedia.video.samplers import VideoSourceMetadata
-
-Frames = npt.NDArray[np.uint8]
-SampleIndices = Callable[..., Sequence[int]]
-
-NAME = "mmmedia"
-_WHAT = "mmmedia.integrations.transformers"
-# What a processor takes out of its options before it hands the others to its sampler.
-_NOT_FOR_SAMPLERS = ("input_data_format", "do_convert_rgb", "device", "video_metadata", "do_sample_frames")
 
 
 def videos(
@@ -59,28 +50,13 @@ def videos(
         InvalidMediaError: (a `ValueError`) no video that can be decoded, or not all frames of it.
         MissingPackageError: (an `ImportError`) transformers is not installed.
     """
-    sample = _sampler(getattr(processor, "video_processor", processor), overrides)
+    sample = sampler_of(processor, overrides) or _all_frames
     loaded = [load_video(source, sample_indices_fn=sample, connector=connector) for source in sources]
     return {
         "videos": [frames for frames, _ in loaded],
         "video_metadata": [metadata for _, metadata in loaded],
         "do_sample_frames": False,
     }
-
-
-def _sampler(processor: Any, overrides: Mapping[str, Any]) -> SampleIndices | None:
-    """Return a processor's own rule with its options; None where it samples nothing."""
-    known = getattr(getattr(processor, "valid_kwargs", None), "__annotations__", None)
-    if known is None or not hasattr(processor, "sample_frames"):
-        raise InvalidArgumentError(f"{type(processor).__name__} is no processor of videos of transformers.")
-    options = {**{name: getattr(processor, name, None) for name in known}, **overrides}
-    # As in its chat templates, who asks for a number of frames asks for a sample.
-    asked = any(overrides.get(name) is not None for name in ("num_frames", "fps"))
-    samples = overrides.get("do_sample_frames", getattr(processor, "do_sample_frames", False) or asked)
-    for name in _NOT_FOR_SAMPLERS:
-        options.pop(name, None)
-    rule: SampleIndices = partial(processor.sample_frames, **options)
-    return rule if samples else None
 
 
 def load_video(
@@ -112,30 +88,20 @@ def load_video(
         InvalidMediaError: (a `ValueError`) no video that can be decoded, or not all frames of it.
     """
     with packages_for(_WHAT):
-        from transformers.video_utils import VideoMetadata, default_sample_indices_fn
+        from transformers.video_utils import default_sample_indices_fn
     if num_frames is not None and fps is not None and sample_indices_fn is None:
         raise InvalidArgumentError("num_frames and fps exclude each other.")
     if not (isinstance(video, str | bytes | os.PathLike) or hasattr(video, "read")):
         return video, [None] * len(video)
-    rule = sample_indices_fn or partial(default_sample_indices_fn, num_frames=num_frames, fps=fps)
-
-    def choose(source: "VideoSourceMetadata") -> list[int]:
-        total, rate, duration = source
-        told = VideoMetadata(total_num_frames=total, fps=rate, duration=duration, video_backend=NAME)
-        numbers: list[int] = np.asarray(rule(metadata=told, **kwargs)).tolist()
-        return numbers
-
+    default = partial(default_sample_indices_fn, num_frames=num_frames, fps=fps)
+    rule = rule_of(partial(sample_indices_fn or default, **kwargs))
     silence_decoders()
-    frames, indices, (total, rate, duration) = read_frames(encoded_video(video, connector), choose)
-    return frames, VideoMetadata(
-        total_num_frames=total,
-        fps=rate,
-        width=frames.shape[2],
-        height=frames.shape[1],
-        duration=duration,
-        video_backend=NAME,
-        frames_indices=indices,
-    )
+    frames, facts = load_sampled(video, rule, connector)
+    return frames, to_metadata({**facts, "video_backend": NAME}, frames)
+
+
+def _all_frames(metadata: "VideoMetadata") -> range:
+    return range(metadata.total_num_frames)
 
 
 def to_metadata(metadata: Mapping[str, Any], frames: Any = None) -> "VideoMetadata":
@@ -145,13 +111,10 @@ def to_metadata(metadata: Mapping[str, Any], frames: Any = None) -> "VideoMetada
         metadata: of `mmmedia.load_video`, `MediaConnector.fetch_video`, or a row of `mmmedia.batch.Decoder`.
         frames: (n, height, width, 3), which tell the size.
     """
-    with packages_for(_WHAT):
-        from transformers.video_utils import VideoMetadata
-    names = ("total_num_frames", "fps", "duration", "video_backend", "frames_indices")
-    facts: dict[str, Any] = {name: metadata[name] for name in names}
-    if frames is not None:
-        facts.update(height=int(frames.shape[1]), width=int(frames.shape[2]))
-    return VideoMetadata(**facts)
+    source = VideoSourceMetadata(metadata["total_num_frames"], metadata["fps"], metadata["duration"])
+    told = metadata_of(source, frames, metadata["frames_indices"])
+    told.video_backend = metadata["video_backend"]
+    return told
 
 
 # For those who want transformers itself changed.
