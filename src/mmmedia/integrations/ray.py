@@ -8,6 +8,7 @@ The extra `ray` installs what this needs.
 (8, 189, 336, 3)
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -151,10 +152,9 @@ def decode_videos(
 
 
 def _assigned_cpus() -> int | None:
-    """Return how many CPUs Ray has assigned to this worker; None where it has not."""
-    import ray
-
-    if not ray.is_initialized():
+    """Return how many CPUs Ray has assigned to this actor; None outside of one."""
+    ray = sys.modules.get("ray")  # which has been imported in an actor
+    if ray is None or not ray.is_initialized():
         return None
     assigned = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
     return max(1, int(assigned)) if assigned else None
