@@ -21,6 +21,7 @@ from .preprocess import (
     VideoPreprocessor as VideoPreprocessor,
     frame_timestamps as frame_timestamps,
 )
+from .pretrained import PretrainedPipeline as PretrainedPipeline
 from .resolve import (
     ResolvedPart as ResolvedPart,
     resolve_parts as resolve_parts,

@@ -1,6 +1,7 @@
 """`MultimodalPipeline`: a request with text and media to one stream of token embeddings."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from mmmedia.pipeline.encoder_cache import Abandoned, CacheKey, EncoderCache, Re
 from mmmedia.pipeline.parts import ContentPart, parse_messages
 from mmmedia.pipeline.place import TokenStream, check_embeddings, place
 from mmmedia.pipeline.preprocess import ImagePreprocessor, VideoPreprocessor
+from mmmedia.pipeline.pretrained import PretrainedPipeline, parts_of
 from mmmedia.pipeline.resolve import ResolvedPart, resolve_parts, resolve_parts_async
 from mmmedia.pipeline.sizes import check_positive
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
     from mmmedia.media.connector import MediaConnector
+
+logger = logging.getLogger(__name__)
 
 # What of a clip's metadata decides about its frames' content and times.
 _SAMPLING = ("frames_indices", "fps", "total_num_frames", "duration")
@@ -88,10 +92,37 @@ class MultimodalPipeline:
         self.encoder_cache = encoder_cache
         self.hidden_size = hidden_size
         self.max_concurrency = max_concurrency
+        self._has_warned = False
         # The frames of a clip are pictures, unless clips have a path of their own kind.
         frames = self.paths.get("video") or self.paths.get("image")
         if frames is not None and isinstance(frames.preprocess, ImagePreprocessor):
             self.paths["video"] = replace(frames, preprocess=VideoPreprocessor(frames.preprocess))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_or_parts: Any,
+        *,
+        connector: "MediaConnector | None" = None,
+        max_concurrency: int | None = None,
+    ) -> PretrainedPipeline:
+        """Return a pipeline of a model and a processor of transformers, which are used as they are.
+
+        Its `run` and `run_async` take the same messages, apply the chat template, and return a stream that
+        has `input_ids`, `position_ids` and `attention_mask` as well: what the model's decoder would be given.
+
+        Args:
+            model_or_parts: the name or path of a checkpoint; or ``(model, processor)``; or a mapping of
+                `model`, `processor` and perhaps a `tokenizer` whose chat template counts.
+            connector: what fetches and decodes; by default a new `MediaConnector` for each request.
+            max_concurrency: media of one request that are fetched at a time.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) these are no model and no processor.
+            MissingPackageError: (an `ImportError`) transformers is not installed.
+        """
+        parts = parts_of(model_or_parts)
+        return PretrainedPipeline(**parts, connector=connector, max_concurrency=max_concurrency)
 
     def run(
         self, messages: Sequence[Mapping[str, Any]], *, connector: "MediaConnector | None" = None
@@ -129,6 +160,16 @@ class MultimodalPipeline:
         )
         return await asyncio.to_thread(request.stream)
 
+    def warn_of_roles(self, roles: set[str]) -> None:
+        """Say once that text is embedded as it is, whoever it is from."""
+        if roles > {"user"} and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "The roles of messages (%s) are dropped: MultimodalPipeline.from_pretrained applies a chat "
+                "template.",
+                ", ".join(sorted(roles)),
+            )
+
 
 class _Request:
     """One request on its way through the pipeline."""
@@ -142,6 +183,7 @@ class _Request:
         self.pipeline = pipeline
         self.connector = connector
         self.parts = parse_messages(messages)
+        pipeline.warn_of_roles({part.role for part in self.parts})
         for part in self.parts:
             if part.modality not in ("text", *pipeline.paths) and not part.is_embedding:
                 known = ", ".join(sorted(pipeline.paths)) or "none"

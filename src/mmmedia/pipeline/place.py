@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmmedia.errors import InvalidArgumentError
 
@@ -14,7 +14,8 @@ class Span(NamedTuple):
     """Where the tokens of one part stand in the stream.
 
     Attributes:
-        part_index: index of the part in the request, counted over all messages.
+        part_index: index of the part in the request, counted over all messages; -1 for what a chat template
+            wrote between media, its own words and the messages' text.
         modality: `text`, `image`, `video` or `audio`.
         start: index of its first token.
         stop: index after its last token.
@@ -35,12 +36,36 @@ class TokenStream:
         spans: one for each part, in order, touching each other and covering all tokens.
         timestamps: by part index, the seconds of the frames of a clip whose rate is known.
         grids: by part index, the patches in time, height and width of what was cut into patches.
+        input_ids: int64 (tokens,), of a `PretrainedPipeline`; else None.
+        position_ids: int64 (tokens,), or (axes, tokens) of models that count in time, height and width as
+            well; likewise.
+        attention_mask: int64 (tokens,); likewise.
+        extras: what else the model's decoder takes, by its name; else empty.
     """
 
     embeddings: "torch.Tensor"
     spans: tuple[Span, ...]
     timestamps: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     grids: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+    input_ids: "torch.Tensor | None" = None
+    position_ids: "torch.Tensor | None" = None
+    attention_mask: "torch.Tensor | None" = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+    def decoder_inputs(self) -> dict[str, Any]:
+        """Return keywords for the decoder of a model of transformers: a batch of one request.
+
+        >>> import torch
+        >>> stream = place([("text", torch.zeros(3, 8))])
+        >>> {name: tuple(value.shape) for name, value in stream.decoder_inputs().items()}
+        {'inputs_embeds': (1, 3, 8)}
+        """
+        inputs = {"inputs_embeds": self.embeddings[None], **self.extras}
+        if self.attention_mask is not None:
+            inputs["attention_mask"] = self.attention_mask[None]
+        if self.position_ids is not None:
+            inputs["position_ids"] = self.position_ids[..., None, :]
+        return inputs
 
     def __len__(self) -> int:
         return len(self.embeddings)
