@@ -12,6 +12,8 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from mmmedia.connections import replaced
+from mmmedia.connections.budget import RequestBudget
 from mmmedia.connections.exchange import Answer, Exchange, exchange
 from mmmedia.connections.files import partial_file
 from mmmedia.connections.rules import (
@@ -19,7 +21,6 @@ from mmmedia.connections.rules import (
     BodyLimits,
     Download,
     FetchPolicy,
-    RequestBudget,
     json_of,
     policy_under_way,
     text_of,
@@ -177,6 +178,8 @@ class HTTPConnection:
             MediaDownloadSizeExceededError: (a `ValueError`) the body is longer than the download limit.
             HTTPResponseSizeExceededError: (a `ValueError`) it is longer than `max_bytes`.
         """
+        if extra_headers is None and _is_replaced(self.get_response, HTTPConnection.get_response):
+            return replaced.get_bytes(self, url, timeout, allow_redirects, max_bytes, request_budget)
         sink = io.BytesIO()
         self._perform(
             exchange(
@@ -317,6 +320,8 @@ class HTTPConnection:
             RefusedURLError: (a `ValueError`) the policy does not admit the URL or a redirect.
             LimitExceededError: (a `ValueError`) the body is longer than the download limit.
         """
+        if extra_headers is None and _is_replaced(self.get_async_response, HTTPConnection.get_async_response):
+            return replaced.async_get_bytes(self, url, timeout, allow_redirects, max_bytes, request_budget)
         from mmmedia.connections import on_loop
 
         return on_loop.fetch_bytes(
@@ -389,6 +394,11 @@ def _conditional(
         allow_redirects=allow_redirects,
         is_conditional=bool(asked),
     )
+
+
+def _is_replaced(method: Any, function: Any) -> bool:
+    """Whether a method is another's than ours: a subclass overrides it, or somebody has put it there."""
+    return getattr(method, "__func__", None) is not function
 
 
 _OF_THIS_PROCESS = frozenset({"_lock", "_sync_client", "_clients"})

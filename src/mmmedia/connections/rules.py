@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from mmmedia import envs
 from mmmedia._version import __version__
+from mmmedia.connections.budget import RequestBudget
 from mmmedia.errors import InvalidMediaError, LimitExceededError
 from mmmedia.exceptions import HTTPResponseSizeExceededError, MediaDownloadSizeExceededError
 from mmmedia.urls import ANY_HOST, HTTPURL, DomainList, redact_url
@@ -85,13 +86,6 @@ class Download(NamedTuple):
     data: bytes | None
     etag: str = ""
     last_modified: str = ""
-
-
-class RequestBudget(Protocol):
-    """What a request may still download; as `MediaRequestDownloadBudget`."""
-
-    def charge(self, num_bytes: int, /) -> object:
-        """Take so many bytes; raise if the request has used up its share."""
 
 
 class BodyLimits(NamedTuple):

@@ -100,10 +100,8 @@ class CachedLoads:
         """Charge a request for what was downloaded."""
         try:
             self._charge_download(number_of_bytes)
-        except MediaRequestDownloadSizeExceededError as error:  # what others raise is theirs to say
-            if (translated := _wrap_media_fetch_error(url, error)) is error:
-                raise
-            raise translated from error
+        except MediaRequestDownloadSizeExceededError as error:
+            raise refusal(url, error) from None
 
     def _charge_copy(self, media: object, media_io: MediaIO[Any]) -> None:
         """Charge for a copy of a picture before it is made, as for decoding it."""
@@ -132,7 +130,8 @@ class CachedLoads:
         """Decode what was downloaded, and store it if it decodes."""
         result = flight.result
         data = result.data if isinstance(result, Downloaded) else result
-        self._charge_for(url, len(data))
+        if flight.toll is None:
+            self._charge_for(url, len(data))
         media = self._decode(media_io, media_io.load_bytes, data)
         if self._media_cache_dir and flight.claim():
             self._store(url, result if isinstance(result, Downloaded) else Downloaded(data))
@@ -246,6 +245,12 @@ class CachedLoads:
         """Return the expired entry of a URL, an empty one if there is none to ask about."""
         cache = self._media_cache
         return (cache and cache.get_stale(url, max_size=max_bytes)) or _NO_ENTRY
+
+
+def refusal(url: str, error: Exception) -> Exception:
+    """Return what to raise for what a budget of downloads raised: what an engine's own does is its to say."""
+    is_ours = isinstance(error, MediaRequestDownloadSizeExceededError)
+    return _wrap_media_fetch_error(url, error) if is_ours else error
 
 
 def _is_of(method: Callable[..., object] | None, function: Callable[..., object]) -> bool:

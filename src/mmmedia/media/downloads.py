@@ -1,7 +1,9 @@
 """Downloads that all who ask at the same time share, and the decoding of what they bring."""
 
 import asyncio
+import contextlib
 import functools
+import inspect
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Executor
 from typing import Any, Generic, TypeVar
@@ -9,13 +11,14 @@ from typing import Any, Generic, TypeVar
 from mmmedia.connections import (
     FetchPolicy,
     HTTPConnection,
+    Toll,
     async_error,
     fetch_policy,
     sync_error,
 )
 from mmmedia.connections.rules import policy_under_way
 from mmmedia.media.base import MediaIO
-from mmmedia.media.cached import CachedLoads, Downloaded, Goal
+from mmmedia.media.cached import CachedLoads, Downloaded, Goal, refusal
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.media.sharing import SharedDecode, decode_key
 from mmmedia.work.calls import calls_of_loop, holdable
@@ -36,6 +39,17 @@ def _start_afresh() -> None:
 afresh_in_child(_start_afresh)
 
 
+def _offered(fetch: Callable[..., Any], **offers: Any) -> dict[str, Any]:
+    """Return those keywords that a function takes, be it one written for vLLM 0.20."""
+    try:
+        taken = inspect.signature(fetch).parameters
+    except (TypeError, ValueError):
+        return {}
+    if any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+        return offers
+    return {name: value for name, value in offers.items() if name in taken}
+
+
 def _held_to(goal: Goal, media_io: MediaIO[Any]) -> Goal:
     """Return a goal of no more bytes than a media IO takes; most take any number."""
     if getattr(type(media_io), "get_max_bytes", None) in (None, MediaIO.get_max_bytes):
@@ -47,27 +61,54 @@ def _held_to(goal: Goal, media_io: MediaIO[Any]) -> Goal:
 class SharedDownloads(CachedLoads):
     """Loads from remote URLs: who asks for the same at the same time shares the download and the decode."""
 
+    def _terms(self, fetch: Callable[..., Any], ours: Any, media_io: MediaIO[Any]) -> dict[str, Any]:
+        """Return what else to tell what fetches: of a connection that is not ours, how much it may fetch.
+
+        Ours is held to the policy. One with a download budget is told of a `Toll`, by which all who share
+        the download pay.
+        """
+        terms: dict[str, Any] = {}
+        if getattr(fetch, "__func__", None) is not ours:
+            limit = getattr(media_io, "get_max_bytes", lambda: None)()
+            terms = _offered(fetch, max_bytes=limit)
+        if self.download_budget is not None:
+            terms |= _offered(fetch, request_budget=Toll())
+        return terms
+
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
         goal = _held_to(goal, media_io)
         with fetch_policy(FetchPolicy(self._domains, goal.settings, goal.is_of_kind)) as policy:
-            key: Hashable = (goal.url, id(self.connection), policy)
+            key: Hashable = (goal.url, id(self.connection), policy, self.download_budget is None)
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
             fetch = self.connection.get_bytes
+            terms = self._terms(fetch, HTTPConnection.get_bytes, media_io)
+            toll, refused = terms.get("request_budget"), list[Exception]()
             url = goal.remote if getattr(fetch, "__func__", None) is HTTPConnection.get_bytes else goal.url
-            download: Callable[[], bytes | Downloaded] = functools.partial(fetch, url, **how)
+            download: Callable[[], bytes | Downloaded] = functools.partial(fetch, url, **how, **terms)
             if goal.settings.revalidate and self._can_revalidate():
-                download = functools.partial(self._get_if_changed, goal, how)
+                download, toll = functools.partial(self._get_if_changed, goal, how), None
             try:
+                if toll is not None and self.download_budget is not None:
+                    toll.join(self.download_budget, refused.append)
                 flight = _flights.fly(
                     key,
                     download,
                     timeout=goal.timeout,
                     longest=goal.longest,
                     linger=bool(self._media_cache_dir),
+                    toll=toll,
                 )
+                if flight.toll is not toll and self.download_budget is not None:
+                    flight.toll.join(self.download_budget, refused.append)  # for all of it, as it has landed
+                if refused:
+                    raise refused[0]
             except Exception as error:
-                translated = _wrap_media_fetch_error(goal.url, sync_error(error, goal.url))
+                if refused:
+                    raise refusal(goal.url, refused[0]) from None
+                is_ours = getattr(fetch, "__func__", None) is HTTPConnection.get_bytes
+                told = sync_error(error, goal.url) if is_ours else error
+                translated = _wrap_media_fetch_error(goal.url, told)
                 if translated is error:
                     raise
                 raise translated from error
@@ -82,12 +123,14 @@ class SharedDownloads(CachedLoads):
         policy = FetchPolicy(self._domains, goal.settings, goal.is_of_kind)
         how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
         fetch = self.connection.async_get_bytes
+        terms = self._terms(fetch, HTTPConnection.async_get_bytes, media_io)
+        toll = terms.get("request_budget")
         is_ours = getattr(fetch, "__func__", None) is HTTPConnection.async_get_bytes
         url = goal.remote if is_ours else goal.url  # others take a text
-        download: Callable[[], Awaitable[bytes | Downloaded]] = functools.partial(fetch, url, **how)
+        download: Callable[[], Awaitable[bytes | Downloaded]] = functools.partial(fetch, url, **how, **terms)
         if goal.settings.revalidate and self._can_revalidate():
-            download = functools.partial(self._get_if_changed_async, goal, how, pool)
-        return Wanted(self, goal, policy, download, media_io, pool)
+            download, toll = functools.partial(self._get_if_changed_async, goal, how, pool), None
+        return Wanted(self, goal, policy, download, media_io, pool, toll)
 
     def _get_if_changed(self, goal: Goal, how: dict[str, Any]) -> Downloaded:
         """Fetch, or let the server confirm what is in the cache."""
@@ -114,7 +157,8 @@ class Wanted(Generic[T]):
     """
 
     __slots__ = (
-        "_download", "_goal", "_loads", "_media_io", "_policy", "_pool", "flight", "future", "has_budget",
+        "_download", "_goal", "_loads", "_media_io", "_policy", "_pool", "_toll", "flight", "future",
+        "has_budget",
     )  # fmt: skip
 
     def __init__(
@@ -125,8 +169,10 @@ class Wanted(Generic[T]):
         download: Callable[[], Awaitable[bytes | Downloaded]],
         media_io: MediaIO[T],
         pool: Executor,
+        toll: Toll | None,
     ) -> None:
         self._loads, self._goal, self._media_io, self._pool = loads, goal, media_io, pool
+        self._toll = toll
         self._policy, self._download = policy, download
         own = getattr(media_io, "decoded_budget", None)
         self.has_budget = not (loads.decoded_budget is loads.download_budget is own is None)
@@ -136,18 +182,40 @@ class Wanted(Generic[T]):
         """Begin the download, or join it."""
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         token = policy_under_way.set(self._policy)  # which the download inherits
+        budget = self._loads.download_budget
         try:
+            if self._toll is not None and budget is not None:
+                self._toll.join(budget, self._refuse)
             self.flight, leads = _flights.board(
-                (self._goal.url, id(self._loads.connection), self._policy),
+                (self._goal.url, id(self._loads.connection), self._policy, budget is None),
                 self._download,
                 self._begin,
                 timeout=self._goal.timeout,
                 linger=bool(self._loads._media_cache_dir),
+                toll=self._toll,
             )
         finally:
             policy_under_way.reset(token)
-        if not leads:
-            self._join()
+        if leads:
+            return
+        if self.flight.toll is not None and budget is not None:
+            try:
+                self.flight.toll.join(budget, self._refuse)
+            except Exception as error:  # noqa: BLE001  # its own
+                self._refuse(error)
+                return
+        self._join()
+
+    def _refuse(self, error: Exception) -> None:
+        """Give up the waiting, in whatever thread, as the request has used up its share."""
+        translated = refusal(self._goal.url, error)
+
+        def end() -> None:
+            if not self.future.done():
+                self.future.set_exception(translated)
+
+        with contextlib.suppress(RuntimeError):  # that loop is closed, and nobody waits
+            self.future.get_loop().call_soon_threadsafe(end)
 
     def board_again(self, error: Exception) -> None:
         """Begin anew if the flight failed for others' reasons; raise what is to be raised, if not."""
@@ -182,7 +250,8 @@ class Wanted(Generic[T]):
         """Charge for a copy of what another request decoded."""
         result = self.flight.result
         data = result.data if isinstance(result, Downloaded) else result
-        self._loads._charge_for(self._goal.url, len(data))
+        if self.flight.toll is None:
+            self._loads._charge_for(self._goal.url, len(data))
         self._loads._charge_copy(media, self._media_io)
 
     def _begin(self) -> None:

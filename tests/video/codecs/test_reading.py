@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from mmmedia import gpu_ipc_memory
 from mmmedia.errors import (
     InvalidArgumentError,
     InvalidMediaError,
@@ -20,7 +21,7 @@ from mmmedia.errors import (
 )
 from mmmedia.media import ImageMediaIO, VideoMediaIO
 from mmmedia.video import VIDEO_LOADER_REGISTRY, VideoBackend, VideoSourceMetadata, VideoTargetMetadata
-from mmmedia.video.codecs import deepstream, gpu_memory, pynvvideocodec
+from mmmedia.video.codecs import deepstream, pynvvideocodec
 from mmmedia.video.codecs.torchcodec import TorchCodecVideoBackendMixin
 from mmmedia.video_decoders import check_frame_pixel_limit, decode_video
 from support import torch_codecs
@@ -145,7 +146,7 @@ class SimpleDecoder:
     made: list["SimpleDecoder"] = []  # noqa: RUF012
 
     def __init__(self, path: str, **options: Any) -> None:
-        self.options, self.batches, self.files = options, [], 0
+        self.options, self.batches, self.files, self.codec = options, [], 0, ""
         self.made.append(self)
         self.reconfigure_decoder(path)
 
@@ -154,6 +155,9 @@ class SimpleDecoder:
         self.files += 1
         with av.open(path) as container:
             stream = container.streams.video[0]
+            if self.codec not in ("", stream.codec_context.name):
+                raise RuntimeError("another codec")
+            self.codec = stream.codec_context.name
             self.rate = float(stream.average_rate)
             self.frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
 
@@ -161,7 +165,8 @@ class SimpleDecoder:
         return len(self.frames)
 
     def get_stream_metadata(self) -> Any:
-        return SimpleNamespace(num_frames=len(self.frames), average_fps=self.rate)
+        height, width = self.frames[0].shape[:2]
+        return SimpleNamespace(average_fps=self.rate, width=width, height=height)
 
     def get_batch_frames_by_index(self, indices: list[int]) -> list[Any]:
         """As the package does it: what it does not have, or is asked for twice, is left out."""
@@ -193,7 +198,7 @@ class TestPyNvVideoCodec:
         module.OutputColorType = SimpleNamespace(RGB="rgb")
         monkeypatch.setitem(sys.modules, "PyNvVideoCodec", module)
         monkeypatch.setattr(SimpleDecoder, "made", [])
-        monkeypatch.setattr(pynvvideocodec, "_pool", None)
+        monkeypatch.setattr(pynvvideocodec, "_pynv_decoder_pool", pynvvideocodec._PyNvDecoderPool())
 
     def test_frames(self) -> None:
         """By the loader of its name, in batches, with one decoder for one video after the other."""
@@ -218,7 +223,7 @@ class TestPyNvVideoCodec:
                 backend="pynvvideocodec",
                 hw_decoders=1,  # type: ignore[arg-type]
             )
-        assert [decoder.files for decoder in SimpleDecoder.made] == [2, 1, 1]
+        assert [decoder.files for decoder in SimpleDecoder.made] == [2, 2, 1]
 
     def test_repeated_frames_and_those_that_are_not_there(self) -> None:
         """The package leaves them out; of the former, as with torchcodec, each comes."""
@@ -253,18 +258,18 @@ class TestPyNvVideoCodec:
         VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec")
 
     def test_limits(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Of a frame before a decoder is made, and of GPU memory before any frame is."""
+        """Of a frame, and of GPU memory, before any frame is decoded."""
         with monkeypatch.context() as patched:
             patched.setenv("VLLM_MAX_IMAGE_PIXELS", str(96 * 64 - 1))
             with pytest.raises(LimitExceededError, match="VLLM_MAX_IMAGE_PIXELS"):
                 VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec")
-            assert not SimpleDecoder.made
-        pool = gpu_memory.MultiModalGPUMemoryPool(96 * 64 * 3 * 2)
-        monkeypatch.setattr(gpu_memory, "_pool", pool)
+        pool = gpu_ipc_memory.MultiModalGPUMemoryPool(96 * 64 * 3 * 2)
+        monkeypatch.setattr(gpu_ipc_memory, "_pool", pool)
         VideoBackend.load_bytes(clip(**CLIP), 2, backend="pynvvideocodec")
         assert pool.available_bytes == pool.total_bytes
         with pytest.raises(LimitExceededError, match="--mm-ipc-gpu-memory-gb"):
             VideoBackend.load_bytes(clip(**CLIP), 3, backend="pynvvideocodec")
+        assert [decoder.batches for decoder in SimpleDecoder.made] == [[2]]
 
     @pytest.mark.parametrize(
         ("options", "match"),
@@ -279,7 +284,7 @@ class TestPyNvVideoCodec:
     def test_bad_options(self, options: dict[str, Any], match: str) -> None:
         with pytest.raises(InvalidArgumentError, match=match):
             VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec", **options)
-        assert pynvvideocodec._pool is None
+        assert pynvvideocodec._pynv_decoder_pool.max_slots is None
 
     def test_one_size_of_the_pool(self) -> None:
         """A process has the decoders that it began with."""
@@ -287,9 +292,7 @@ class TestPyNvVideoCodec:
         with pytest.raises(PoolSizeError, match="has 3 already"):
             VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec")
         with pytest.raises(RuntimeError):
-            pynvvideocodec.pool_of(1)
-        with pytest.raises(ValueError, match="hw_decoders"):
-            pynvvideocodec.pool_of(0)
+            pynvvideocodec.PyNvVideoCodecVideoBackendMixin._configure_decoder_slots(1)
 
     def test_a_decoder_that_failed_is_not_used_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*_: object) -> None:
@@ -414,12 +417,12 @@ def test_a_decoder_by_its_function(
         return "decoded"
 
     module = import_module(f"mmmedia.video_decoders.{backend}")
-    monkeypatch.setattr(module, "decode_video", decode)
+    monkeypatch.setattr(module, "decode_with", decode)
     target = VideoTargetMetadata(3, -1, 300)
     assert getattr(module, f"decode_{backend}")(VideoBackend, b"", target, {}, **options) == "decoded"
     ((args, kwargs),) = asked
     assert args == (backend, VideoBackend, b"", target, {}, options)
-    assert kwargs == ({"frame_recovery": False} if backend == "opencv" else {})
+    assert kwargs == ({"recovery": False} if backend == "opencv" else {})
 
 
 def test_torchcodec_step_by_step(torchcodec: type[torch_codecs.VideoDecoder]) -> None:

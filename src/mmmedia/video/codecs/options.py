@@ -5,9 +5,10 @@ from typing import Any, Final
 
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError
+from mmmedia.gpu_ipc_memory import PYNVVIDEOCODEC_DEFAULT_HW_DECODERS
 
 PYNVVIDEOCODEC_VIDEO_BACKEND: Final = "pynvvideocodec"
-PYNVVIDEOCODEC_DEFAULT_HW_DECODERS: Final = 2
+
 
 BACKEND_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "opencv": {},
