@@ -133,7 +133,7 @@ class HTTPResponseSizeExceededError(VLLMValidationError, LimitExceededError):
 
     def __init__(self, max_bytes: float, received_bytes: int, source: str = "the file") -> None:
         super().__init__(
-            f"Maximum file size exceeded: {source} has more than {max_bytes:.0f} bytes, the limit "
+            f"Maximum file size exceeded: {source} has more than {max_bytes:.0f} bytes, the maximum size "
             "of its kind; for sounds VLLM_MAX_AUDIO_CLIP_FILESIZE_MB sets it.",
             parameter="audio_filesize_mb",
             value=received_bytes / _MIB,

@@ -45,7 +45,8 @@ class Toll:
         """
         with self._lock:
             if (budget, refuse) not in self._payers:
-                budget.charge(self._received)
+                if self._received:
+                    budget.charge(self._received)
                 self._payers.append((budget, refuse))
 
     def charge(self, size: int) -> None:
@@ -93,6 +94,7 @@ class MediaRequestDownloadBudget(Uncopied):
             if 0 < self._limit < self.used + size:
                 raise MediaRequestDownloadSizeExceededError(
                     f"{size} more downloaded bytes are too many for one request, of which {self.used} "
-                    f"of {self._limit} are used (VLLM_MAX_MEDIA_REQUEST_DOWNLOAD_SIZE_MB)."
+                    f"of {self._limit} are used, including retried attempts "
+                    "(VLLM_MAX_MEDIA_REQUEST_DOWNLOAD_SIZE_MB)."
                 )
             self.used += size

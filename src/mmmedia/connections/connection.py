@@ -261,6 +261,11 @@ class HTTPConnection:
         """
         return await self._loop_clients().session()
 
+    @property
+    def _async_client(self) -> "aiohttp.ClientSession | None":
+        """The session of the running loop, `None` where it has none yet; by it tests of engines end it."""
+        return None if self._clients is None else self._clients.session_here()
+
     async def aclose(self) -> None:
         """Close the session of the running loop, and those of loops that were closed."""
         if self._clients is not None:

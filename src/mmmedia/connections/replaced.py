@@ -56,9 +56,10 @@ class _Attempts:
         self._plan = RetryPlan(timeout, policy.settings.attempts)
         self._started = time.monotonic()
 
-    def __iter__(self) -> Iterator[tuple[int, float]]:
+    def __iter__(self) -> Iterator[tuple[int, float | None]]:
         for number in itertools.count():
-            yield number, self._plan.attempt_seconds(number, time.monotonic() - self._started)
+            seconds = self._plan.attempt_seconds(number, time.monotonic() - self._started)
+            yield number, None if self._plan.timeout is None else seconds
 
     def wait_after(self, number: int, error: Exception) -> float:
         """Return the seconds to wait; raise the error if it is final."""

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from concurrent.futures import Executor
 from typing import Any, Generic, TypeVar
 
@@ -22,7 +22,7 @@ from mmmedia.media.cached import CachedLoads, Downloaded, Goal, refusal
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.media.sharing import SharedDecode, decode_key
 from mmmedia.work.calls import calls_of_loop, holdable
-from mmmedia.work.flight import SingleFlight, fly_again, late
+from mmmedia.work.flight import Flight, SingleFlight, fly_again, late
 from mmmedia.work.fork import afresh_in_child
 
 T = TypeVar("T")
@@ -64,32 +64,40 @@ class SharedDownloads(CachedLoads):
     def _terms(self, fetch: Callable[..., Any], ours: Any, media_io: MediaIO[Any]) -> dict[str, Any]:
         """Return what else to tell what fetches: of a connection that is not ours, how much it may fetch.
 
-        Ours is held to the policy. One with a download budget is told of a `Toll`, by which all who share
-        the download pay.
+        Ours is held to the policy, and told of a `Toll`, by which all who share the download pay.
         """
         terms: dict[str, Any] = {}
+        budget: Any = self.download_budget and Toll()
         if getattr(fetch, "__func__", None) is not ours:
             limit = getattr(media_io, "get_max_bytes", lambda: None)()
-            terms = _offered(fetch, max_bytes=limit)
-        if self.download_budget is not None:
-            terms |= _offered(fetch, request_budget=Toll())
-        return terms
+            terms, budget = _offered(fetch, max_bytes=limit), self.download_budget
+        return terms if budget is None else terms | _offered(fetch, request_budget=budget)
+
+    def _shares(self, terms: Mapping[str, Any]) -> Hashable:
+        """Return what else must be equal for two to share a download: whether they pay, and to whom."""
+        budget = terms.get("request_budget")
+        return budget is None if budget is None or isinstance(budget, Toll) else id(budget)
 
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
         goal = _held_to(goal, media_io)
         with fetch_policy(FetchPolicy(self._domains, goal.settings, goal.is_of_kind)) as policy:
-            key: Hashable = (goal.url, id(self.connection), policy, self.download_budget is None)
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
             fetch = self.connection.get_bytes
             terms = self._terms(fetch, HTTPConnection.get_bytes, media_io)
             toll, refused = terms.get("request_budget"), list[Exception]()
+            key: Hashable = (goal.url, id(self.connection), policy, self._shares(terms))
+
+            def join(flight: Flight[bytes | Downloaded]) -> None:
+                if isinstance(flight.toll, Toll) and self.download_budget is not None:
+                    flight.toll.join(self.download_budget, refused.append)
+
             url = goal.remote if getattr(fetch, "__func__", None) is HTTPConnection.get_bytes else goal.url
             download: Callable[[], bytes | Downloaded] = functools.partial(fetch, url, **how, **terms)
             if goal.settings.revalidate and self._can_revalidate():
                 download, toll = functools.partial(self._get_if_changed, goal, how), None
             try:
-                if toll is not None and self.download_budget is not None:
+                if isinstance(toll, Toll) and self.download_budget is not None:
                     toll.join(self.download_budget, refused.append)
                 flight = _flights.fly(
                     key,
@@ -98,9 +106,8 @@ class SharedDownloads(CachedLoads):
                     longest=goal.longest,
                     linger=bool(self._media_cache_dir),
                     toll=toll,
+                    joined=join,
                 )
-                if flight.toll is not toll and self.download_budget is not None:
-                    flight.toll.join(self.download_budget, refused.append)  # for all of it, as it has landed
                 if refused:
                     raise refused[0]
             except Exception as error:
@@ -130,7 +137,7 @@ class SharedDownloads(CachedLoads):
         download: Callable[[], Awaitable[bytes | Downloaded]] = functools.partial(fetch, url, **how, **terms)
         if goal.settings.revalidate and self._can_revalidate():
             download, toll = functools.partial(self._get_if_changed_async, goal, how, pool), None
-        return Wanted(self, goal, policy, download, media_io, pool, toll)
+        return Wanted(self, goal, policy, download, media_io, pool, toll, self._shares(terms))
 
     def _get_if_changed(self, goal: Goal, how: dict[str, Any]) -> Downloaded:
         """Fetch, or let the server confirm what is in the cache."""
@@ -157,8 +164,8 @@ class Wanted(Generic[T]):
     """
 
     __slots__ = (
-        "_download", "_goal", "_loads", "_media_io", "_policy", "_pool", "_toll", "flight", "future",
-        "has_budget",
+        "_download", "_goal", "_is_refused", "_loads", "_media_io", "_policy", "_pool", "_shares", "_toll",
+        "flight", "future", "has_budget",
     )  # fmt: skip
 
     def __init__(
@@ -169,10 +176,12 @@ class Wanted(Generic[T]):
         download: Callable[[], Awaitable[bytes | Downloaded]],
         media_io: MediaIO[T],
         pool: Executor,
-        toll: Toll | None,
+        toll: Any,
+        shares: Hashable,
     ) -> None:
         self._loads, self._goal, self._media_io, self._pool = loads, goal, media_io, pool
         self._toll = toll
+        self._is_refused, self._shares = False, shares
         self._policy, self._download = policy, download
         own = getattr(media_io, "decoded_budget", None)
         self.has_budget = not (loads.decoded_budget is loads.download_budget is own is None)
@@ -184,10 +193,10 @@ class Wanted(Generic[T]):
         token = policy_under_way.set(self._policy)  # which the download inherits
         budget = self._loads.download_budget
         try:
-            if self._toll is not None and budget is not None:
+            if isinstance(self._toll, Toll) and budget is not None:
                 self._toll.join(budget, self._refuse)
             self.flight, leads = _flights.board(
-                (self._goal.url, id(self._loads.connection), self._policy, budget is None),
+                (self._goal.url, id(self._loads.connection), self._policy, self._shares),
                 self._download,
                 self._begin,
                 timeout=self._goal.timeout,
@@ -198,7 +207,7 @@ class Wanted(Generic[T]):
             policy_under_way.reset(token)
         if leads:
             return
-        if self.flight.toll is not None and budget is not None:
+        if isinstance(self.flight.toll, Toll) and budget is not None:
             try:
                 self.flight.toll.join(budget, self._refuse)
             except Exception as error:  # noqa: BLE001  # its own
@@ -208,7 +217,7 @@ class Wanted(Generic[T]):
 
     def _refuse(self, error: Exception) -> None:
         """Give up the waiting, in whatever thread, as the request has used up its share."""
-        translated = refusal(self._goal.url, error)
+        translated, self._is_refused = refusal(self._goal.url, error), True
 
         def end() -> None:
             if not self.future.done():
@@ -219,6 +228,8 @@ class Wanted(Generic[T]):
 
     def board_again(self, error: Exception) -> None:
         """Begin anew if the flight failed for others' reasons; raise what is to be raised, if not."""
+        if self._is_refused:
+            raise error
         if fly_again(self.flight, self._goal.timeout):
             self.board()
         elif error is not self.flight.error:

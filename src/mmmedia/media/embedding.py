@@ -50,7 +50,7 @@ class EmbeddingMediaIO(MediaIO["torch.Tensor"]):
             if envs.MMMEDIA_COMPAT == "0.20":
                 raise
             parameter = f"{self.modality.partition('_')[0]}_embeds"
-            text = f"{parameter}: {error}"
+            text = f"{parameter} must be a torch.Tensor that is not too large. {error}"
             raise VLLMValidationError.around(error, text, parameter=parameter, value=None) from error
 
     def encode_base64(self, media: "torch.Tensor") -> str:

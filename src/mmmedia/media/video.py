@@ -96,8 +96,9 @@ class VideoMediaIO(MediaIO[MediaWithBytes[Video]]):
     def load_bytes(self, data: bytes) -> MediaWithBytes[Video]:
         """Load a video file; results and errors are those of the loader, and of the budget."""
         video = self.video_loader.load_bytes(data, num_frames=self.num_frames, **self.kwargs)
-        if self.decoded_budget is not None and getattr(video[0], "ndim", 0) >= 3:
-            self.decoded_budget.charge(video[0].nbytes)
+        frames: Any = video[0] if isinstance(video, tuple) else video
+        if self.decoded_budget is not None and getattr(frames, "ndim", 0) >= 3:
+            self.decoded_budget.charge(frames.nbytes)
         return _with(video, data)
 
     def load_base64(self, media_type: str, data: str) -> MediaWithBytes[Video]:

@@ -63,9 +63,9 @@ def decode_video(
     if backend == "opencv":
         options = {**options, "frame_recovery": frame_recovery}
     elif frame_recovery:
-        raise RecoveryError(f'frame_recovery needs backend="opencv", not {backend!r}.')
+        raise RecoveryError(f'frame_recovery is not supported by {backend!r}; it needs backend="opencv".')
     find: Any = vars(sys.modules[__package__])["import_module"]  # which tests of engines replace
-    decode: Callable[..., Decoded] = getattr(find(f"mmmedia.video_decoders.{backend}"), f"decode_{backend}")
+    decode: Callable[..., Decoded] = getattr(find(f".{backend}", __package__), f"decode_{backend}")
     return decode(loader_cls, data, target, sampling_kwargs, **options)
 
 

@@ -18,6 +18,7 @@ from mmmedia.video.codecs.pynvvideocodec import (
     PyNvVideoCodecSourceMetadata,
     PyNvVideoCodecVideoBackendMixin,
     _pynv_decoder_pool,
+    _pynvvc_frames_to_nhwc,
 )
 from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
 from mmmedia.video_decoders.decoding import decode_with
@@ -35,6 +36,7 @@ __all__ = [
     "PyNvVideoCodecSourceMetadata",
     "PyNvVideoCodecVideoBackendMixin",
     "_pynv_decoder_pool",
+    "_pynvvc_frames_to_nhwc",
     "decode_pynvvideocodec",
     "get_pynvvideocodec_decoder_gpu_memory_bytes",
     "validate_pynvvideocodec_hw_decoders",

@@ -143,6 +143,7 @@ class SingleFlight(Generic[T]):
         longest: float,
         linger: bool = False,
         toll: Any = None,
+        joined: Callable[[Flight[T]], object] | None = None,
     ) -> Flight[T]:
         """Download, or wait for who is downloading already.
 
@@ -155,6 +156,7 @@ class SingleFlight(Generic[T]):
             longest: seconds to wait for others at most.
             linger: leave it open to join after landing, until `retire`.
             toll: that of the flight, if it begins now.
+            joined: called with the flight of others, before it is waited for.
 
         Raises:
             TimeoutError: others took longer than `longest`.
@@ -177,6 +179,8 @@ class SingleFlight(Generic[T]):
                 self._lead(flight, download, args, linger)
                 return flight
             try:
+                if joined is not None:
+                    joined(flight)
                 told = threading.Event()
                 flight.call_when_landed(told.set)
                 told.wait(longest)

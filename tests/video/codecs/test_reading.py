@@ -2,6 +2,7 @@
 
 import io
 import sys
+import tempfile
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -136,7 +137,7 @@ def test_no_parts(torchcodec: Any) -> None:
 
 def test_options_of_another_decoder() -> None:
     """They are a mistake, and with 0.20 ignored as any other keyword."""
-    with pytest.raises(InvalidArgumentError, match="no options device"):
+    with pytest.raises(InvalidArgumentError, match="device is not supported"):
         VideoBackend.load_bytes(clip(**CLIP), 2, device="cuda")
 
 
@@ -163,6 +164,9 @@ class SimpleDecoder:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    def stop(self) -> None:
+        self.stopped = True
 
     def get_stream_metadata(self) -> Any:
         height, width = self.frames[0].shape[:2]
@@ -191,7 +195,7 @@ class TestPyNvVideoCodec:
     @pytest.fixture(autouse=True)
     def package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         module: Any = ModuleType("PyNvVideoCodec")
-        self.caps = {"num_decoder_engines": 3, "max_width": 4096, "max_height": 4096, "max_mb_count": 65536}
+        self.caps = {"supported": 1, "width_max": 4096, "height_max": 4096, "mb_num_max": 65536}
         module.SimpleDecoder = SimpleDecoder
         module.CreateDemuxer = demuxer
         module.GetDecoderCaps = lambda gpu, codec, chroma, depth: self.caps
@@ -241,20 +245,22 @@ class TestPyNvVideoCodec:
     @pytest.mark.parametrize(
         ("caps", "match"),
         [
-            ({"max_width": 95}, "maxwidth is 95"),
-            ({"max_height": 63}, "maxheight"),
-            ({"nMaxMBCount": 23, "max_mb_count": 23}, "maxmbcount"),
-            ({"num_decoder_engines": 0}, "codec"),
-            ({"bIsSupported": 0}, "codec"),
+            ({"width_max": 95}, "width_max is 95"),
+            ({"height_max": 63}, "height_max"),
+            ({"mb_num_max": 23}, "mb_num_max"),
+            ({"width_min": 97}, "no frames of 96 x 64"),
+            ({"height_min": 65}, "no frames of 96 x 64"),
+            ({"supported": 0}, "codec"),
         ],
     )
     def test_what_the_gpu_can_not(self, caps: dict[str, int], match: str) -> None:
         """Is said before a decoder is made; what it can just so, is decoded."""
         self.caps |= caps
-        with pytest.raises(InvalidMediaError, match=match):
+        with pytest.raises(InvalidMediaError) as caught:
             VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec")
+        assert match in caught.value.__notes__[0]
         assert not SimpleDecoder.made
-        self.caps = {"max_width": 96, "max_height": 64, "max_mb_count": 24}
+        self.caps = {"width_max": 96, "height_max": 64, "width_min": 96, "height_min": 64, "mb_num_max": 24}
         VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec")
 
     def test_limits(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,6 +276,30 @@ class TestPyNvVideoCodec:
         with pytest.raises(LimitExceededError, match="--mm-ipc-gpu-memory-gb"):
             VideoBackend.load_bytes(clip(**CLIP), 3, backend="pynvvideocodec")
         assert [decoder.batches for decoder in SimpleDecoder.made] == [[2]]
+
+    def test_only_media_reach_it(self) -> None:
+        """Its demuxer opens whatever it is given, other files by their names as well."""
+        with pytest.raises(InvalidMediaError) as caught:
+            VideoBackend.load_bytes(b"ffconcat version 1.0", 1, backend="pynvvideocodec")
+        assert "concat" in caught.value.__notes__[0]
+
+    def test_room_for_a_turned_video(self) -> None:
+        """Unless the GPU has no room for a square of its longer side; as is told, up to what it has."""
+        mixin, nvc = pynvvideocodec.PyNvVideoCodecVideoBackendMixin, sys.modules["PyNvVideoCodec"]
+        with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
+            file.write(clip(**CLIP))
+            file.flush()
+            assert mixin._validate_decoder_caps(file.name, nvc) == (96, 96)
+            self.caps["mb_num_max"] = 35
+            assert mixin._validate_decoder_caps(file.name, nvc) == (96, 64)
+            assert mixin._validate_decoder_caps(file.name, nvc, 8192, 128) == (4096, 128)
+            with pytest.raises(InvalidMediaError):
+                mixin._validate_decoder_caps(file.name, nvc, 95, 64)
+
+    @pytest.mark.parametrize("shape", [(5, 6, 3), (3, 5, 6)])
+    def test_planes_become_pixels(self, shape: tuple[int, int, int]) -> None:
+        frames = [torch.zeros(shape, dtype=torch.uint8) for _ in range(2)]
+        assert pynvvideocodec._pynvvc_frames_to_nhwc(frames).shape == (2, 5, 6, 3)
 
     @pytest.mark.parametrize(
         ("options", "match"),
@@ -289,7 +319,7 @@ class TestPyNvVideoCodec:
     def test_one_size_of_the_pool(self) -> None:
         """A process has the decoders that it began with."""
         VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec", hw_decoders=3)
-        with pytest.raises(PoolSizeError, match="has 3 already"):
+        with pytest.raises(PoolSizeError, match="as 3, got 2"):
             VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec")
         with pytest.raises(RuntimeError):
             pynvvideocodec.PyNvVideoCodecVideoBackendMixin._configure_decoder_slots(1)
@@ -300,10 +330,11 @@ class TestPyNvVideoCodec:
 
         with monkeypatch.context() as patched:
             patched.setattr(SimpleDecoder, "get_batch_frames_by_index", fail)
-            with pytest.raises(InvalidMediaError, match="CUDA error"):
+            with pytest.raises(InvalidMediaError, match="Invalid or unsupported video file") as caught:
                 VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec", hw_decoders=1)
+            assert caught.value.__notes__ == ["CUDA error"]
         VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec", hw_decoders=1)
-        assert len(SimpleDecoder.made) == 2
+        assert [hasattr(decoder, "stopped") for decoder in SimpleDecoder.made] == [True, False]
 
 
 class DecodePool:
@@ -452,5 +483,5 @@ def test_decode_video_by_opencv() -> None:
     frames, source, wanted, valid = decode_video("opencv", VideoBackend, clip(**CLIP), target, {}, {})
     assert [read_number(frame) for frame in frames] == wanted == valid == [0, 44, 89]
     assert source.total_frames_num == 90
-    with pytest.raises(ValueError, match="no options device"):
+    with pytest.raises(ValueError, match="device is not supported"):
         decode_video("opencv", VideoBackend, clip(**CLIP), target, {}, {"device": "cpu"})

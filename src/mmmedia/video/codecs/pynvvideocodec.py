@@ -1,11 +1,12 @@
 """PyNvVideoCodec: NVIDIA's decoder, through decoders that a process keeps for one video after the other."""
 
-import re
+import contextlib
+import logging
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +23,24 @@ from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
 from mmmedia.work.fork import afresh_in_child
 
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
 Choose = Callable[[VideoSourceMetadata], list[int]]
 Frames = npt.NDArray[np.uint8]
 
 PYNVVIDEOCODEC_DECODE_BATCH_SIZE: Final = 32
 """Frames that are on the GPU at a time."""
+
+
+def _invalid(reason: str) -> InvalidMediaError:
+    """Return vLLM's error of a video that can't be decoded; why is a note to it, and in the log."""
+    logger.warning("A video can't be decoded by PyNvVideoCodec: %s", reason)
+    error = InvalidMediaError("Invalid or unsupported video file.")
+    error.add_note(reason)
+    return error
 
 
 class PyNvVideoCodecSourceMetadata(NamedTuple):
@@ -46,13 +60,19 @@ class PyNvVideoCodecDecoderSlot:
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
-        self.invalidate()
-
-    def invalidate(self) -> None:
-        """Let go of the decoder: the next video gets a new one."""
         self.decoder: Any = None
         self.source_path: str | None = None
         self.max_width = self.max_height = 0
+
+    def invalidate(self) -> None:
+        """End the decoder, once its work is done: the next video gets a new one."""
+        decoder, self.decoder, self.source_path = self.decoder, None, None
+        self.max_width = self.max_height = 0
+        if decoder is not None:
+            with contextlib.suppress(Exception):  # it may be broken, and is not used again
+                if self.stream is not None:
+                    self.stream.synchronize()
+                decoder.stop()
 
     def get_decoder(
         self, file_path: str, nvc: Any, device_index: int, max_width: int, max_height: int
@@ -76,25 +96,31 @@ class PyNvVideoCodecDecoderSlot:
             else:
                 self.source_path = file_path
                 return self.decoder
+        if self.decoder is not None:
+            self.invalidate()
         self._construct(file_path, nvc, device_index, max_width, max_height)
         return self.decoder
 
     def _construct(
         self, file_path: str, nvc: Any, device_index: int, max_width: int, max_height: int
     ) -> None:
-        self.invalidate()
         on_stream = {} if self.stream is None else {"cuda_stream": self.stream.cuda_stream}
-        self.decoder = nvc.SimpleDecoder(
-            file_path,
-            gpu_id=device_index,
-            use_device_memory=True,
-            max_width=max_width,
-            max_height=max_height,
-            need_scanned_stream_metadata=True,
-            decoder_cache_size=PYNVVIDEOCODEC_DECODER_CACHE_SIZE,
-            output_color_type=nvc.OutputColorType.RGB,
-            **on_stream,
-        )
+        try:
+            self.decoder = nvc.SimpleDecoder(
+                file_path,
+                gpu_id=device_index,
+                use_device_memory=True,
+                max_width=max_width,
+                max_height=max_height,
+                need_scanned_stream_metadata=True,
+                decoder_cache_size=PYNVVIDEOCODEC_DECODER_CACHE_SIZE,
+                output_color_type=nvc.OutputColorType.RGB,
+                **on_stream,
+            )
+        except Exception:
+            if self.stream is not None:
+                self.stream.synchronize()
+            raise
         self.source_path = file_path
         self.max_width, self.max_height = max_width, max_height
 
@@ -128,7 +154,9 @@ class _PyNvDecoderPool:
             if self.max_slots is None:
                 self.max_slots = hw_decoders
             if self.max_slots != hw_decoders:
-                raise PoolSizeError(f"hw_decoders={hw_decoders}: this process has {self.max_slots} already.")
+                raise PoolSizeError(
+                    f"hw_decoders: already configured as {self.max_slots}, got {hw_decoders}."
+                )
 
 
 _pynv_decoder_pool = _PyNvDecoderPool()
@@ -187,7 +215,10 @@ class PyNvVideoCodecVideoBackendMixin:
         hw_decoders = validate_pynvvideocodec_hw_decoders(options["hw_decoders"])
         nvc = _package()
         cls._configure_decoder_slots(hw_decoders)
-        admitted = containers.admit(data)
+        try:
+            admitted = containers.admit(data)
+        except InvalidMediaError as error:
+            raise _invalid(str(error)) from None
         with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
             file.write(admitted.data)
             file.flush()
@@ -277,26 +308,29 @@ class PyNvVideoCodecVideoBackendMixin:
         told = nvc.GetDecoderCaps(
             cls._DEVICE_INDEX, stream.GetNvCodecId(), stream.ChromaFormat(), stream.BitDepth()
         )
-        # By the names of CUDA's own structure, however the package spells them.
-        able = {re.sub("^[bn](?=[A-Z])|_", "", name).lower(): value for name, value in dict(told).items()}
-        if not able.get("issupported", able.get("numdecoderengines", 1)):
-            raise InvalidMediaError("The GPU does not decode the codec of the video.")
+        able = dict(told)
+        if not able.get("supported", 1):
+            raise _invalid("The GPU does not decode its codec.")
         width, height = int(stream.Width()), int(stream.Height())
         blocks = -(-width // 16) * -(-height // 16)  # of 16 x 16 pixels
-        for name, value in (("maxwidth", width), ("maxheight", height), ("maxmbcount", blocks)):
+        for name, value in (("width_max", width), ("height_max", height), ("mb_num_max", blocks)):
             if value > int(able.get(name, value)):
-                raise InvalidMediaError(
-                    f"The GPU does not decode frames of {width} x {height} pixels in this codec: "
-                    f"its {name} is {able[name]}."
+                raise _invalid(
+                    f"The GPU does not decode frames of {width} x {height} pixels in this codec: its {name} "
+                    f"is {able[name]}."
                 )
+        if width < int(able.get("width_min", 0)) or height < int(able.get("height_min", 0)):
+            raise _invalid(f"The GPU decodes no frames of {width} x {height} pixels.")
         if max_width is not None and max_height is not None and (width > max_width or height > max_height):
-            raise InvalidMediaError(
-                f"Frames of {width} x {height} pixels are larger than decoders are made for: "
+            raise _invalid(
+                f"Its frames of {width} x {height} pixels are larger than decoders are made for: "
                 f"max_width={max_width}, max_height={max_height}."
             )
-        side = max(width, height)
-        wide, high = max_width or side, max_height or side
-        return min(wide, int(able.get("maxwidth", wide))), min(high, int(able.get("maxheight", high)))
+        wide = high = max(width, height)
+        if -((-wide // 16) ** 2) > int(able.get("mb_num_max", wide * high)):
+            wide, high = width, height
+        wide, high = max_width or wide, max_height or high
+        return min(wide, int(able.get("width_max", wide))), min(high, int(able.get("height_max", high)))
 
     @classmethod
     def _read_source_metadata(
@@ -322,26 +356,31 @@ class PyNvVideoCodecVideoBackendMixin:
     ) -> Frames:
         """Decode frames in batches, each taken to pinned memory of the host before the next."""
         import torch
-        from torch.utils.dlpack import from_dlpack
 
         frames: torch.Tensor | None = None
         with cls._borrow_decoder_slot() as slot, cls._torch_stream_context(slot.stream):
             decoder = slot.get_decoder(file_path, nvc, cls._DEVICE_INDEX, max_width, max_height)
             for start in range(0, len(frame_idx), PYNVVIDEOCODEC_DECODE_BATCH_SIZE):
                 batch = list(frame_idx[start : start + PYNVVIDEOCODEC_DECODE_BATCH_SIZE])
-                for number, picture in enumerate(decoder.get_batch_frames_by_index(batch), start):
-                    tensor = from_dlpack(picture)
-                    if frames is None:
-                        frames = torch.empty(
-                            (len(frame_idx), *tensor.shape),
-                            dtype=torch.uint8,
-                            pin_memory=torch.cuda.is_available(),
-                        )
-                    frames[number].copy_(tensor)
+                pictures = _pynvvc_frames_to_nhwc(decoder.get_batch_frames_by_index(batch))
+                if frames is None:
+                    shape = len(frame_idx), *pictures.shape[1:]
+                    frames = torch.empty(shape, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+                frames[start : start + len(pictures)].copy_(pictures)
         if frames is None:
             raise InvalidMediaError("PyNvVideoCodec gave none of the frames.")
         array: Frames = frames.numpy()
         return array
+
+
+def _pynvvc_frames_to_nhwc(frames: Sequence[Any]) -> "torch.Tensor":
+    """Return frames of the package as one tensor (n, height, width, 3), where they are."""
+    import torch
+    from torch.utils.dlpack import from_dlpack
+
+    tensor = torch.stack([from_dlpack(frame) for frame in frames])
+    is_planar = tensor.shape[1] == 3 and tensor.shape[-1] != 3
+    return tensor.permute(0, 2, 3, 1) if is_planar else tensor
 
 
 def read(
@@ -392,4 +431,4 @@ def _told(nvc: Any) -> Iterator[None]:
         reason = f"{error!s:.200}"
     else:
         return
-    raise InvalidMediaError(f"PyNvVideoCodec can't decode the video: {reason}")
+    raise _invalid(reason)

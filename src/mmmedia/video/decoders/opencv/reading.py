@@ -53,7 +53,7 @@ def read_frames(
         frame that can't be read is logged and left out.
     """
     frames = allocate(capture, count)
-    rows = Rows(capture, frames)
+    rows = _Rows(capture, frames)
     valid: list[int] = []
     for index in _grabs(capture, last + 1):
         if index in wanted and len(valid) < count and rows.retrieve_into(len(valid)):
@@ -84,7 +84,7 @@ def read_frames_with_recovery(
     targets = sorted(set(wanted))
     next_target = dict(zip(targets, [*targets[1:], total], strict=True))
     frames = allocate(capture, len(targets))
-    rows = Rows(capture, frames)
+    rows = _Rows(capture, frames)
     valid: list[int] = []
     failed: list[int] = []
     recovered: dict[int, int] = {}
@@ -153,7 +153,7 @@ def _grabs(capture: Capture, stop: int) -> Iterator[int]:
                 return
 
 
-class Rows:
+class _Rows:
     """Retrieves the grabbed frame straight into a row of the frames array, BGR turned to RGB."""
 
     def __init__(self, capture: Capture, frames: Frames) -> None:
