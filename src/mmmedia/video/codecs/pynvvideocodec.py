@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -327,7 +328,8 @@ class PyNvVideoCodecVideoBackendMixin:
                 f"max_width={max_width}, max_height={max_height}."
             )
         wide = high = max(width, height)
-        if -((-wide // 16) ** 2) > int(able.get("mb_num_max", wide * high)):
+        square = math.ceil(wide / 16) ** 2
+        if square > int(able.get("mb_num_max", square)):
             wide, high = width, height
         wide, high = max_width or wide, max_height or high
         return min(wide, int(able.get("width_max", wide))), min(high, int(able.get("height_max", high)))
