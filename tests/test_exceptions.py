@@ -44,9 +44,12 @@ def test_status(kind: type[VLLMError], status: int) -> None:
 
 @pytest.mark.parametrize("kind", [VLLMValidationError, VLLMUnprocessableEntityError])
 def test_parameter_and_value(kind: type[VLLMValidationError]) -> None:
-    """They are attributes, survive pickling, and stay out of the text."""
+    """They are attributes, survive pickling, and stand in the text, URLs without what is secret."""
     error = kind("Not there", parameter="image_url", value="https://user:secret@example.org/")
     for each in (error, pickle.loads(pickle.dumps(error))):
-        assert (str(each), each.parameter, each.value) == ("Not there", "image_url", error.value)
+        assert (each.text, each.parameter, each.value) == ("Not there", "image_url", error.value)
+        assert str(each) == "Not there (parameter=image_url, value=https://example.org/)"
     assert kind("Not there").parameter is None
     assert kind("Not there").value is None
+    assert str(kind("Not there")) == "Not there"
+    assert len(str(kind("Too long", value=b"x" * 100_000))) < 100

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.ExifTags import Base
 
 from mmmedia.errors import InvalidArgumentError, MissingPackageError
 from mmmedia.hasher import MultiModalHasher
 from mmmedia.media import ImageMediaIO, MediaWithBytes
+
+ImageID = Base.ImageID
 
 
 def field(data: bytes) -> bytes:
@@ -96,10 +99,10 @@ def test_pictures() -> None:
 def test_pictures_with_a_name() -> None:
     """The UUID in their EXIF data stands for them."""
     image, name = Image.fromarray(PIXELS), uuid.uuid4()
-    image.getexif()[0xA420] = name
+    image.getexif()[ImageID] = name
     stream = b"\x03" + field(name.bytes)
     assert hashed(x=image) == hashed(x=MediaWithBytes(image, b"data")) == expected(stream)
-    image.getexif()[0xA420] = str(name)
+    image.getexif()[ImageID] = str(name)
     assert hashed(x=image) != expected(stream)
 
 

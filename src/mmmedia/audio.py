@@ -446,7 +446,8 @@ def split_audio(
     [10, 10, 5]
     """
     if audio_data.ndim != 1 and envs.MMMEDIA_COMPAT != "0.20":
-        raise InvalidArgumentError(f"A waveform to split is 1-D; got the shape {tuple(audio_data.shape)}.")
+        shape = tuple(audio_data.shape)
+        raise InvalidArgumentError(f"split_audio expects mono audio, 1-D; got the shape {shape}.")
     rate = _rate("sample_rate", sample_rate)
     if not max_clip_duration_s * rate >= 1:
         raise InvalidArgumentError(

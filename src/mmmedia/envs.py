@@ -360,6 +360,8 @@ def cache_settings() -> CacheSettings:
     Raises:
         InvalidSettingError: (a `ValueError`) a variable's text can't be read.
     """
+    if _are_assigned(_CACHE_SETTINGS):
+        return _cache_settings(*_assigned(_CACHE_SETTINGS))
     return _cache_settings_of(*map(os.environ.get, _CACHE_VARIABLES))
 
 
@@ -372,6 +374,8 @@ def fetch_settings() -> FetchSettings:
     >>> fetch_settings().max_download_bytes
     268435456
     """
+    if _are_assigned(_FETCH_SETTINGS):
+        return _fetch_settings(*_assigned(_FETCH_SETTINGS))
     return _fetch_settings_of(*map(os.environ.get, _FETCH_VARIABLES))
 
 
@@ -394,15 +398,33 @@ def _values(names: tuple[str, ...], texts: tuple[str | None, ...]) -> "list[Any]
     return [SETTINGS[name].value_of(*texts[2 * at : 2 * at + 2]) for at, name in enumerate(names)]
 
 
+def _are_assigned(names: tuple[str, ...]) -> bool:
+    """Whether somebody has assigned to one of these names in this module, as tests of engines do."""
+    return any(name in globals() for name in names)
+
+
+def _assigned(names: tuple[str, ...]) -> "list[Any]":
+    """Return the values of settings, those assigned to before those of the environment."""
+    return [globals()[name] if name in globals() else SETTINGS[name].read() for name in names]
+
+
 @functools.lru_cache(maxsize=16)  # which texts mean what, never what they are
 def _cache_settings_of(*texts: str | None) -> CacheSettings:
-    directory, megabytes, hours = _values(_CACHE_SETTINGS, texts)
+    return _cache_settings(*_values(_CACHE_SETTINGS, texts))
+
+
+def _cache_settings(directory: str, megabytes: int, hours: float) -> CacheSettings:
     return CacheSettings(directory, megabytes * 1024 * 1024, hours * 3600.0)
 
 
 @functools.lru_cache(maxsize=16)
 def _fetch_settings_of(*texts: str | None) -> FetchSettings:
-    attempts, allow_redirects, megabytes, revalidate, block_private = _values(_FETCH_SETTINGS, texts)
+    return _fetch_settings(*_values(_FETCH_SETTINGS, texts))
+
+
+def _fetch_settings(
+    attempts: int, allow_redirects: bool, megabytes: float, revalidate: bool, block_private: bool
+) -> FetchSettings:
     max_download_bytes = megabytes * 1024 * 1024 if megabytes > 0 else math.inf
     return FetchSettings(attempts, allow_redirects, max_download_bytes, revalidate, block_private)
 

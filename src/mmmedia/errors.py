@@ -4,6 +4,7 @@ Each is a `MediaError`, and each is also of the built-in type that callers alrea
 
     MediaError
     ├── InvalidMediaError      ValueError            bytes that are not what they should be
+    │   └── NotATensorError                          an embedding of something else
     ├── UnsupportedMediaError  NotImplementedError   a form of input or output this library does not have
     ├── NotSeekableError       ValueError            a video that decode="seek" can't prove exact
     ├── NotSparseError         ValueError            a video that fetch="always" can't read in pieces
@@ -46,6 +47,10 @@ class InvalidMediaError(MediaError, ValueError):
     """Bytes that can't be decoded as what they were said to be."""
 
     http_status = 422
+
+
+class NotATensorError(InvalidMediaError):
+    """An embedding that can be read, and is no tensor."""
 
 
 class UnsupportedMediaError(MediaError, NotImplementedError):

@@ -18,6 +18,7 @@ catches that goes on catching them.
 from typing import Any, Self
 
 from mmmedia.errors import LimitExceededError, MediaError
+from mmmedia.urls import redact_url
 
 _MIB = 1 << 20
 
@@ -42,6 +43,16 @@ class _ParameterError(VLLMClientError, ValueError):
         self.parameter = parameter
         self.value = value
 
+    @property
+    def text(self) -> str:
+        """What was said, without parameter and value."""
+        return str(self.args[0]) if self.args else ""
+
+    def __str__(self) -> str:
+        about = {"parameter": self.parameter, "value": _shown(self.value)}
+        told = ", ".join(f"{name}={each}" for name, each in about.items() if each is not None)
+        return f"{self.text} ({told})" if told else self.text
+
     @classmethod
     def around(cls, error: Exception, message: str, *, parameter: str, value: object) -> Self:
         """Return an error of this class that is also of the type of another, with that one's attributes.
@@ -58,13 +69,22 @@ class _ParameterError(VLLMClientError, ValueError):
         return made  # type: ignore[no-any-return]
 
 
+def _shown(value: object) -> str | None:
+    """Return what may be shown of a value."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else f"{value!r:.64}"
+    is_url = "://" in text or text[:5].lower() == "data:"
+    return redact_url(text) if is_url else text[:64]
+
+
 def _mixed(kind: type[_ParameterError], other: type[Exception]) -> type:
     names = {
         "__module__": kind.__module__,
         "__doc__": kind.__doc__,
         "http_status": kind.http_status,
-        "__str__": lambda self: str(self.args[0]),
-        "__reduce__": lambda self: (_restored, (kind, str(self), self.parameter, self.value)),
+        "__str__": _ParameterError.__str__,
+        "__reduce__": lambda self: (_restored, (kind, self.text, self.parameter, self.value)),
     }
     try:
         return type(kind.__name__, (kind, other), names)
@@ -83,11 +103,12 @@ class VLLMValidationError(_ParameterError):
 
     Attributes:
         parameter: its name, or None.
-        value: what it was; not part of the text, as it may be a URL with credentials, or media.
+        value: what it was; of a URL the text has neither credentials nor query, and of anything no more than
+            64 characters.
 
     >>> error = VLLMValidationError("Too large", parameter="audio_filesize_mb", value=31.5)
-    >>> str(error), error.parameter, error.http_status
-    ('Too large', 'audio_filesize_mb', 400)
+    >>> str(error), error.text, error.http_status
+    ('Too large (parameter=audio_filesize_mb, value=31.5)', 'Too large', 400)
     """
 
 
@@ -112,7 +133,7 @@ class HTTPResponseSizeExceededError(VLLMValidationError, LimitExceededError):
 
     def __init__(self, max_bytes: float, received_bytes: int, source: str = "the file") -> None:
         super().__init__(
-            f"Maximum file size exceeded: {source} has more than {max_bytes:.0f} bytes, the limit "
+            f"Maximum file size exceeded: {source} has more than {max_bytes:.0f} bytes, the maximum size "
             "of its kind; for sounds VLLM_MAX_AUDIO_CLIP_FILESIZE_MB sets it.",
             parameter="audio_filesize_mb",
             value=received_bytes / _MIB,
@@ -131,8 +152,8 @@ class MediaDownloadSizeExceededError(LimitExceededError):
         received_bytes: how many bytes had come, or were announced; `None`: not known.
         source: what was downloaded, in words.
 
-    >>> str(MediaDownloadSizeExceededError(100, 120, "'http://example.org/a.png'"))
-    "'http://example.org/a.png' has more than 100 bytes; VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
+    >>> str(MediaDownloadSizeExceededError(1 << 20, 2 << 20, "'http://example.org/a.png'"))
+    "'http://example.org/a.png' has more than 1048576 bytes, the limit of VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB=1."
     """
 
     def __init__(
@@ -144,8 +165,8 @@ class MediaDownloadSizeExceededError(LimitExceededError):
 
     def __str__(self) -> str:
         return (
-            f"{self.args[2]} has more than {self.max_bytes:.0f} bytes; "
-            "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
+            f"{self.args[2]} has more than {self.max_bytes:.0f} bytes, the limit of "
+            f"VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB={self.max_bytes / _MIB:.6g}."
         )
 
 

@@ -26,7 +26,7 @@ from mmmedia.errors import InvalidArgumentError, MissingPackageError
 logger = logging.getLogger(__name__)
 
 _NONE, _LIST, _DICT, _LEAF = b"\x00", b"\x01", b"\x02", b"\x03"
-_IMAGE_ID: Final = 0xA420  # ImageID, of EXIF
+_IMAGE_ID: Final = 0x800D  # ImageID, of EXIF
 
 
 class MultiModalHasher:
@@ -142,7 +142,10 @@ def _named(kind: str, value: object) -> Iterator[bytes | memoryview]:
 
 def _picture(image: Image.Image, content: Callable[[], object]) -> Iterator[bytes | memoryview]:
     """A picture by the name that its EXIF data give it, else by its content."""
-    name = image.getexif().get(_IMAGE_ID)
+    try:
+        name = image.getexif().get(_IMAGE_ID)
+    except Exception:  # noqa: BLE001  # broken EXIF data names nothing
+        name = None
     if isinstance(name, uuid.UUID):
         yield from _field(name.bytes)
     else:

@@ -22,7 +22,13 @@ import numpy as np
 
 from mmmedia import envs
 from mmmedia._quiet import quiet
-from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError, MediaError
+from mmmedia.errors import (
+    InvalidArgumentError,
+    InvalidMediaError,
+    LimitExceededError,
+    MediaError,
+    NotATensorError,
+)
 from mmmedia.work.fork import afresh_in_child
 
 if TYPE_CHECKING:
@@ -97,8 +103,8 @@ def _own_storage(tensor: "torch.Tensor") -> "torch.Tensor":
     return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
 
 
-def _refuse(reason: str) -> NoReturn:
-    raise InvalidMediaError(f"Failed to load tensor: {reason}") from None
+def _refuse(reason: str, kind: type[InvalidMediaError] = InvalidMediaError) -> NoReturn:
+    raise kind(f"Failed to load tensor: {reason}") from None
 
 
 def _brief(text: str) -> str:
@@ -467,8 +473,8 @@ def _declared(result: Any) -> _Declared:
         ):
             return _sparse(layout, parts)
         case _Call(function):
-            _refuse(f"the result of {_brief(function)[:64]}, not a tensor.")
-    _refuse(f"a {type(result).__name__}, not a tensor.")
+            _refuse(f"the result of {_brief(function)[:64]}, not a tensor.", NotATensorError)
+    _refuse(f"a {type(result).__name__}, not a tensor.", NotATensorError)
 
 
 def _are_flags(metadata: list[Any]) -> bool:

@@ -365,13 +365,13 @@ def test_each_modality_has_its_timeout(modality: str, monkeypatch: pytest.Monkey
     connector = MediaConnector(connection=connection)
     with pytest.raises(KeyError, match="enough"):
         getattr(connector, f"fetch_{modality}")("http://example.org/a")
-    connection.get_bytes.assert_called_once_with("http://example.org/a", timeout=1.25, allow_redirects=True)
+    limit = 25 << 20 if modality == "audio" else None
+    asked = {"timeout": 1.25, "allow_redirects": True, "max_bytes": limit}
+    connection.get_bytes.assert_called_once_with("http://example.org/a", **asked)
     connection.async_get_bytes = AsyncMock(side_effect=KeyError("enough"))
     with pytest.raises(KeyError, match="enough"):
         asyncio.run(getattr(connector, f"fetch_{modality}_async")("http://example.org/a"))
-    connection.async_get_bytes.assert_awaited_once_with(
-        "http://example.org/a", timeout=1.25, allow_redirects=True
-    )
+    connection.async_get_bytes.assert_awaited_once_with("http://example.org/a", **asked)
 
 
 class Modest(Plain):

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 def test_dense_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """By what it would take, and not by what was sent; as much as is allowed passes."""
-    sparse = torch.sparse_coo_tensor([[1]], [2.0], (10,))
+    sparse = torch.sparse_coo_tensor([[1]], [2.0], (10,), check_invariants=True)
     monkeypatch.setenv("VLLM_MAX_EMBED_DECODE_BYTES", "40")
     assert safe_to_dense(sparse, parameter="image_embeds").tolist() == [0, 2, *[0] * 8]
     monkeypatch.setenv("VLLM_MAX_EMBED_DECODE_BYTES", "39")

@@ -273,6 +273,9 @@ class Seeking(ScriptedCapture):
 
     seeks = 0
 
+    def read(self) -> tuple[bool, Any]:
+        return self.retrieve() if self.grab() else (False, None)
+
     def set(self, prop: int, value: float) -> bool:
         assert prop == cv2.CAP_PROP_POS_FRAMES
         self.grabs = int(value)
@@ -285,7 +288,7 @@ class TestGlm5Next:
         capture = Seeking(400, retrieve_fails={203})
         frames, valid = Glm5NextVideoBackend.read_frames(capture, [200, 5, 5, 203, 68, 69, 134], 400)
         assert numbers(frames) == valid == [5, 68, 69, 134, 200]
-        assert capture.seeks == 2  # to 134, and to 200
+        assert capture.seeks == 3  # to the first, to 134, and to 200
 
     def test_loading_does_not_seek(self) -> None:
         """A capture's seeking may miss, and the ways of this library do not."""

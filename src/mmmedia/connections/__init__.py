@@ -5,7 +5,10 @@ which are pure, and `environment`; `blocking` and `on_loop` do it, with requests
 aiohttp. These three are imported when they are first needed.
 """
 
-from mmmedia.connections.budget import MediaRequestDownloadBudget
+import asyncio
+import time
+
+from mmmedia.connections.budget import MediaRequestDownloadBudget, RequestBudget, Toll
 from mmmedia.connections.connection import HTTPConnection, global_http_connection
 from mmmedia.connections.environment import environment_proxy
 from mmmedia.connections.failures import async_error, http_status, is_transient, status_of, sync_error
@@ -28,8 +31,11 @@ __all__ = [
     "MediaRequestDownloadBudget",
     "MediaRequestDownloadSizeExceededError",
     "Progress",
+    "RequestBudget",
     "RetryPlan",
+    "Toll",
     "async_error",
+    "asyncio",  # these two by which tests of engines shorten waiting
     "environment_proxy",
     "fetch_policy",
     "global_http_connection",
@@ -38,4 +44,5 @@ __all__ = [
     "retry_after_seconds",
     "status_of",
     "sync_error",
+    "time",
 ]

@@ -12,6 +12,8 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from mmmedia.connections import replaced
+from mmmedia.connections.budget import RequestBudget
 from mmmedia.connections.exchange import Answer, Exchange, exchange
 from mmmedia.connections.files import partial_file
 from mmmedia.connections.rules import (
@@ -20,7 +22,6 @@ from mmmedia.connections.rules import (
     Download,
     FetchPolicy,
     Progress,
-    RequestBudget,
     json_of,
     policy_under_way,
     text_of,
@@ -182,6 +183,8 @@ class HTTPConnection:
             MediaDownloadSizeExceededError: (a `ValueError`) the body is longer than the download limit.
             HTTPResponseSizeExceededError: (a `ValueError`) it is longer than `max_bytes`.
         """
+        if extra_headers is None and _is_replaced(self.get_response, HTTPConnection.get_response):
+            return replaced.get_bytes(self, url, timeout, allow_redirects, max_bytes, request_budget)
         sink = io.BytesIO()
         self._perform(
             exchange(
@@ -265,6 +268,11 @@ class HTTPConnection:
         """
         return await self._loop_clients().session()
 
+    @property
+    def _async_client(self) -> "aiohttp.ClientSession | None":
+        """The session of the running loop, `None` where it has none yet; by it tests of engines end it."""
+        return None if self._clients is None else self._clients.session_here()
+
     async def aclose(self) -> None:
         """Close the session of the running loop, and those of loops that were closed."""
         if self._clients is not None:
@@ -325,6 +333,8 @@ class HTTPConnection:
             RefusedURLError: (a `ValueError`) the policy does not admit the URL or a redirect.
             LimitExceededError: (a `ValueError`) the body is longer than the download limit.
         """
+        if extra_headers is None and _is_replaced(self.get_async_response, HTTPConnection.get_async_response):
+            return replaced.async_get_bytes(self, url, timeout, allow_redirects, max_bytes, request_budget)
         from mmmedia.connections import on_loop
 
         return on_loop.fetch_bytes(
@@ -400,6 +410,11 @@ def _conditional(
         allow_redirects=allow_redirects,
         is_conditional=bool(asked),
     )
+
+
+def _is_replaced(method: Any, function: Any) -> bool:
+    """Whether a method is another's than ours: a subclass overrides it, or somebody has put it there."""
+    return getattr(method, "__func__", None) is not function
 
 
 _OF_THIS_PROCESS = frozenset({"_lock", "_sync_client", "_clients"})

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from mmmedia import metrics
+from mmmedia.connections.budget import RequestBudget
 from mmmedia.connections.environment import environment_proxy
 from mmmedia.connections.failures import headers_of, is_transient, own_error
 from mmmedia.connections.retries import TOTAL_SECONDS, RetryPlan, retry_after_seconds
@@ -25,7 +26,6 @@ from mmmedia.connections.rules import (
     Download,
     FetchPolicy,
     Progress,
-    RequestBudget,
     policy_under_way,
 )
 from mmmedia.egress.policy import EgressPolicy, Journey

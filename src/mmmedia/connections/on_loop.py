@@ -160,6 +160,11 @@ class LoopClients:
         """Return the session of the running loop, or a new one where each fetch has its own."""
         return (await self.client()).session or new_session()
 
+    def session_here(self) -> aiohttp.ClientSession | None:
+        """Return the session of the running loop if there is one."""
+        found = self._clients.get(asyncio.get_running_loop())
+        return None if found is None else found.session
+
     def sweep(self) -> None:
         """Forget those that are of no use any more; sessions of loops that were closed are closed."""
         with self._lock:

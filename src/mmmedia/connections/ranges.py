@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from mmmedia import envs, metrics
+from mmmedia.connections.budget import RequestBudget
 from mmmedia.connections.exchange import Answer, Exchange, exchange
 from mmmedia.connections.retries import TOTAL_SECONDS
 from mmmedia.connections.rules import (
@@ -114,7 +115,7 @@ class Piece(NamedTuple):
         found = given(status, headers)
         if found is None or not self.fits(found):
             return None
-        return Body(url, headers, limits, found.stop - found.start)
+        return Body(url, headers, limits._replace(budget=None), found.stop - found.start)
 
     def fits(self, found: Given) -> bool:
         """Whether an answer is a piece of the same thing, from where it was asked for."""
@@ -144,6 +145,7 @@ class _Context(NamedTuple):
         allow_redirects: follow redirects.
         policy: what they are held to.
         end: when all must be there, by the monotonic clock.
+        budget: is charged with the whole, if that is what comes.
     """
 
     connection: "HTTPConnection"
@@ -151,12 +153,19 @@ class _Context(NamedTuple):
     allow_redirects: bool
     policy: FetchPolicy
     end: float
+    budget: RequestBudget | None
 
     @classmethod
-    def of(cls, connection: "HTTPConnection", timeout: float | None, allow_redirects: bool) -> "_Context":
+    def of(
+        cls,
+        connection: "HTTPConnection",
+        timeout: float | None,
+        allow_redirects: bool,
+        budget: RequestBudget | None,
+    ) -> "_Context":
         policy = policy_under_way.get() or FetchPolicy()
         end = time.monotonic() + max(TOTAL_SECONDS, timeout or 0.0)
-        return cls(connection, timeout, allow_redirects, policy, end)
+        return cls(connection, timeout, allow_redirects, policy, end, budget)
 
     def steps(self, url: str | HTTPURL, piece: Piece | None) -> Exchange:
         """Return the exchange that asks for a piece, or for the whole."""
@@ -167,6 +176,7 @@ class _Context(NamedTuple):
             timeout=left if self.timeout is None else min(self.timeout, left),
             extra_headers=piece.headers if piece is not None else None,
             allow_redirects=self.allow_redirects,
+            request_budget=self.budget,
             piece=piece,
         )
 
@@ -199,8 +209,10 @@ def _opened(context: _Context, answer: Answer, data: bytes) -> "HttpSource | Who
             "VLLM_MAX_MEDIA_SOURCE_SIZE_MB sets this limit."
         )
     if found.stop == found.total:
+        if context.budget is not None:
+            context.budget.charge(len(data))
         return Whole(data)
-    return HttpSource(context, answer, found, data)
+    return HttpSource(context._replace(budget=None), answer, found, data)
 
 
 class HttpSource(Source):
@@ -333,6 +345,7 @@ def open_source(
     *,
     timeout: float | None = None,
     allow_redirects: bool = True,
+    request_budget: RequestBudget | None = None,
 ) -> HttpSource | Whole:
     """Ask for the first piece of what is behind a URL, and return what reads the rest; or the whole.
 
@@ -343,11 +356,12 @@ def open_source(
         url: an HTTP URL.
         timeout: as of `HTTPConnection.get_bytes`, for each piece; its errors are raised.
         allow_redirects: as of `HTTPConnection.get_bytes`.
+        request_budget: is charged with the whole, if that is what comes; not with pieces.
 
     Raises:
         LimitExceededError: (a `ValueError`) it is larger than `VLLM_MAX_MEDIA_SOURCE_SIZE_MB`.
     """
-    context = _Context.of(connection, timeout, allow_redirects)
+    context = _Context.of(connection, timeout, allow_redirects, request_budget)
     found = _opened(context, *context.perform(url, Piece(0, FIRST_BYTES)))
     return Whole(context.perform(url, None)[1]) if found is None else found
 
@@ -358,8 +372,9 @@ async def aopen_source(
     *,
     timeout: float | None = None,  # noqa: ASYNC109  # of one attempt
     allow_redirects: bool = True,
+    request_budget: RequestBudget | None = None,
 ) -> HttpSource | Whole:
     """Ask for the first piece of what is behind a URL; see `open_source`."""
-    context = _Context.of(connection, timeout, allow_redirects)
+    context = _Context.of(connection, timeout, allow_redirects, request_budget)
     found = _opened(context, *await context.aperform(url, Piece(0, FIRST_BYTES)))
     return Whole((await context.aperform(url, None))[1]) if found is None else found

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from mmmedia import envs
 from mmmedia._version import __version__
+from mmmedia.connections.budget import RequestBudget
 from mmmedia.errors import InvalidMediaError, LimitExceededError
 from mmmedia.exceptions import HTTPResponseSizeExceededError, MediaDownloadSizeExceededError
 from mmmedia.urls import ANY_HOST, HTTPURL, DomainList, redact_url
@@ -91,13 +92,6 @@ class Download(NamedTuple):
     data: bytes | None
     etag: str = ""
     last_modified: str = ""
-
-
-class RequestBudget(Protocol):
-    """What a request may still download; as `MediaRequestDownloadBudget`."""
-
-    def charge(self, num_bytes: int, /) -> object:
-        """Take so many bytes; raise if the request has used up its share."""
 
 
 class AskedPiece(Protocol):

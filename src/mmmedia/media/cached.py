@@ -109,10 +109,8 @@ class CachedLoads:
         """Charge a request for what was downloaded."""
         try:
             self._charge_download(number_of_bytes)
-        except MediaRequestDownloadSizeExceededError as error:  # what others raise is theirs to say
-            if (translated := _wrap_media_fetch_error(url, error)) is error:
-                raise
-            raise translated from error
+        except MediaRequestDownloadSizeExceededError as error:
+            raise refusal(url, error) from None
 
     def _charge_copy(self, media: object, media_io: MediaIO[Any]) -> None:
         """Charge for a copy before it is made, as for decoding it."""
@@ -169,7 +167,8 @@ class CachedLoads:
         result = flight.result
         assert not isinstance(result, Source)  # which is loaded in pieces
         data = result.data if isinstance(result, Downloaded) else result
-        self._charge_for(url, len(data))
+        if flight.toll is None:
+            self._charge_for(url, len(data))
         media = self._decode(media_io, media_io.load_bytes, data)
         if isinstance(media_io, Opening):
             media_io.opened_download(functools.partial(self._store_once, url, flight))
@@ -298,6 +297,12 @@ class CachedLoads:
         """Return the expired entry of a URL, an empty one if there is none to ask about."""
         cache = self._media_cache
         return (cache and cache.get_stale(url, max_size=max_bytes)) or _NO_ENTRY
+
+
+def refusal(url: str, error: Exception) -> Exception:
+    """Return what to raise for what a budget of downloads raised: what an engine's own does is its to say."""
+    is_ours = isinstance(error, MediaRequestDownloadSizeExceededError)
+    return _wrap_media_fetch_error(url, error) if is_ours else error
 
 
 def _is_of(method: Callable[..., object] | None, function: Callable[..., object]) -> bool:

@@ -1,14 +1,17 @@
 """Downloads that all who ask at the same time share, and the decoding of what they bring."""
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Awaitable, Callable, Hashable
+import inspect
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from concurrent.futures import Executor
 from typing import Any, Generic, TypeVar, cast
 
 from mmmedia.connections import (
     FetchPolicy,
     HTTPConnection,
+    Toll,
     async_error,
     fetch_policy,
     sync_error,
@@ -16,7 +19,7 @@ from mmmedia.connections import (
 from mmmedia.connections.rules import policy_under_way
 from mmmedia.media import sparse
 from mmmedia.media.base import MediaIO
-from mmmedia.media.cached import Brought, CachedLoads, Downloaded, Goal
+from mmmedia.media.cached import Brought, CachedLoads, Downloaded, Goal, refusal
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.media.sharing import SharedDecode, decode_key
 from mmmedia.sources import Source
@@ -38,6 +41,17 @@ def _start_afresh() -> None:
 afresh_in_child(_start_afresh)
 
 
+def _offered(fetch: Callable[..., Any], **offers: Any) -> dict[str, Any]:
+    """Return those keywords that a function takes, be it one written for vLLM 0.20."""
+    try:
+        taken = inspect.signature(fetch).parameters
+    except (TypeError, ValueError):
+        return {}
+    if any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+        return offers
+    return {name: value for name, value in offers.items() if name in taken}
+
+
 def _held_to(goal: Goal, media_io: MediaIO[Any]) -> Goal:
     """Return a goal of no more bytes than a media IO takes; most take any number."""
     if getattr(type(media_io), "get_max_bytes", None) in (None, MediaIO.get_max_bytes):
@@ -52,28 +66,62 @@ class SharedDownloads(CachedLoads):
     def _policy(self, goal: Goal) -> FetchPolicy:
         return FetchPolicy(self._domains, goal.settings, goal.is_of_kind, self.on_progress)
 
+    def _terms(self, fetch: Callable[..., Any], ours: Any, media_io: MediaIO[Any]) -> dict[str, Any]:
+        """Return what else to tell what fetches: of a connection that is not ours, how much it may fetch.
+
+        Ours is held to the policy, and told of a `Toll`, by which all who share the download pay.
+        """
+        terms: dict[str, Any] = {}
+        budget: Any = self.download_budget and Toll()
+        if getattr(fetch, "__func__", None) is not ours:
+            limit = getattr(media_io, "get_max_bytes", lambda: None)()
+            terms, budget = _offered(fetch, max_bytes=limit), self.download_budget
+        return terms if budget is None else terms | _offered(fetch, request_budget=budget)
+
+    def _shares(self, terms: Mapping[str, Any]) -> Hashable:
+        """Return what else must be equal for two to share a download: whether they pay, and to whom."""
+        budget = terms.get("request_budget")
+        return budget is None if budget is None or isinstance(budget, Toll) else id(budget)
+
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
         goal = _held_to(goal, media_io)
         with fetch_policy(self._policy(goal)) as policy:
-            key: Hashable = (goal.url, id(self.connection), policy)
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
             fetch = self.connection.get_bytes
+            terms = self._terms(fetch, HTTPConnection.get_bytes, media_io)
+            toll, refused = terms.get("request_budget"), list[Exception]()
+            key: Hashable = (goal.url, id(self.connection), policy, self._shares(terms))
+
+            def join(flight: Flight[Brought]) -> None:
+                if isinstance(flight.toll, Toll) and self.download_budget is not None:
+                    flight.toll.join(self.download_budget, refused.append)
+
             url = goal.remote if getattr(fetch, "__func__", None) is HTTPConnection.get_bytes else goal.url
-            download: Callable[[], Brought] = functools.partial(fetch, url, **how)
+            download: Callable[[], Brought] = functools.partial(fetch, url, **how, **terms)
             if goal.settings.revalidate and self._can_revalidate():
-                download = functools.partial(self._get_if_changed, goal, how)
-            download = sparse.opens(self, goal, media_io) or download
+                download, toll = functools.partial(self._get_if_changed, goal, how), None
+            download = sparse.opens(self, goal, media_io, toll) or download
             try:
+                if isinstance(toll, Toll) and self.download_budget is not None:
+                    toll.join(self.download_budget, refused.append)
                 flight = _flights.fly(
                     key,
                     download,
                     timeout=goal.timeout,
                     longest=goal.longest,
                     linger=bool(self._media_cache_dir),
+                    toll=toll,
+                    joined=join,
                 )
+                if refused:
+                    raise refused[0]
             except Exception as error:
-                translated = _wrap_media_fetch_error(goal.url, sync_error(error, goal.url))
+                if refused:
+                    raise refusal(goal.url, refused[0]) from None
+                is_ours = getattr(fetch, "__func__", None) is HTTPConnection.get_bytes
+                told = sync_error(error, goal.url) if is_ours else error
+                translated = _wrap_media_fetch_error(goal.url, told)
                 if translated is error:
                     raise
                 raise translated from error
@@ -120,13 +168,15 @@ class SharedDownloads(CachedLoads):
         policy = self._policy(goal)
         how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
         fetch = self.connection.async_get_bytes
+        terms = self._terms(fetch, HTTPConnection.async_get_bytes, media_io)
+        toll = terms.get("request_budget")
         is_ours = getattr(fetch, "__func__", None) is HTTPConnection.async_get_bytes
         url = goal.remote if is_ours else goal.url  # others take a text
-        download: Callable[[], Awaitable[Brought]] = functools.partial(fetch, url, **how)
+        download: Callable[[], Awaitable[Brought]] = functools.partial(fetch, url, **how, **terms)
         if goal.settings.revalidate and self._can_revalidate():
-            download = functools.partial(self._get_if_changed_async, goal, how, pool)
-        download = sparse.opens_async(self, goal, media_io) or download
-        return Wanted(self, goal, policy, download, media_io, pool)
+            download, toll = functools.partial(self._get_if_changed_async, goal, how, pool), None
+        download = sparse.opens_async(self, goal, media_io, toll) or download
+        return Wanted(self, goal, policy, download, media_io, pool, toll, self._shares(terms))
 
     def _get_if_changed(self, goal: Goal, how: dict[str, Any]) -> Downloaded:
         """Fetch, or let the server confirm what is in the cache."""
@@ -153,7 +203,8 @@ class Wanted(Generic[T]):
     """
 
     __slots__ = (
-        "_download", "_goal", "_loads", "_media_io", "_policy", "_pool", "flight", "future", "has_budget",
+        "_download", "_goal", "_is_refused", "_loads", "_media_io", "_policy", "_pool", "_shares", "_toll",
+        "flight", "future", "has_budget",
     )  # fmt: skip
 
     def __init__(
@@ -164,8 +215,12 @@ class Wanted(Generic[T]):
         download: Callable[[], Awaitable[Brought]],
         media_io: MediaIO[T],
         pool: Executor,
+        toll: Any,
+        shares: Hashable,
     ) -> None:
         self._loads, self._goal, self._media_io, self._pool = loads, goal, media_io, pool
+        self._toll = toll
+        self._is_refused, self._shares = False, shares
         self._policy, self._download = policy, download
         own = getattr(media_io, "decoded_budget", None)
         self.has_budget = not (loads.decoded_budget is loads.download_budget is own is None)
@@ -175,21 +230,45 @@ class Wanted(Generic[T]):
         """Begin the download, or join it."""
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         token = policy_under_way.set(self._policy)  # which the download inherits
+        budget = self._loads.download_budget
         try:
+            if isinstance(self._toll, Toll) and budget is not None:
+                self._toll.join(budget, self._refuse)
             self.flight, leads = _flights.board(
-                (self._goal.url, id(self._loads.connection), self._policy),
+                (self._goal.url, id(self._loads.connection), self._policy, self._shares),
                 self._download,
                 self._begin,
                 timeout=self._goal.timeout,
                 linger=bool(self._loads._media_cache_dir),
+                toll=self._toll,
             )
         finally:
             policy_under_way.reset(token)
-        if not leads:
-            self._join()
+        if leads:
+            return
+        if isinstance(self.flight.toll, Toll) and budget is not None:
+            try:
+                self.flight.toll.join(budget, self._refuse)
+            except Exception as error:  # noqa: BLE001  # its own
+                self._refuse(error)
+                return
+        self._join()
+
+    def _refuse(self, error: Exception) -> None:
+        """Give up the waiting, in whatever thread, as the request has used up its share."""
+        translated, self._is_refused = refusal(self._goal.url, error), True
+
+        def end() -> None:
+            if not self.future.done():
+                self.future.set_exception(translated)
+
+        with contextlib.suppress(RuntimeError):  # that loop is closed, and nobody waits
+            self.future.get_loop().call_soon_threadsafe(end)
 
     def board_again(self, error: Exception) -> None:
         """Begin anew if the flight failed for others' reasons; raise what is to be raised, if not."""
+        if self._is_refused:
+            raise error
         if fly_again(self.flight, self._goal.timeout):
             self.board()
         elif error is not self.flight.error:
@@ -221,7 +300,8 @@ class Wanted(Generic[T]):
         """Charge for a copy of what another request decoded."""
         result = self.flight.result
         data = result.data if isinstance(result, Downloaded) else cast("bytes", result)
-        self._loads._charge_for(self._goal.url, len(data))
+        if self.flight.toll is None:
+            self._loads._charge_for(self._goal.url, len(data))
         self._loads._charge_copy(media, self._media_io)
 
     def _begin(self) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmmedia import envs
-from mmmedia.errors import LimitExceededError
+from mmmedia.errors import LimitExceededError, NotATensorError
 from mmmedia.exceptions import VLLMValidationError
 from mmmedia.media.base import MediaIO, decode_base64, encode_base64
 from mmmedia.tensors import dump_tensor, load_tensor
@@ -22,7 +22,8 @@ class EmbeddingMediaIO(MediaIO["torch.Tensor"]):
     def load_bytes(self, data: bytes) -> "torch.Tensor":
         """Return the tensor in `data`; errors as in `mmmedia.tensors.load_tensor`.
 
-        One that is too large is a `VLLMValidationError` (400) as well, but with ``MMMEDIA_COMPAT=0.20``.
+        What is no tensor, or too large, is a `VLLMValidationError` (400) as well, but with
+        ``MMMEDIA_COMPAT=0.20``.
         """
         return self._load(data)
 
@@ -45,11 +46,12 @@ class EmbeddingMediaIO(MediaIO["torch.Tensor"]):
     def _load(self, data: bytes, suffix: str = "") -> "torch.Tensor":
         try:
             return load_tensor(data, suffix=suffix)
-        except LimitExceededError as error:
+        except (LimitExceededError, NotATensorError) as error:
             if envs.MMMEDIA_COMPAT == "0.20":
                 raise
             parameter = f"{self.modality.partition('_')[0]}_embeds"
-            raise VLLMValidationError.around(error, str(error), parameter=parameter, value=None) from error
+            text = f"{parameter} must be a torch.Tensor that is not too large. {error}"
+            raise VLLMValidationError.around(error, text, parameter=parameter, value=None) from error
 
     def encode_base64(self, media: "torch.Tensor") -> str:
         """Return a ``torch.save`` archive of the tensor as base64."""

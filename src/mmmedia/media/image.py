@@ -127,7 +127,7 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
         except _BudgetError as error:
             raise error.reason from None
         except Exception as error:  # noqa: BLE001 what parsers raise on the bytes of a stranger is not listed
-            refuse(brief(error))
+            refuse(brief(error), error)
         finally:
             is_quiet.reset(token)
         is_default = (

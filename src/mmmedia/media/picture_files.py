@@ -48,13 +48,13 @@ def open_picture(data: bytes) -> ImageFile.ImageFile:
     return picture
 
 
-def refuse(reason: str) -> NoReturn:
+def refuse(reason: str, cause: Exception | None = None) -> NoReturn:
     """Raise the error of every picture that can't be loaded.
 
     Raises:
         InvalidMediaError: (a `ValueError`) always.
     """
-    raise InvalidMediaError(f"Failed to load image: {reason}") from None
+    raise InvalidMediaError(f"Failed to load image: {reason}") from cause
 
 
 def brief(error: Exception) -> str:
@@ -184,7 +184,7 @@ def check_pixels(width: int, height: int) -> None:
     pixels, limit = width * height, envs.VLLM_MAX_IMAGE_PIXELS
     if pixels > limit > 0:
         raise LimitExceededError(
-            f"The image has {width} x {height} = {pixels} pixels, more than the {limit} that "
+            f"The image has {width} x {height} = {pixels} pixels, which exceed the {limit} that "
             f"VLLM_MAX_IMAGE_PIXELS allows."
         )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmmedia import metrics
 from mmmedia.cache import BlockCacheSource
-from mmmedia.connections import FetchPolicy, HTTPConnection, fetch_policy, status_of
+from mmmedia.connections import FetchPolicy, HTTPConnection, RequestBudget, fetch_policy, status_of
 from mmmedia.connections.ranges import HttpSource, Whole, aopen_source, open_source
 from mmmedia.errors import SourceChangedError
 from mmmedia.exceptions import MediaDownloadSizeExceededError, MediaRequestDownloadSizeExceededError
@@ -42,9 +42,16 @@ def mode_for(media_io: MediaIO[Any]) -> str:
 
 
 def opens(
-    connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any]
+    connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any], toll: RequestBudget | None
 ) -> Callable[[], bytes | Source] | None:
-    """Return what begins a download that may be of a part, in this thread; None: it is to be of the whole."""
+    """Return what begins a download that may be of a part, in this thread; None: it is to be of the whole.
+
+    Args:
+        connector: which downloads.
+        goal: what.
+        media_io: what loads it.
+        toll: is charged with the whole, if that is what comes; not with what is read of a source.
+    """
     if not _is_for_pieces(
         connector, goal, media_io, connector.connection.get_bytes, HTTPConnection.get_bytes
     ):
@@ -53,8 +60,10 @@ def opens(
     smallest = _smallest(media_io)
 
     def download() -> bytes | Source:
-        found = open_source(connector.connection, goal.remote, **how)
+        found = open_source(connector.connection, goal.remote, request_budget=toll, **how)
         if isinstance(found, HttpSource) and found.size < smallest:
+            if toll is not None:
+                toll.charge(found.size)
             found = Whole(found.head + found.read([(len(found.head), found.size)])[0])
         return _brought(connector, goal, found)
 
@@ -62,7 +71,7 @@ def opens(
 
 
 def opens_async(
-    connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any]
+    connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any], toll: RequestBudget | None
 ) -> Callable[[], Awaitable[bytes | Source]] | None:
     """Return what begins a download that may be of a part, on the running loop; see `opens`."""
     fetch = connector.connection.async_get_bytes
@@ -72,8 +81,10 @@ def opens_async(
     smallest = _smallest(media_io)
 
     async def download() -> bytes | Source:
-        found = await aopen_source(connector.connection, goal.remote, **how)
+        found = await aopen_source(connector.connection, goal.remote, request_budget=toll, **how)
         if isinstance(found, HttpSource) and found.size < smallest:
+            if toll is not None:
+                toll.charge(found.size)
             found = Whole(found.head + (await found.aread([(len(found.head), found.size)]))[0])
         return _brought(connector, goal, found)
 

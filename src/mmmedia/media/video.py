@@ -107,8 +107,9 @@ class VideoMediaIO(SourceMediaIO[MediaWithBytes[Video]]):
     def _load(self, data: bytes | Source) -> Video:
         loader: Any = self.video_loader  # of which only our own take sources
         video: Video = loader.load_bytes(data, num_frames=self.num_frames, **self.kwargs)
-        if self.decoded_budget is not None and getattr(video[0], "ndim", 0) >= 3:
-            self.decoded_budget.charge(video[0].nbytes)
+        frames: Any = video[0] if isinstance(video, tuple) else video
+        if self.decoded_budget is not None and getattr(frames, "ndim", 0) >= 3:
+            self.decoded_budget.charge(frames.nbytes)
         return video
 
     @property

@@ -45,7 +45,7 @@ def safe_to_dense(tensor: object, *, parameter: str) -> "torch.Tensor":
 
     if not isinstance(tensor, torch.Tensor):
         raise VLLMValidationError(
-            f"Expected a torch.Tensor, got a {type(tensor).__name__}.", parameter=parameter
+            f"{parameter}: expected a torch.Tensor, got a {type(tensor).__name__}.", parameter=parameter
         )
     try:
         check_dense_bytes(tuple(tensor.shape), tensor.element_size())

@@ -13,6 +13,7 @@ import numpy as np
 
 from mmmedia.video import samplers
 from mmmedia.video.decoders import opencv
+from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.loaders import (
     VIDEO_LOADER_REGISTRY,
     Frames,
@@ -41,7 +42,8 @@ class ModelVideoBackend(OpenCVVideoBackend):
         cls, source: VideoSourceMetadata, target: VideoTargetMetadata, **kwargs: Any
     ) -> list[int]:
         """Return the indices of `sampler`, to which those of the keywords go that it knows."""
-        known = {name: value for name, value in kwargs.items() if name in cls.sampler.options}
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        known = {name: value for name, value in given.items() if name in cls.sampler.options}
         return cls.sampler(cls._prepare_source(source), target, **known)
 
     @classmethod
@@ -173,6 +175,23 @@ class Glm5NextVideoBackend(ModelVideoBackend):
     """Fewer frames than these are passed over one by one; else the capture is told to seek."""
 
     @classmethod
+    def _sample_frame_indices(
+        cls,
+        total_frames: int,
+        fps: float,
+        duration: float,
+        *,
+        target_fps: float | None = None,
+        max_frame_count: int | None = None,
+        temporal_patch_size: int = 2,
+    ) -> list[int]:
+        """Return the indices to load: see `samplers.sample_glm5next`."""
+        source = VideoSourceMetadata(total_frames, fps, duration)
+        target = VideoTargetMetadata(-1, -1 if target_fps is None else target_fps, -1)
+        options = {"max_frames": max_frame_count, "temporal_patch_size": temporal_patch_size}
+        return cls.compute_frames_index_to_sample(source, target, **options)
+
+    @classmethod
     def read_frames(
         cls,
         cap: Any,
@@ -188,21 +207,23 @@ class Glm5NextVideoBackend(ModelVideoBackend):
         import cv2
 
         wanted = sorted(set(frame_idx))
-        frames = opencv.allocate(cap, len(wanted))
-        rows = opencv.Rows(cap, frames)
+        frames: list[Frames] = []
         valid: list[int] = []
-        position = 0
+        position: int | None = None
         for index in wanted:
-            if index - position >= cls._SEEK_GAP_THRESHOLD:
+            if position is None or index - position >= cls._SEEK_GAP_THRESHOLD:
                 cap.set(cv2.CAP_PROP_POS_FRAMES, index)
             else:
                 for _ in range(index - position):
                     cap.grab()
             position = index + 1
-            if cap.grab() and rows.retrieve_into(len(valid)):
+            ok, picture = cap.read()
+            if ok and picture is not None:
+                check_size(picture.shape[0], picture.shape[1], len(wanted))
+                frames.append(np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8))
                 valid.append(index)
         opencv.log_missing(wanted, valid)
-        return frames[: len(valid)], valid
+        return (np.stack(frames) if frames else np.empty((0, 0, 0, 3), np.uint8)), valid
 
 
 @VIDEO_LOADER_REGISTRY.register("glmga")
@@ -214,6 +235,8 @@ class GLMGAVideoBackend(_WithDuration):
 
     sampler = SAMPLERS["glmga"]
     default_fps = 2
+    _MAX_FRAMES: ClassVar[int] = 640
+    """No request gets more, as the sampler has it."""
 
     @classmethod
     def load_bytes(cls, *args: Any, **kwargs: Any) -> tuple[Frames, dict[str, Any]]:

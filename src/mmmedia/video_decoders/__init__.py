@@ -3,6 +3,8 @@
 What they are made of stands in `mmmedia.video.decoders` and `mmmedia.video.codecs`.
 """
 
+from importlib import import_module  # noqa: F401  # by which decoders are found
+
 import lazy_loader as _lazy
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, Union
 import numpy as np
 import numpy.typing as npt
 
-from mmmedia.video.codecs.options import PYNVVIDEOCODEC_DEFAULT_HW_DECODERS, PYNVVIDEOCODEC_VIDEO_BACKEND
+from mmmedia.gpu_ipc_memory import PYNVVIDEOCODEC_DEFAULT_HW_DECODERS
+from mmmedia.video.codecs.options import PYNVVIDEOCODEC_VIDEO_BACKEND
 from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
 from mmmedia.video_decoders.limits import check_frame_pixel_limit
 

@@ -1,8 +1,10 @@
 """`decode_video`: the sampler of a loader on a decoder by name."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mmmedia.errors import RecoveryError
 from mmmedia.video import codecs
 from mmmedia.video.decoders.read import read_video
 from mmmedia.video.loaders import VideoLoader, reads_as_built_in
@@ -10,6 +12,8 @@ from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
 
 if TYPE_CHECKING:
     from mmmedia.video_decoders.base import DecodedFrames
+
+    Decoded = tuple[DecodedFrames, VideoSourceMetadata, list[int], list[int]]
 
 
 def decode_video(
@@ -21,8 +25,10 @@ def decode_video(
     backend_kwargs: Mapping[str, Any],
     *,
     frame_recovery: bool = False,
-) -> "tuple[DecodedFrames, VideoSourceMetadata, list[int], list[int]]":
+) -> "Decoded":
     """Decode the frames of a video that a loader's sampler picks.
+
+    It calls the function `decode_NAME` of the module `mmmedia.video_decoders.NAME`, which it imports.
 
     Args:
         backend: the decoder, one of `BACKEND_OPTIONS`.
@@ -40,6 +46,7 @@ def decode_video(
 
     Raises:
         InvalidArgumentError: (a `ValueError`) an unknown decoder, or an option of another one.
+        RecoveryError: (a `ValueError` and an `AssertionError`) recovery by another decoder.
         MediaError: what the decoder raises.
 
     >>> from mmmedia.cli import scene
@@ -51,6 +58,28 @@ def decode_video(
     (2, True)
     """
     _, options = codecs.resolve_video_backend_kwargs(backend, backend_kwargs)
+    if backend == "pyav":  # which 0.33 does not have
+        return decode_with("pyav", loader_cls, data, target, sampling_kwargs, {}, recovery=frame_recovery)
+    if backend == "opencv":
+        options = {**options, "frame_recovery": frame_recovery}
+    elif frame_recovery:
+        raise RecoveryError(f'frame_recovery is not supported by {backend!r}; it needs backend="opencv".')
+    find: Any = vars(sys.modules[__package__])["import_module"]  # which tests of engines replace
+    decode: Callable[..., Decoded] = getattr(find(f".{backend}", __package__), f"decode_{backend}")
+    return decode(loader_cls, data, target, sampling_kwargs, **options)
+
+
+def decode_with(
+    backend: str,
+    loader_cls: type[VideoLoader],
+    data: bytes,
+    target: VideoTargetMetadata,
+    sampling_kwargs: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    recovery: bool = False,
+) -> "Decoded":
+    """Decode by a decoder of this library; as `decode_video`, with all its options."""
     wanted: list[int] = []
 
     def choose(source: VideoSourceMetadata) -> list[int]:
@@ -60,13 +89,13 @@ def decode_video(
         return list(wanted)
 
     if backend in codecs.OTHER_DECODERS:
-        decoded = codecs.read(backend, data, choose, options, recovery=frame_recovery)
+        decoded = codecs.read(backend, data, choose, options, recovery=recovery)
     else:
         decoded = read_video(
             data,
             choose,
             loader_cls,
-            recovery=frame_recovery,
+            recovery=recovery,
             backend=backend,
             may_seek=reads_as_built_in(loader_cls),
         )

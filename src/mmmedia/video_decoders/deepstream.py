@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
-from mmmedia.video_decoders.decoding import decode_video
+from mmmedia.video_decoders.decoding import decode_with
 
 if TYPE_CHECKING:
     from mmmedia.video.loaders import VideoLoader
@@ -22,4 +22,4 @@ def decode_deepstream(
 ) -> "tuple[DecodedFrames, VideoSourceMetadata, list[int], list[int]]":
     """Decode by DeepStream; see `mmmedia.video_decoders.decode_video`, and `video.codecs.deepstream`."""
     options = {"pool_size": pool_size, "timeout_sec": timeout_sec}
-    return decode_video("deepstream", loader_cls, data, target, sampling_kwargs, options)
+    return decode_with("deepstream", loader_cls, data, target, sampling_kwargs, options)

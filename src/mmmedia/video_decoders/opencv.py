@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from mmmedia.video.decoders.opencv import get_cv2_video_api
 from mmmedia.video.mixins import OpenCVVideoBackendMixin
 from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
-from mmmedia.video_decoders.decoding import decode_video
+from mmmedia.video_decoders.decoding import decode_with
 
 if TYPE_CHECKING:
     from mmmedia.video.loaders import VideoLoader
@@ -24,6 +24,4 @@ def decode_opencv(
     frame_recovery: bool = False,
 ) -> "tuple[DecodedFrames, VideoSourceMetadata, list[int], list[int]]":
     """Decode by OpenCV; see `mmmedia.video_decoders.decode_video`."""
-    return decode_video(
-        "opencv", loader_cls, data, target, sampling_kwargs, {}, frame_recovery=frame_recovery
-    )
+    return decode_with("opencv", loader_cls, data, target, sampling_kwargs, {}, recovery=frame_recovery)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mmmedia.video.codecs.torchcodec import TorchCodecVideoBackendMixin
 from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
-from mmmedia.video_decoders.decoding import decode_video
+from mmmedia.video_decoders.decoding import decode_with
 
 if TYPE_CHECKING:
     from mmmedia.video.loaders import VideoLoader
@@ -26,4 +26,4 @@ def decode_torchcodec(
 ) -> "tuple[DecodedFrames, VideoSourceMetadata, list[int], list[int]]":
     """Decode by torchcodec; see `mmmedia.video_decoders.decode_video`, and `video.codecs.torchcodec`."""
     options = {"num_ffmpeg_threads": num_ffmpeg_threads, "seek_mode": seek_mode, "device": device}
-    return decode_video("torchcodec", loader_cls, data, target, sampling_kwargs, options)
+    return decode_with("torchcodec", loader_cls, data, target, sampling_kwargs, options)

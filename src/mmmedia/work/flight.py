@@ -37,6 +37,7 @@ class Flight(Generic[T]):
         error: what it failed with, if it did.
         is_shared: whether others than its leader have waited for it.
         decodes: what those who share it also share, by what they ask for.
+        toll: what they pay by while it is under way, if they do.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class Flight(Generic[T]):
         "result",
         "task",
         "timeout",
+        "toll",
         "waiting",
     )
 
@@ -62,7 +64,9 @@ class Flight(Generic[T]):
         timeout: float | None,
         loop: asyncio.AbstractEventLoop | None,
         lock: threading.Lock,
+        toll: Any = None,
     ) -> None:
+        self.toll = toll
         self.key, self.timeout, self.loop = key, timeout, loop
         self.task: asyncio.Future[T] | None = None
         self.has_landed = False
@@ -138,6 +142,8 @@ class SingleFlight(Generic[T]):
         timeout: float | None,
         longest: float,
         linger: bool = False,
+        toll: Any = None,
+        joined: Callable[[Flight[T]], object] | None = None,
     ) -> Flight[T]:
         """Download, or wait for who is downloading already.
 
@@ -149,6 +155,8 @@ class SingleFlight(Generic[T]):
                 has more.
             longest: seconds to wait for others at most.
             linger: leave it open to join after landing, until `retire`.
+            toll: that of the flight, if it begins now.
+            joined: called with the flight of others, before it is waited for.
 
         Raises:
             TimeoutError: others took longer than `longest`.
@@ -160,7 +168,7 @@ class SingleFlight(Generic[T]):
                 blocks = flight is not None and flight.loop is not None and _in_a_loop()
                 leads = flight is None or blocks
                 if flight is None or blocks:
-                    flight = Flight(key, timeout, None, self._lock)
+                    flight = Flight(key, timeout, None, self._lock, toll)
                     if not blocks:
                         self._flights[key] = flight
                         flight.is_open = True
@@ -171,6 +179,8 @@ class SingleFlight(Generic[T]):
                 self._lead(flight, download, args, linger)
                 return flight
             try:
+                if joined is not None:
+                    joined(flight)
                 told = threading.Event()
                 flight.call_when_landed(told.set)
                 told.wait(longest)
@@ -208,6 +218,7 @@ class SingleFlight(Generic[T]):
         *,
         timeout: float | None,
         linger: bool = False,
+        toll: Any = None,
     ) -> tuple[Flight[T], bool]:
         """Join the flight of a key, or begin one as a task of the running loop.
 
@@ -220,6 +231,7 @@ class SingleFlight(Generic[T]):
             call: is called on the loop when it has landed, if the caller leads.
             timeout: seconds of its first attempt.
             linger: leave it open to join after landing.
+            toll: that of the flight, if it begins now.
 
         Returns:
             The flight, which may have landed, and whether the caller leads it.
@@ -231,7 +243,7 @@ class SingleFlight(Generic[T]):
                 flight.waiting += 1
                 return flight, False
             loop = asyncio.get_running_loop()
-            flight = self._flights[key] = Flight(key, timeout, loop, self._lock)
+            flight = self._flights[key] = Flight(key, timeout, loop, self._lock, toll)
             flight._calls.append(call)
             flight.is_open = True
             flight.waiting = 1

@@ -2,6 +2,7 @@
 
 import io
 import sys
+import tempfile
 from importlib import import_module
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from mmmedia import gpu_ipc_memory
 from mmmedia.errors import (
     InvalidArgumentError,
     InvalidMediaError,
@@ -20,7 +22,7 @@ from mmmedia.errors import (
 )
 from mmmedia.media import ImageMediaIO, VideoMediaIO
 from mmmedia.video import VIDEO_LOADER_REGISTRY, VideoBackend, VideoSourceMetadata, VideoTargetMetadata
-from mmmedia.video.codecs import deepstream, gpu_memory, pynvvideocodec
+from mmmedia.video.codecs import deepstream, pynvvideocodec
 from mmmedia.video.codecs.torchcodec import TorchCodecVideoBackendMixin
 from mmmedia.video_decoders import check_frame_pixel_limit, decode_video
 from support import torch_codecs
@@ -135,7 +137,7 @@ def test_no_parts(torchcodec: Any) -> None:
 
 def test_options_of_another_decoder() -> None:
     """They are a mistake, and with 0.20 ignored as any other keyword."""
-    with pytest.raises(InvalidArgumentError, match="no options device"):
+    with pytest.raises(InvalidArgumentError, match="device is not supported"):
         VideoBackend.load_bytes(clip(**CLIP), 2, device="cuda")
 
 
@@ -145,7 +147,7 @@ class SimpleDecoder:
     made: list["SimpleDecoder"] = []  # noqa: RUF012
 
     def __init__(self, path: str, **options: Any) -> None:
-        self.options, self.batches, self.files = options, [], 0
+        self.options, self.batches, self.files, self.codec = options, [], 0, ""
         self.made.append(self)
         self.reconfigure_decoder(path)
 
@@ -154,14 +156,21 @@ class SimpleDecoder:
         self.files += 1
         with av.open(path) as container:
             stream = container.streams.video[0]
+            if self.codec not in ("", stream.codec_context.name):
+                raise RuntimeError("another codec")
+            self.codec = stream.codec_context.name
             self.rate = float(stream.average_rate)
             self.frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
 
     def __len__(self) -> int:
         return len(self.frames)
 
+    def stop(self) -> None:
+        self.stopped = True
+
     def get_stream_metadata(self) -> Any:
-        return SimpleNamespace(num_frames=len(self.frames), average_fps=self.rate)
+        height, width = self.frames[0].shape[:2]
+        return SimpleNamespace(average_fps=self.rate, width=width, height=height)
 
     def get_batch_frames_by_index(self, indices: list[int]) -> list[Any]:
         """As the package does it: what it does not have, or is asked for twice, is left out."""
@@ -186,14 +195,14 @@ class TestPyNvVideoCodec:
     @pytest.fixture(autouse=True)
     def package(self, monkeypatch: pytest.MonkeyPatch) -> None:
         module: Any = ModuleType("PyNvVideoCodec")
-        self.caps = {"num_decoder_engines": 3, "max_width": 4096, "max_height": 4096, "max_mb_count": 65536}
+        self.caps = {"supported": 1, "width_max": 4096, "height_max": 4096, "mb_num_max": 65536}
         module.SimpleDecoder = SimpleDecoder
         module.CreateDemuxer = demuxer
         module.GetDecoderCaps = lambda gpu, codec, chroma, depth: self.caps
         module.OutputColorType = SimpleNamespace(RGB="rgb")
         monkeypatch.setitem(sys.modules, "PyNvVideoCodec", module)
         monkeypatch.setattr(SimpleDecoder, "made", [])
-        monkeypatch.setattr(pynvvideocodec, "_pool", None)
+        monkeypatch.setattr(pynvvideocodec, "_pynv_decoder_pool", pynvvideocodec._PyNvDecoderPool())
 
     def test_frames(self) -> None:
         """By the loader of its name, in batches, with one decoder for one video after the other."""
@@ -218,7 +227,7 @@ class TestPyNvVideoCodec:
                 backend="pynvvideocodec",
                 hw_decoders=1,  # type: ignore[arg-type]
             )
-        assert [decoder.files for decoder in SimpleDecoder.made] == [2, 1, 1]
+        assert [decoder.files for decoder in SimpleDecoder.made] == [2, 2, 1]
 
     def test_repeated_frames_and_those_that_are_not_there(self) -> None:
         """The package leaves them out; of the former, as with torchcodec, each comes."""
@@ -236,35 +245,61 @@ class TestPyNvVideoCodec:
     @pytest.mark.parametrize(
         ("caps", "match"),
         [
-            ({"max_width": 95}, "maxwidth is 95"),
-            ({"max_height": 63}, "maxheight"),
-            ({"nMaxMBCount": 23, "max_mb_count": 23}, "maxmbcount"),
-            ({"num_decoder_engines": 0}, "codec"),
-            ({"bIsSupported": 0}, "codec"),
+            ({"width_max": 95}, "width_max is 95"),
+            ({"height_max": 63}, "height_max"),
+            ({"mb_num_max": 23}, "mb_num_max"),
+            ({"width_min": 97}, "no frames of 96 x 64"),
+            ({"height_min": 65}, "no frames of 96 x 64"),
+            ({"supported": 0}, "codec"),
         ],
     )
     def test_what_the_gpu_can_not(self, caps: dict[str, int], match: str) -> None:
         """Is said before a decoder is made; what it can just so, is decoded."""
         self.caps |= caps
-        with pytest.raises(InvalidMediaError, match=match):
+        with pytest.raises(InvalidMediaError) as caught:
             VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec")
+        assert match in caught.value.__notes__[0]
         assert not SimpleDecoder.made
-        self.caps = {"max_width": 96, "max_height": 64, "max_mb_count": 24}
+        self.caps = {"width_max": 96, "height_max": 64, "width_min": 96, "height_min": 64, "mb_num_max": 24}
         VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec")
 
     def test_limits(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Of a frame before a decoder is made, and of GPU memory before any frame is."""
+        """Of a frame, and of GPU memory, before any frame is decoded."""
         with monkeypatch.context() as patched:
             patched.setenv("VLLM_MAX_IMAGE_PIXELS", str(96 * 64 - 1))
             with pytest.raises(LimitExceededError, match="VLLM_MAX_IMAGE_PIXELS"):
                 VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec")
-            assert not SimpleDecoder.made
-        pool = gpu_memory.MultiModalGPUMemoryPool(96 * 64 * 3 * 2)
-        monkeypatch.setattr(gpu_memory, "_pool", pool)
+        pool = gpu_ipc_memory.MultiModalGPUMemoryPool(96 * 64 * 3 * 2)
+        monkeypatch.setattr(gpu_ipc_memory, "_pool", pool)
         VideoBackend.load_bytes(clip(**CLIP), 2, backend="pynvvideocodec")
         assert pool.available_bytes == pool.total_bytes
         with pytest.raises(LimitExceededError, match="--mm-ipc-gpu-memory-gb"):
             VideoBackend.load_bytes(clip(**CLIP), 3, backend="pynvvideocodec")
+        assert [decoder.batches for decoder in SimpleDecoder.made] == [[2]]
+
+    def test_only_media_reach_it(self) -> None:
+        """Its demuxer opens whatever it is given, other files by their names as well."""
+        with pytest.raises(InvalidMediaError) as caught:
+            VideoBackend.load_bytes(b"ffconcat version 1.0", 1, backend="pynvvideocodec")
+        assert "concat" in caught.value.__notes__[0]
+
+    def test_room_for_a_turned_video(self) -> None:
+        """Unless the GPU has no room for a square of its longer side; as is told, up to what it has."""
+        mixin, nvc = pynvvideocodec.PyNvVideoCodecVideoBackendMixin, sys.modules["PyNvVideoCodec"]
+        with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
+            file.write(clip(**CLIP))
+            file.flush()
+            assert mixin._validate_decoder_caps(file.name, nvc) == (96, 96)
+            self.caps["mb_num_max"] = 35
+            assert mixin._validate_decoder_caps(file.name, nvc) == (96, 64)
+            assert mixin._validate_decoder_caps(file.name, nvc, 8192, 128) == (4096, 128)
+            with pytest.raises(InvalidMediaError):
+                mixin._validate_decoder_caps(file.name, nvc, 95, 64)
+
+    @pytest.mark.parametrize("shape", [(5, 6, 3), (3, 5, 6)])
+    def test_planes_become_pixels(self, shape: tuple[int, int, int]) -> None:
+        frames = [torch.zeros(shape, dtype=torch.uint8) for _ in range(2)]
+        assert pynvvideocodec._pynvvc_frames_to_nhwc(frames).shape == (2, 5, 6, 3)
 
     @pytest.mark.parametrize(
         ("options", "match"),
@@ -279,17 +314,15 @@ class TestPyNvVideoCodec:
     def test_bad_options(self, options: dict[str, Any], match: str) -> None:
         with pytest.raises(InvalidArgumentError, match=match):
             VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec", **options)
-        assert pynvvideocodec._pool is None
+        assert pynvvideocodec._pynv_decoder_pool.max_slots is None
 
     def test_one_size_of_the_pool(self) -> None:
         """A process has the decoders that it began with."""
         VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec", hw_decoders=3)
-        with pytest.raises(PoolSizeError, match="has 3 already"):
+        with pytest.raises(PoolSizeError, match="as 3, got 2"):
             VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec")
         with pytest.raises(RuntimeError):
-            pynvvideocodec.pool_of(1)
-        with pytest.raises(ValueError, match="hw_decoders"):
-            pynvvideocodec.pool_of(0)
+            pynvvideocodec.PyNvVideoCodecVideoBackendMixin._configure_decoder_slots(1)
 
     def test_a_decoder_that_failed_is_not_used_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*_: object) -> None:
@@ -297,10 +330,11 @@ class TestPyNvVideoCodec:
 
         with monkeypatch.context() as patched:
             patched.setattr(SimpleDecoder, "get_batch_frames_by_index", fail)
-            with pytest.raises(InvalidMediaError, match="CUDA error"):
+            with pytest.raises(InvalidMediaError, match="Invalid or unsupported video file") as caught:
                 VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec", hw_decoders=1)
+            assert caught.value.__notes__ == ["CUDA error"]
         VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec", hw_decoders=1)
-        assert len(SimpleDecoder.made) == 2
+        assert [hasattr(decoder, "stopped") for decoder in SimpleDecoder.made] == [True, False]
 
 
 class DecodePool:
@@ -414,12 +448,12 @@ def test_a_decoder_by_its_function(
         return "decoded"
 
     module = import_module(f"mmmedia.video_decoders.{backend}")
-    monkeypatch.setattr(module, "decode_video", decode)
+    monkeypatch.setattr(module, "decode_with", decode)
     target = VideoTargetMetadata(3, -1, 300)
     assert getattr(module, f"decode_{backend}")(VideoBackend, b"", target, {}, **options) == "decoded"
     ((args, kwargs),) = asked
     assert args == (backend, VideoBackend, b"", target, {}, options)
-    assert kwargs == ({"frame_recovery": False} if backend == "opencv" else {})
+    assert kwargs == ({"recovery": False} if backend == "opencv" else {})
 
 
 def test_torchcodec_step_by_step(torchcodec: type[torch_codecs.VideoDecoder]) -> None:
@@ -449,5 +483,5 @@ def test_decode_video_by_opencv() -> None:
     frames, source, wanted, valid = decode_video("opencv", VideoBackend, clip(**CLIP), target, {}, {})
     assert [read_number(frame) for frame in frames] == wanted == valid == [0, 44, 89]
     assert source.total_frames_num == 90
-    with pytest.raises(ValueError, match="no options device"):
+    with pytest.raises(ValueError, match="device is not supported"):
         decode_video("opencv", VideoBackend, clip(**CLIP), target, {}, {"device": "cpu"})

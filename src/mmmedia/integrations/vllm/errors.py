@@ -119,6 +119,8 @@ def is_of_download(error: Exception) -> bool:
 
 def _message(error: Exception) -> str:
     """Return what to say of an error; HTTP libraries write the URL into theirs, with its query."""
+    if isinstance(error, exceptions.VLLMValidationError | RefusedByServerError):
+        return error.text  # vLLM's own classes say parameter and value
     if isinstance(error, MediaError | ValueError):
         return str(error)
     answer = status_of(error)

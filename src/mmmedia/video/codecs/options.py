@@ -5,9 +5,10 @@ from typing import Any, Final
 
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError
+from mmmedia.gpu_ipc_memory import PYNVVIDEOCODEC_DEFAULT_HW_DECODERS
 
 PYNVVIDEOCODEC_VIDEO_BACKEND: Final = "pynvvideocodec"
-PYNVVIDEOCODEC_DEFAULT_HW_DECODERS: Final = 2
+
 
 BACKEND_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "opencv": {},
@@ -67,7 +68,7 @@ def resolve_video_backend_kwargs(
     foreign = sorted(set().union(*others).intersection(kwargs))
     if foreign and envs.MMMEDIA_COMPAT != "0.20":
         raise InvalidArgumentError(
-            f"backend={name!r} has no options {', '.join(foreign)}: they are another decoder's."
+            f"{', '.join(foreign)} is not supported by the {name!r} backend, but by another decoder."
         )
     known = BACKEND_OPTIONS[name]
     given = {option: kwargs[option] for option in known if kwargs.get(option) is not None}

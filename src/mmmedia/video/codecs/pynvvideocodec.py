@@ -1,237 +1,388 @@
-"""PyNvVideoCodec: NVIDIA's decoder, through a pool of decoders that a process keeps."""
+"""PyNvVideoCodec: NVIDIA's decoder, through decoders that a process keeps for one video after the other."""
 
-import queue
-import re
+import contextlib
+import logging
+import math
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mmmedia import containers
-from mmmedia.errors import InvalidArgumentError, InvalidMediaError, MissingPackageError, PoolSizeError
-from mmmedia.video.codecs.gpu_memory import get_mm_gpu_ipc_pool
-from mmmedia.video.codecs.options import BACKEND_OPTIONS
+from mmmedia import containers, gpu_ipc_memory
+from mmmedia.errors import InvalidMediaError, MissingPackageError, PoolSizeError
+from mmmedia.gpu_ipc_memory import (
+    PYNVVIDEOCODEC_DECODER_CACHE_SIZE,
+    PYNVVIDEOCODEC_DEFAULT_HW_DECODERS,
+    validate_pynvvideocodec_hw_decoders,
+    validate_pynvvideocodec_max_dimensions,
+)
 from mmmedia.video.decoders.limits import check_size
-from mmmedia.video.samplers import VideoSourceMetadata
+from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
 from mmmedia.work.fork import afresh_in_child
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
 
 Choose = Callable[[VideoSourceMetadata], list[int]]
 Frames = npt.NDArray[np.uint8]
 
 PYNVVIDEOCODEC_DECODE_BATCH_SIZE: Final = 32
 """Frames that are on the GPU at a time."""
-PYNVVIDEOCODEC_DECODER_CACHE_SIZE: Final = 2
-"""Surfaces that a decoder keeps."""
-PYNVVIDEOCODEC_DECODER_GPU_MEMORY_BYTES: Final = 128 << 20
-"""What a decoder takes at least."""
-PYNVVIDEOCODEC_CUDA_CONTEXT_BYTES: Final = int(1.8 * (1 << 30))
-"""What a process takes on a GPU before it decodes anything."""
-
-_GPU: Final = 0
 
 
-def validate_pynvvideocodec_hw_decoders(hw_decoders: object) -> int:
-    """Return the number of decoders.
-
-    Raises:
-        InvalidArgumentError: (a `ValueError`) no positive integer.
-    """
-    return _positive("hw_decoders", hw_decoders)
-
-
-def validate_pynvvideocodec_max_dimensions(
-    max_width: object, max_height: object
-) -> tuple[int, int] | tuple[None, None]:
-    """Return the largest frame that decoders are made for, in pixels; None: as large as the video's.
-
-    Raises:
-        InvalidArgumentError: (a `ValueError`) no positive integer, or one without the other.
-    """
-    if max_width is None and max_height is None:
-        return None, None
-    if max_width is None or max_height is None:
-        raise InvalidArgumentError("max_width and max_height must be set together.")
-    return _positive("max_width", max_width), _positive("max_height", max_height)
+def _invalid(reason: str) -> InvalidMediaError:
+    """Return vLLM's error of a video that can't be decoded; why is a note to it, and in the log."""
+    logger.warning("A video can't be decoded by PyNvVideoCodec: %s", reason)
+    error = InvalidMediaError("Invalid or unsupported video file.")
+    error.add_note(reason)
+    return error
 
 
-def get_pynvvideocodec_decoder_gpu_memory_bytes(max_width: object, max_height: object) -> int:
-    """Return what a decoder takes of a GPU's memory; errors as `validate_pynvvideocodec_max_dimensions`.
+class PyNvVideoCodecSourceMetadata(NamedTuple):
+    """What a video is, and the size of its frames in pixels."""
 
-    >>> get_pynvvideocodec_decoder_gpu_memory_bytes(8192, 8192) >> 20
-    384
-    """
-    width, height = validate_pynvvideocodec_max_dimensions(max_width, max_height)
-    surfaces = (width or 0) * (height or 0) * 3 * PYNVVIDEOCODEC_DECODER_CACHE_SIZE
-    return max(PYNVVIDEOCODEC_DECODER_GPU_MEMORY_BYTES, surfaces)
-
-
-def reserved_bytes(backend: str | None, loader: str, options: Mapping[str, Any]) -> int:
-    """Return what a process takes of a GPU's memory to decode with these options, but for frames.
-
-    Args:
-        backend: the decoder, one of `BACKEND_OPTIONS`; None: the loader's.
-        loader: the name of the loader.
-        options: those of the decoder, perhaps among others.
-    """
-    if "deepstream" in (backend, loader):
-        return PYNVVIDEOCODEC_CUDA_CONTEXT_BYTES + PYNVVIDEOCODEC_DECODER_GPU_MEMORY_BYTES
-    if "pynvvideocodec" not in (backend, loader):
-        return 0
-    given = {**BACKEND_OPTIONS["pynvvideocodec"], **options}
-    number = validate_pynvvideocodec_hw_decoders(given["hw_decoders"])
-    each = get_pynvvideocodec_decoder_gpu_memory_bytes(given["max_width"], given["max_height"])
-    return PYNVVIDEOCODEC_CUDA_CONTEXT_BYTES + number * each
-
-
-def _positive(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidArgumentError(f"{name} must be a positive integer, not {value!r:.64}.")
-    return value
-
-
-class Stream(NamedTuple):
-    """What a file says of its video, before anything is decoded.
-
-    Attributes:
-        coding: codec, chroma format and bit depth: what a decoder is made for.
-        width: of a frame, in pixels.
-        height: likewise.
-    """
-
-    coding: tuple[Any, Any, Any]
+    source: VideoSourceMetadata
     width: int
     height: int
 
-    @classmethod
-    def of(cls, path: str, nvc: Any) -> "Stream":
-        """Return what the file at `path` says."""
-        told = nvc.CreateDemuxer(path)
-        coding = told.GetNvCodecId(), told.ChromaFormat(), told.BitDepth()
-        return cls(coding, int(told.Width()), int(told.Height()))
 
-    def check(self, nvc: Any) -> None:
-        """Ask the GPU whether it decodes this.
+class PyNvVideoCodecDecoderSlot:
+    """A decoder, for one video after the other.
+
+    Args:
+        stream: the stream of CUDA that it works on, None for the default.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.decoder: Any = None
+        self.source_path: str | None = None
+        self.max_width = self.max_height = 0
+
+    def invalidate(self) -> None:
+        """End the decoder, once its work is done: the next video gets a new one."""
+        decoder, self.decoder, self.source_path = self.decoder, None, None
+        self.max_width = self.max_height = 0
+        if decoder is not None:
+            with contextlib.suppress(Exception):  # it may be broken, and is not used again
+                if self.stream is not None:
+                    self.stream.synchronize()
+                decoder.stop()
+
+    def get_decoder(
+        self, file_path: str, nvc: Any, device_index: int, max_width: int, max_height: int
+    ) -> Any:
+        """Return the decoder, set to a file: a new one where the last is too small, or of another codec.
+
+        Args:
+            file_path: the file.
+            nvc: the package.
+            device_index: the number of the GPU.
+            max_width: the largest frame that it must take, in pixels.
+            max_height: likewise.
+        """
+        if self.decoder is not None and self.source_path == file_path:
+            return self.decoder
+        if self.decoder is not None and max_width <= self.max_width and max_height <= self.max_height:
+            try:
+                self.decoder.reconfigure_decoder(file_path)
+            except Exception:  # noqa: BLE001  # of another codec, or broken: a new one tells
+                self.invalidate()
+            else:
+                self.source_path = file_path
+                return self.decoder
+        if self.decoder is not None:
+            self.invalidate()
+        self._construct(file_path, nvc, device_index, max_width, max_height)
+        return self.decoder
+
+    def _construct(
+        self, file_path: str, nvc: Any, device_index: int, max_width: int, max_height: int
+    ) -> None:
+        on_stream = {} if self.stream is None else {"cuda_stream": self.stream.cuda_stream}
+        try:
+            self.decoder = nvc.SimpleDecoder(
+                file_path,
+                gpu_id=device_index,
+                use_device_memory=True,
+                max_width=max_width,
+                max_height=max_height,
+                need_scanned_stream_metadata=True,
+                decoder_cache_size=PYNVVIDEOCODEC_DECODER_CACHE_SIZE,
+                output_color_type=nvc.OutputColorType.RGB,
+                **on_stream,
+            )
+        except Exception:
+            if self.stream is not None:
+                self.stream.synchronize()
+            raise
+        self.source_path = file_path
+        self.max_width, self.max_height = max_width, max_height
+
+
+class _PyNvDecoderPool:
+    """The decoders of this process.
+
+    Attributes:
+        max_slots: how many there may be; None: not told yet.
+        slots: those that nobody uses.
+        active: how many there are.
+    """
+
+    def __init__(self) -> None:
+        self.start_afresh()
+
+    def start_afresh(self) -> None:
+        """Forget all of them, as a forked child must."""
+        self.cond = threading.Condition()
+        self.max_slots: int | None = None
+        self.slots: list[PyNvVideoCodecDecoderSlot] = []
+        self.active = 0
+
+    def configure(self, hw_decoders: int) -> None:
+        """Say how many there may be.
 
         Raises:
-            InvalidMediaError: (a `ValueError`) it says no.
+            PoolSizeError: (a `RuntimeError`) another number was told before.
         """
-        told = nvc.GetDecoderCaps(_GPU, *self.coding)
-        # By the names of CUDA's own structure, however the package spells them.
-        able = {
-            re.sub("^[bn](?=[A-Z])|_", "", str(name)).lower(): value for name, value in dict(told).items()
-        }
-        if not able.get("issupported", able.get("numdecoderengines", 1)):
-            raise InvalidMediaError("The GPU does not decode the codec of the video.")
-        blocks = -(-self.width // 16) * -(-self.height // 16)  # of 16 x 16 pixels
-        for name, value in (("maxwidth", self.width), ("maxheight", self.height), ("maxmbcount", blocks)):
-            if value > int(able.get(name, value)):
-                raise InvalidMediaError(
-                    f"The GPU does not decode frames of {self.width} x {self.height} pixels in this codec: "
-                    f"its {name} is {able[name]}."
+        with self.cond:
+            if self.max_slots is None:
+                self.max_slots = hw_decoders
+            if self.max_slots != hw_decoders:
+                raise PoolSizeError(
+                    f"hw_decoders: already configured as {self.max_slots}, got {hw_decoders}."
                 )
 
 
-class Slot:
-    """A decoder of the pool, for one video after the other."""
+_pynv_decoder_pool = _PyNvDecoderPool()
+afresh_in_child(_pynv_decoder_pool.start_afresh)
 
-    def __init__(self) -> None:
-        self._decoder: Any = None
-        self._coding: tuple[Any, ...] | None = None
-        self._size = 0, 0
 
-    def decoder(self, path: str, stream: Stream, largest: tuple[int, int] | None, nvc: Any) -> Any:
-        """Return the decoder, set to the file at `path`: a new one where the last can't be.
+class PyNvVideoCodecVideoBackendMixin:
+    """What decoding by PyNvVideoCodec takes."""
+
+    _DEVICE_INDEX: ClassVar[int] = 0
+
+    @classmethod
+    def decode_frames_pynvvideocodec(
+        cls,
+        loader_cls: Any,
+        data: bytes,
+        target: VideoTargetMetadata,
+        max_width: int | None = None,
+        max_height: int | None = None,
+        hw_decoders: int = PYNVVIDEOCODEC_DEFAULT_HW_DECODERS,
+        **kwargs: Any,
+    ) -> tuple[Frames, VideoSourceMetadata, list[int], list[int]]:
+        """Decode the frames that a loader's sampler picks.
 
         Args:
-            path: a file.
-            stream: what it says of itself.
-            largest: width and height to make a new one for; None: those of the stream.
-            nvc: the package.
+            loader_cls: the loader.
+            data: an encoded video.
+            target: what is asked for.
+            max_width: as of `read`, as the next two.
+            max_height: likewise.
+            hw_decoders: likewise.
+            **kwargs: keywords of the sampler.
+
+        Returns:
+            As `mmmedia.video_decoders.decode_video`, whose errors it raises.
         """
-        fits = stream.width <= self._size[0] and stream.height <= self._size[1]
-        if self._decoder is not None and self._coding == stream.coding and fits:
-            self._decoder.reconfigure_decoder(path)
-            return self._decoder
-        self.invalidate()
-        width, height = largest or (0, 0)
-        self._size = max(width, stream.width), max(height, stream.height)
-        self._decoder = nvc.SimpleDecoder(
-            path,
-            gpu_id=_GPU,
-            use_device_memory=True,
-            max_width=self._size[0],
-            max_height=self._size[1],
-            need_scanned_stream_metadata=True,
-            decoder_cache_size=PYNVVIDEOCODEC_DECODER_CACHE_SIZE,
-            output_color_type=nvc.OutputColorType.RGB,
-        )
-        self._coding = stream.coding
-        return self._decoder
+        wanted: list[int] = []
+        prepared: list[VideoSourceMetadata] = []
 
-    def invalidate(self) -> None:
-        """Let go of the decoder: the next video gets a new one."""
-        self._decoder = self._coding = None
-        self._size = 0, 0
+        def choose(source: VideoSourceMetadata) -> list[int]:
+            prepared.append(loader_cls._prepare_source(source))
+            chosen = loader_cls.compute_frames_index_to_sample(source=prepared[0], target=target, **kwargs)
+            wanted.extend(int(index) for index in chosen)
+            return list(wanted)
 
+        options = {"hw_decoders": hw_decoders, "max_width": max_width, "max_height": max_height}
+        frames, valid, _ = cls._read(data, choose, options)
+        return frames, prepared[0], wanted, valid
 
-class Pool:
-    """At most so many decoders at a time, each kept for the next video.
-
-    Args:
-        size: how many.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._free: queue.LifoQueue[Slot] = queue.LifoQueue()
-        for _ in range(size):
-            self._free.put(Slot())
-
-    @contextmanager
-    def slot(self) -> Iterator[Slot]:
-        """Lend a slot, waiting for one; a decoder that failed is not used again."""
-        slot = self._free.get()
+    @classmethod
+    def _read(
+        cls, data: bytes, choose: Choose, options: Mapping[str, Any]
+    ) -> tuple[Frames, list[int], VideoSourceMetadata]:
+        """Decode the frames that `choose` picks: see `read`."""
+        width, height = validate_pynvvideocodec_max_dimensions(options["max_width"], options["max_height"])
+        hw_decoders = validate_pynvvideocodec_hw_decoders(options["hw_decoders"])
+        nvc = _package()
+        cls._configure_decoder_slots(hw_decoders)
         try:
+            admitted = containers.admit(data)
+        except InvalidMediaError as error:
+            raise _invalid(str(error)) from None
+        with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
+            file.write(admitted.data)
+            file.flush()
+            with _told(nvc):
+                bounds = cls._validate_decoder_caps(file.name, nvc, max_width=width, max_height=height)
+                found = cls._read_source_metadata(file.name, nvc, *bounds)
+            source, total = found.source, found.source.total_frames_num
+            check_size(found.height, found.width, 1)
+            wanted = choose(source)
+            if not wanted:
+                raise InvalidMediaError(f"Nothing to sample from a video of {total} frames.")
+            check_size(found.height, found.width, len(wanted))
+            # It drops what it is asked for twice, or does not have.
+            unique = sorted({index for index in wanted if 0 <= index < total})
+            pool = gpu_ipc_memory.get_mm_gpu_ipc_pool()
+            nbytes = len(unique) * found.height * found.width * 3
+            with nullcontext() if pool is None else pool.acquire(nbytes), _told(nvc):
+                frames = cls._decode_to_pinned_host(file.name, unique, nvc, *bounds)
+        if unique == wanted:
+            return frames, unique, source
+        rows = {index: row for row, index in enumerate(unique)}
+        valid = [index for index in wanted if index in rows]
+        return frames[[rows[index] for index in valid]], valid, source
+
+    @classmethod
+    def _configure_decoder_slots(cls, hw_decoders: object) -> None:
+        """Say how many decoders this process may have; errors as in `read`."""
+        _pynv_decoder_pool.configure(validate_pynvvideocodec_hw_decoders(hw_decoders))
+
+    @classmethod
+    def _create_decoder_slot(cls) -> PyNvVideoCodecDecoderSlot:
+        import torch
+
+        make: Any = torch.cuda.Stream
+        return PyNvVideoCodecDecoderSlot(make(cls._DEVICE_INDEX) if torch.cuda.is_available() else None)
+
+    @classmethod
+    @contextmanager
+    def _borrow_decoder_slot(cls) -> Iterator[PyNvVideoCodecDecoderSlot]:
+        """Lend a slot, waiting for one; one in which something failed is not used again."""
+        pool = _pynv_decoder_pool
+        with pool.cond:
+            pool.cond.wait_for(lambda: pool.slots or pool.active < (pool.max_slots or 1))
+            slot = pool.slots.pop() if pool.slots else None
+            pool.active += slot is None
+        is_whole = False
+        try:
+            if slot is None:
+                slot = cls._create_decoder_slot()
             yield slot
-        except BaseException:
-            slot.invalidate()
-            raise
+            is_whole = True
         finally:
-            self._free.put(slot)
+            if slot is not None and not is_whole:
+                slot.invalidate()
+            with pool.cond:
+                if is_whole and slot is not None:
+                    pool.slots.append(slot)
+                else:
+                    pool.active -= 1
+                pool.cond.notify()
+
+    @staticmethod
+    @contextmanager
+    def _torch_stream_context(stream: Any) -> Iterator[None]:
+        """Have torch work on a stream of CUDA, None for the one that it does."""
+        if stream is None:
+            yield
+            return
+        import torch
+
+        with torch.cuda.stream(stream):
+            yield
+            stream.synchronize()
+
+    @classmethod
+    def _validate_decoder_caps(
+        cls, file_path: str, nvc: Any, max_width: int | None = None, max_height: int | None = None
+    ) -> tuple[int, int]:
+        """Ask the GPU whether it decodes a file; return the width and height to make a decoder for.
+
+        These are as given, as far as the GPU goes; else those of the file, so that it may as well be turned.
+
+        Raises:
+            InvalidMediaError: (a `ValueError`) it does not decode it.
+        """
+        stream = nvc.CreateDemuxer(file_path)
+        told = nvc.GetDecoderCaps(
+            cls._DEVICE_INDEX, stream.GetNvCodecId(), stream.ChromaFormat(), stream.BitDepth()
+        )
+        able = dict(told)
+        if not able.get("supported", 1):
+            raise _invalid("The GPU does not decode its codec.")
+        width, height = int(stream.Width()), int(stream.Height())
+        blocks = -(-width // 16) * -(-height // 16)  # of 16 x 16 pixels
+        for name, value in (("width_max", width), ("height_max", height), ("mb_num_max", blocks)):
+            if value > int(able.get(name, value)):
+                raise _invalid(
+                    f"The GPU does not decode frames of {width} x {height} pixels in this codec: its {name} "
+                    f"is {able[name]}."
+                )
+        if width < int(able.get("width_min", 0)) or height < int(able.get("height_min", 0)):
+            raise _invalid(f"The GPU decodes no frames of {width} x {height} pixels.")
+        if max_width is not None and max_height is not None and (width > max_width or height > max_height):
+            raise _invalid(
+                f"Its frames of {width} x {height} pixels are larger than decoders are made for: "
+                f"max_width={max_width}, max_height={max_height}."
+            )
+        wide = high = max(width, height)
+        square = math.ceil(wide / 16) ** 2
+        if square > int(able.get("mb_num_max", square)):
+            wide, high = width, height
+        wide, high = max_width or wide, max_height or high
+        return min(wide, int(able.get("width_max", wide))), min(high, int(able.get("height_max", high)))
+
+    @classmethod
+    def _read_source_metadata(
+        cls, file_path: str, nvc: Any, max_width: int, max_height: int
+    ) -> PyNvVideoCodecSourceMetadata:
+        """Return what a video is, as a decoder tells it."""
+        with cls._borrow_decoder_slot() as slot, cls._torch_stream_context(slot.stream):
+            decoder = slot.get_decoder(file_path, nvc, cls._DEVICE_INDEX, max_width, max_height)
+            told, total = decoder.get_stream_metadata(), len(decoder)
+        rate = float(cls._metadata_value(told, "average_fps", "avg_frame_rate", "frame_rate", default=0.0))
+        source = VideoSourceMetadata(total, rate, total / rate if rate > 0 else 0.0)
+        width, height = (int(cls._metadata_value(told, name, default=0)) for name in ("width", "height"))
+        return PyNvVideoCodecSourceMetadata(source, width, height)
+
+    @staticmethod
+    def _metadata_value(metadata: Any, *names: str, default: Any = None) -> Any:
+        """Return the first attribute of these names that is there."""
+        return next((getattr(metadata, name) for name in names if hasattr(metadata, name)), default)
+
+    @classmethod
+    def _decode_to_pinned_host(
+        cls, file_path: str, frame_idx: Sequence[int], nvc: Any, max_width: int, max_height: int
+    ) -> Frames:
+        """Decode frames in batches, each taken to pinned memory of the host before the next."""
+        import torch
+
+        frames: torch.Tensor | None = None
+        with cls._borrow_decoder_slot() as slot, cls._torch_stream_context(slot.stream):
+            decoder = slot.get_decoder(file_path, nvc, cls._DEVICE_INDEX, max_width, max_height)
+            for start in range(0, len(frame_idx), PYNVVIDEOCODEC_DECODE_BATCH_SIZE):
+                batch = list(frame_idx[start : start + PYNVVIDEOCODEC_DECODE_BATCH_SIZE])
+                pictures = _pynvvc_frames_to_nhwc(decoder.get_batch_frames_by_index(batch))
+                if frames is None:
+                    shape = len(frame_idx), *pictures.shape[1:]
+                    frames = torch.empty(shape, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+                frames[start : start + len(pictures)].copy_(pictures)
+        if frames is None:
+            raise InvalidMediaError("PyNvVideoCodec gave none of the frames.")
+        array: Frames = frames.numpy()
+        return array
 
 
-_lock = threading.Lock()
-_pool: Pool | None = None
+def _pynvvc_frames_to_nhwc(frames: Sequence[Any]) -> "torch.Tensor":
+    """Return frames of the package as one tensor (n, height, width, 3), where they are."""
+    import torch
+    from torch.utils.dlpack import from_dlpack
 
-
-def _start_afresh() -> None:
-    """Forget, in a forked child, the decoders of its parent."""
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
-
-
-afresh_in_child(_start_afresh)
-
-
-def pool_of(size: object) -> Pool:
-    """Return the decoders of this process, made at the first call.
-
-    Raises:
-        InvalidArgumentError: (a `ValueError`) no positive number.
-        PoolSizeError: (a `RuntimeError`) another number than at the first call.
-    """
-    global _pool  # noqa: PLW0603
-    number = validate_pynvvideocodec_hw_decoders(size)
-    with _lock:
-        if _pool is None:
-            _pool = Pool(number)
-        if _pool.size != number:
-            raise PoolSizeError(f"hw_decoders={number}: this process has {_pool.size} already.")
-        return _pool
+    tensor = torch.stack([from_dlpack(frame) for frame in frames])
+    is_planar = tensor.shape[1] == 3 and tensor.shape[-1] != 3
+    return tensor.permute(0, 2, 3, 1) if is_planar else tensor
 
 
 def read(
@@ -256,62 +407,30 @@ def read(
         LimitExceededError: (a `ValueError`) frames larger than the settings admit, or more than the pool of
             GPU memory has.
     """
+    return PyNvVideoCodecVideoBackendMixin._read(data, choose, options)
+
+
+def _package() -> Any:
     try:
         import PyNvVideoCodec as nvc  # noqa: N813  # as its documentation has it
     except ImportError as error:
         raise MissingPackageError(
             'backend="pynvvideocodec" needs PyNvVideoCodec and an NVIDIA GPU: pip install PyNvVideoCodec.'
         ) from error
-    width, height = validate_pynvvideocodec_max_dimensions(options["max_width"], options["max_height"])
-    pool = pool_of(options["hw_decoders"])
-    admitted = containers.admit(data)
-    with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
-        file.write(admitted.data)
-        file.flush()
-        try:
-            stream = Stream.of(file.name, nvc)
-            check_size(stream.height, stream.width, 1)
-            stream.check(nvc)
-            with pool.slot() as slot:
-                largest = None if width is None or height is None else (width, height)
-                return _read(slot.decoder(file.name, stream, largest, nvc), stream, choose)
-        except RuntimeError as error:
-            raise InvalidMediaError(f"PyNvVideoCodec can't decode the video: {error!s:.200}") from error
+    return nvc
 
 
-def _read(decoder: Any, stream: Stream, choose: Choose) -> tuple[Frames, list[int], VideoSourceMetadata]:
-    told = decoder.get_stream_metadata()
-    total, rate = len(decoder), float(told.average_fps)
-    source = VideoSourceMetadata(total, rate, total / rate if rate > 0 else 0.0)
-    wanted = choose(source)
-    if not wanted:
-        raise InvalidMediaError(f"Nothing to sample from a video of {total} frames.")
-    # It drops what it is asked for twice, or does not have.
-    unique = sorted({index for index in wanted if 0 <= index < total})
-    check_size(stream.height, stream.width, len(wanted))
-    pool = get_mm_gpu_ipc_pool()
-    nbytes = len(unique) * stream.height * stream.width * 3
-    with nullcontext() if pool is None else pool.acquire(nbytes):
-        frames = _on_the_host(decoder, unique, stream)
-    if unique == wanted:
-        return frames, unique, source
-    rows = {index: row for row, index in enumerate(unique)}
-    found = [index for index in wanted if index in rows]
-    return frames[[rows[index] for index in found]], found, source
-
-
-def _on_the_host(decoder: Any, wanted: Sequence[int], stream: Stream) -> Frames:
-    """Decode in batches, each taken to memory of the host before the next."""
-    import torch
-    from torch.utils.dlpack import from_dlpack
-
-    shape = len(wanted), stream.height, stream.width, 3
-    frames = torch.empty(shape, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
-    for start in range(0, len(wanted), PYNVVIDEOCODEC_DECODE_BATCH_SIZE):
-        batch = decoder.get_batch_frames_by_index(
-            list(wanted[start : start + PYNVVIDEOCODEC_DECODE_BATCH_SIZE])
-        )
-        for number, frame in enumerate(batch, start):
-            frames[number].copy_(from_dlpack(frame))
-    array: Frames = frames.numpy()
-    return array
+@contextmanager
+def _told(nvc: Any) -> Iterator[None]:
+    """Say what the package fails with, but not by its own error, which may hold on to a decoder."""
+    kinds = (getattr(nvc, name, None) for name in ("PyNvVCException", "PyNvVCExceptionUnsupported"))
+    own: Any = tuple(kind for kind in kinds if isinstance(kind, type))
+    try:
+        yield
+    except (RuntimeError, *own) as error:
+        if isinstance(error, PoolSizeError):
+            raise
+        reason = f"{error!s:.200}"
+    else:
+        return
+    raise _invalid(reason)

@@ -29,7 +29,7 @@ def read(
         MediaError: what the decoder raises.
     """
     if recovery:
-        raise RecoveryError(f'frame_recovery needs backend="opencv", not {backend!r}.')
+        raise RecoveryError(f'frame_recovery is not supported by {backend!r}; it needs backend="opencv".')
     if backend == "torchcodec":
         frames, indices, source = torchcodec.read(data, choose, options)
         return Decoded(frames, indices, source)  # type: ignore[arg-type]  # a tensor, as in vLLM

@@ -10,7 +10,6 @@ from .capture import (
     source_metadata as source_metadata,
 )
 from .reading import (
-    Rows as Rows,
     allocate as allocate,
     can_use_for_recovery as can_use_for_recovery,
     log_missing as log_missing,

@@ -70,6 +70,10 @@ class Numbered:
             picture = np.ascontiguousarray(self._upright(picture))
         return ok, picture
 
+    def read(self, *args: Any) -> tuple[bool, Any]:
+        """Advance to the next frame, and return it."""
+        return self.retrieve(*args) if self.grab() else (False, None)
+
     def get(self, propId: int, /) -> float:  # noqa: N803 - OpenCV's name
         """Return a property of the stream."""
         import cv2

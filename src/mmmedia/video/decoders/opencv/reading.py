@@ -55,7 +55,7 @@ def read_frames(
         may be another way to read it, and who reads says at the end what is left out.
     """
     frames = allocate(capture, count)
-    rows = Rows(capture, frames)
+    rows = _Rows(capture, frames)
     valid: list[int] = []
     for index in _grabs(capture, last + 1):
         if index in wanted and len(valid) < count and rows.retrieve_into(len(valid)):
@@ -87,7 +87,7 @@ def read_frames_with_recovery(
     targets = sorted(set(wanted))
     next_target = dict(zip(targets, [*targets[1:], total], strict=True))
     frames = allocate(capture, len(targets))
-    rows = Rows(capture, frames)
+    rows = _Rows(capture, frames)
     valid: list[int] = []
     failed: list[int] = []
     recovered: dict[int, int] = {}
@@ -157,7 +157,7 @@ def _grabs(capture: Capture, stop: int) -> Iterator[int]:
                 return
 
 
-class Rows:
+class _Rows:
     """Retrieves the grabbed frame straight into a row of the frames array, BGR turned to RGB."""
 
     def __init__(self, capture: Capture, frames: Frames) -> None:
