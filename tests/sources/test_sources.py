@@ -213,10 +213,17 @@ def test_a_window_begins_with_what_a_source_knows() -> None:
 
 
 def test_identity_tells_sources_apart_and_is_no_file(path: Path) -> None:
-    def named(name: str, validator: str) -> Source:
-        source = BytesSource(DATA, name=name)
-        source.validator = validator
-        return source
+    class Named(Source):
+        def __init__(self, name: str, validator: str) -> None:
+            self.size, self.name, self.validator = 5, name, validator
+
+        def read(self, ranges: Ranges) -> list[bytes]:
+            raise NotImplementedError
+
+    named = Named
+    assert named("a", "").identity != named("a", "").identity
+    assert BytesSource(b"abc", name="a").identity == BytesSource(b"abc", name="b").identity
+    assert BytesSource(b"abc").identity != BytesSource(b"abd").identity
 
     assert named("a", "1").identity == named("a", "1").identity
     assert len({named("a", "1").identity, named("b", "1").identity, named("a", "2").identity}) == 3

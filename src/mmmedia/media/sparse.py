@@ -152,7 +152,11 @@ def _how(goal: "Goal") -> dict[str, Any]:
 
 
 def _source(brought: bytes | Source, before: Source) -> Source:
-    return brought if isinstance(brought, Source) else BytesSource(brought, name=before.name)
+    if isinstance(brought, Source):
+        return brought
+    source = BytesSource(brought, name=before.name)
+    source.whole = brought
+    return source
 
 
 def _load_once(

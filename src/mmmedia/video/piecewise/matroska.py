@@ -372,7 +372,9 @@ class _ByCues:
         is_all = behind[-1:] == [None] and ends >= set(range(last, total))
         if total > _MOST_FRAMES or not real or not is_all:
             raise CannotTellError("frames are missing")
-        if not goes_on and len(real) != total:
+        # Of the last that were read some may be shown before others that stand behind them.
+        sure = max(real) - _REORDERED if goes_on else total
+        if not real.keys() >= set(range(sure)):
             raise CannotTellError("frames are missing")
         rest = [(self.time(number), number in self._numbers) for number in range(total) if number not in real]
         times = np.array([*real.values(), *(time for time, _ in rest)], np.int64)
