@@ -16,6 +16,7 @@ from mmmedia.errors import (
     LocalFileNotFoundError,
     RemoteFileError,
     RemoteFileNotFoundError,
+    SourceChangedError,
 )
 from mmmedia.sources import (
     BytesSource,
@@ -133,7 +134,7 @@ def test_an_object_that_changes_is_an_error() -> None:
     assert source.validator
     source.read([(0, 4)])
     fsspec.filesystem("memory").pipe_file("/clips/a.mp4", DATA[::-1])
-    with pytest.raises(RemoteFileError, match="was changed"):
+    with pytest.raises(SourceChangedError, match="was changed"):
         source.read([(0, 4)])
     with pytest.raises(RemoteFileNotFoundError, match="no object"):
         FsspecSource(fsspec.filesystem("memory"), "/clips")

@@ -9,14 +9,15 @@ import functools
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mmmedia import metrics
 from mmmedia.connections import FetchPolicy, HTTPConnection, fetch_policy, status_of
-from mmmedia.connections.ranges import HttpSource, Whole, aopen_source, open_source
+from mmmedia.connections.ranges import Whole, aopen_source, open_source
 from mmmedia.errors import SourceChangedError
 from mmmedia.exceptions import MediaDownloadSizeExceededError, MediaRequestDownloadSizeExceededError
 from mmmedia.media.base import MediaIO, SourceMediaIO
+from mmmedia.media.buckets import ObjectConnection, ObjectURL
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.sources import BytesSource, FileSource, Ranges, Source
 from mmmedia.urls import HTTPURL, redact_url
@@ -44,18 +45,15 @@ def opens(
     connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any]
 ) -> Callable[[], bytes | Source] | None:
     """Return what begins a download that may be of a part, in this thread; None: it is to be of the whole."""
-    if not _is_for_pieces(
-        connector, goal, media_io, connector.connection.get_bytes, HTTPConnection.get_bytes
-    ):
+    if not _is_for_pieces(connector, goal, media_io):
         return None
-    how = _how(goal)
-    smallest = _smallest(media_io)
 
     def download() -> bytes | Source:
-        found = open_source(connector.connection, goal.remote, **how)
-        if isinstance(found, HttpSource) and found.size < smallest:
-            found = Whole(found.head + found.read([(len(found.head), found.size)])[0])
-        return _brought(found)
+        found = _brought(_opened(connector, goal))
+        if isinstance(found, Source) and found.size < _smallest(media_io):
+            known = len(found.head)
+            return found.head + found.read([(known, found.size)])[0] if found.size else b""
+        return found
 
     return download
 
@@ -64,37 +62,58 @@ def opens_async(
     connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any]
 ) -> Callable[[], Awaitable[bytes | Source]] | None:
     """Return what begins a download that may be of a part, on the running loop; see `opens`."""
-    fetch = connector.connection.async_get_bytes
-    if not _is_for_pieces(connector, goal, media_io, fetch, HTTPConnection.async_get_bytes):
+    if not _is_for_pieces(connector, goal, media_io):
         return None
-    how = _how(goal)
-    smallest = _smallest(media_io)
 
     async def download() -> bytes | Source:
-        found = await aopen_source(connector.connection, goal.remote, **how)
-        if isinstance(found, HttpSource) and found.size < smallest:
-            found = Whole(found.head + (await found.aread([(len(found.head), found.size)]))[0])
-        return _brought(found)
+        found = _brought(await _aopened(connector, goal))
+        if isinstance(found, Source) and found.size < _smallest(media_io):
+            known = len(found.head)
+            return found.head + (await found.aread([(known, found.size)]))[0] if found.size else b""
+        return found
 
     return download
 
 
-def _is_for_pieces(
-    connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any], fetch: Any, ours: Any
-) -> bool:
-    return (
-        isinstance(goal.remote, HTTPURL)
-        and getattr(fetch, "__func__", None) is ours
-        and mode_for(media_io) != "never"
-        and not (goal.settings.revalidate and connector._can_revalidate())
+def _is_for_pieces(connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any]) -> bool:
+    if mode_for(media_io) == "never" or (goal.settings.revalidate and connector._can_revalidate()):
+        return False
+    if isinstance(goal.remote, ObjectURL):
+        return isinstance(connector.connection, ObjectConnection)
+    http: Any = _http(connector)
+    return isinstance(goal.remote, HTTPURL) and all(
+        getattr(getattr(http, name, None), "__func__", None) is getattr(HTTPConnection, name)
+        for name in ("get_bytes", "async_get_bytes")
     )
+
+
+def _http(connector: "CachedLoads") -> HTTPConnection:
+    """What fetches HTTP URLs for a connector."""
+    connection: Any = connector.connection
+    return connection.http if isinstance(connection, ObjectConnection) else connection
+
+
+def _opened(connector: "CachedLoads", goal: "Goal") -> Source | Whole:
+    """Begin to read what is behind a URL, held to the policy under way."""
+    if isinstance(goal.remote, ObjectURL):
+        objects = cast("ObjectConnection", connector.connection)
+        return objects.open_object(goal.url, timeout=goal.timeout)
+    return open_source(_http(connector), goal.remote, **_how(goal))
+
+
+async def _aopened(connector: "CachedLoads", goal: "Goal") -> Source | Whole:
+    """Begin to read what is behind a URL; see `_opened`."""
+    if isinstance(goal.remote, ObjectURL):
+        objects = cast("ObjectConnection", connector.connection)
+        return await objects.async_open_object(goal.url, timeout=goal.timeout)
+    return await aopen_source(_http(connector), goal.remote, **_how(goal))
 
 
 def _smallest(media_io: MediaIO[Any]) -> int:
     return media_io.smallest_source if isinstance(media_io, SourceMediaIO) else 0
 
 
-def _brought(found: HttpSource | Whole) -> bytes | Source:
+def _brought(found: Source | Whole) -> bytes | Source:
     """What a download has brought: the one place where sources for URLs come from."""
     return found.data if isinstance(found, Whole) else found
 
@@ -115,7 +134,7 @@ def load(connector: "CachedLoads", goal: "Goal", source: Source, media_io: Media
         again: bytes | Source | None = error.whole
     if again is None:
         with fetch_policy(FetchPolicy(connector._domains, goal.settings, goal.is_of_kind)):
-            again = _brought(open_source(connector.connection, goal.remote, **_how(goal)))
+            again = _brought(_opened(connector, goal))
     return _load_once(connector, goal, _source(again, source), media_io, None)
 
 
@@ -129,7 +148,7 @@ async def load_async(
         again: bytes | Source | None = error.whole
     if again is None:
         with fetch_policy(FetchPolicy(connector._domains, goal.settings, goal.is_of_kind)):
-            again = _brought(await aopen_source(connector.connection, goal.remote, **_how(goal)))
+            again = _brought(await _aopened(connector, goal))
     return await _in_a_thread(connector, goal, _source(again, source), media_io)
 
 

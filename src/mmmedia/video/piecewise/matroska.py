@@ -35,7 +35,7 @@ _FRONT_GUESS = 1 << 18
 _HEAD = 64  # of a cluster, up to its time
 _TICKS = 30_000  # within a cluster, of 16 bits
 # Of a stretch between key frames what its first frame takes, by guess; what more is read at a time.
-_FIRST, _MORE = 0.08, 0.2
+_FIRST, _MORE = 0.05, 0.1
 _REORDERED = 20
 _CODECS = (b"V_MPEG4/ISO/AVC", b"V_MPEGH/ISO/HEVC", b"V_VP9", b"V_AV1")
 _CODEC = 0x86
