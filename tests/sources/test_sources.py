@@ -16,6 +16,7 @@ from mmmedia.errors import (
     LocalFileNotFoundError,
     RemoteFileError,
     RemoteFileNotFoundError,
+    SourceChangedError,
 )
 from mmmedia.sources import (
     BytesSource,
@@ -133,7 +134,7 @@ def test_an_object_that_changes_is_an_error() -> None:
     assert source.validator
     source.read([(0, 4)])
     fsspec.filesystem("memory").pipe_file("/clips/a.mp4", DATA[::-1])
-    with pytest.raises(RemoteFileError, match="was changed"):
+    with pytest.raises(SourceChangedError, match="was changed"):
         source.read([(0, 4)])
     with pytest.raises(RemoteFileNotFoundError, match="no object"):
         FsspecSource(fsspec.filesystem("memory"), "/clips")
@@ -213,10 +214,17 @@ def test_a_window_begins_with_what_a_source_knows() -> None:
 
 
 def test_identity_tells_sources_apart_and_is_no_file(path: Path) -> None:
-    def named(name: str, validator: str) -> Source:
-        source = BytesSource(DATA, name=name)
-        source.validator = validator
-        return source
+    class Named(Source):
+        def __init__(self, name: str, validator: str) -> None:
+            self.size, self.name, self.validator = 5, name, validator
+
+        def read(self, ranges: Ranges) -> list[bytes]:
+            raise NotImplementedError
+
+    named = Named
+    assert named("a", "").identity != named("a", "").identity
+    assert BytesSource(b"abc", name="a").identity == BytesSource(b"abc", name="b").identity
+    assert BytesSource(b"abc").identity != BytesSource(b"abd").identity
 
     assert named("a", "1").identity == named("a", "1").identity
     assert len({named("a", "1").identity, named("b", "1").identity, named("a", "2").identity}) == 3

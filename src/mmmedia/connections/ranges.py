@@ -195,6 +195,21 @@ class _Context(NamedTuple):
         return answer, sink.getvalue()
 
 
+def check_source_size(name: str, size: int) -> None:
+    """Raise `LimitExceededError`, a `ValueError`, where so many bytes may not be read in pieces.
+
+    Args:
+        name: of the source, for messages.
+        size: its bytes.
+    """
+    megabytes = envs.VLLM_MAX_MEDIA_SOURCE_SIZE_MB
+    if 0 < megabytes << 20 < size:
+        raise LimitExceededError(
+            f"{name!r} has {size} bytes, more than {megabytes} MiB; "
+            "VLLM_MAX_MEDIA_SOURCE_SIZE_MB sets this limit."
+        )
+
+
 def _opened(context: _Context, answer: Answer, data: bytes) -> "HttpSource | Whole | None":
     """What the first answer makes possible; None: nothing, and the whole has to be asked for."""
     if answer.status == 200:
@@ -202,12 +217,7 @@ def _opened(context: _Context, answer: Answer, data: bytes) -> "HttpSource | Who
     found = given(answer.status, answer.headers)
     if found is None or len(data) != found.stop:
         return None
-    megabytes = envs.VLLM_MAX_MEDIA_SOURCE_SIZE_MB
-    if 0 < megabytes << 20 < found.total:
-        raise LimitExceededError(
-            f"{redact_url(str(answer.hop.url))!r} has {found.total} bytes, more than {megabytes} MiB; "
-            "VLLM_MAX_MEDIA_SOURCE_SIZE_MB sets this limit."
-        )
+    check_source_size(redact_url(str(answer.hop.url)), found.total)
     if found.stop == found.total:
         if context.budget is not None:
             context.budget.charge(len(data))

@@ -9,7 +9,7 @@ import functools
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mmmedia import metrics
 from mmmedia.cache import BlockCacheSource
@@ -18,6 +18,7 @@ from mmmedia.connections.ranges import HttpSource, Whole, aopen_source, open_sou
 from mmmedia.errors import SourceChangedError
 from mmmedia.exceptions import MediaDownloadSizeExceededError, MediaRequestDownloadSizeExceededError
 from mmmedia.media.base import MediaIO, SourceMediaIO
+from mmmedia.media.buckets import ObjectConnection, ObjectURL
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.sources import BytesSource, FileSource, Ranges, Source
 from mmmedia.urls import HTTPURL, redact_url
@@ -52,20 +53,17 @@ def opens(
         media_io: what loads it.
         toll: is charged with the whole, if that is what comes; not with what is read of a source.
     """
-    if not _is_for_pieces(
-        connector, goal, media_io, connector.connection.get_bytes, HTTPConnection.get_bytes
-    ):
+    if not _is_for_pieces(connector, goal, media_io):
         return None
-    how = _how(goal)
-    smallest = _smallest(media_io)
 
     def download() -> bytes | Source:
-        found = open_source(connector.connection, goal.remote, request_budget=toll, **how)
-        if isinstance(found, HttpSource) and found.size < smallest:
+        found = _brought(connector, goal, _opened(connector, goal, toll))
+        if isinstance(found, Source) and found.size < _smallest(media_io):
             if toll is not None:
                 toll.charge(found.size)
-            found = Whole(found.head + found.read([(len(found.head), found.size)])[0])
-        return _brought(connector, goal, found)
+            known = len(found.head)
+            return found.head + found.read([(known, found.size)])[0] if found.size else b""
+        return found
 
     return download
 
@@ -74,43 +72,67 @@ def opens_async(
     connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any], toll: RequestBudget | None
 ) -> Callable[[], Awaitable[bytes | Source]] | None:
     """Return what begins a download that may be of a part, on the running loop; see `opens`."""
-    fetch = connector.connection.async_get_bytes
-    if not _is_for_pieces(connector, goal, media_io, fetch, HTTPConnection.async_get_bytes):
+    if not _is_for_pieces(connector, goal, media_io):
         return None
-    how = _how(goal)
-    smallest = _smallest(media_io)
 
     async def download() -> bytes | Source:
-        found = await aopen_source(connector.connection, goal.remote, request_budget=toll, **how)
-        if isinstance(found, HttpSource) and found.size < smallest:
+        found = _brought(connector, goal, await _aopened(connector, goal, toll))
+        if isinstance(found, Source) and found.size < _smallest(media_io):
             if toll is not None:
                 toll.charge(found.size)
-            found = Whole(found.head + (await found.aread([(len(found.head), found.size)]))[0])
-        return _brought(connector, goal, found)
+            known = len(found.head)
+            return found.head + (await found.aread([(known, found.size)]))[0] if found.size else b""
+        return found
 
     return download
 
 
-def _is_for_pieces(
-    connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any], fetch: Any, ours: Any
-) -> bool:
-    return (
-        isinstance(goal.remote, HTTPURL)
-        and getattr(fetch, "__func__", None) is ours
-        and mode_for(media_io) != "never"
-        and not (goal.settings.revalidate and connector._can_revalidate())
+def _is_for_pieces(connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any]) -> bool:
+    if mode_for(media_io) == "never" or (goal.settings.revalidate and connector._can_revalidate()):
+        return False
+    if isinstance(goal.remote, ObjectURL):
+        return isinstance(connector.connection, ObjectConnection)
+    http: Any = _http(connector)
+    return isinstance(goal.remote, HTTPURL) and all(
+        getattr(getattr(http, name, None), "__func__", None) is getattr(HTTPConnection, name)
+        for name in ("get_bytes", "async_get_bytes")
     )
+
+
+def _http(connector: "CachedLoads") -> HTTPConnection:
+    """What fetches HTTP URLs for a connector."""
+    connection: Any = connector.connection
+    return connection.http if isinstance(connection, ObjectConnection) else connection
+
+
+def _opened(connector: "CachedLoads", goal: "Goal", toll: RequestBudget | None = None) -> Source | Whole:
+    """Begin to read what is behind a URL, held to the policy under way."""
+    if isinstance(goal.remote, ObjectURL):
+        objects = cast("ObjectConnection", connector.connection)
+        return objects.open_object(goal.url, timeout=goal.timeout)
+    return open_source(_http(connector), goal.remote, request_budget=toll, **_how(goal))
+
+
+async def _aopened(
+    connector: "CachedLoads", goal: "Goal", toll: RequestBudget | None = None
+) -> Source | Whole:
+    """Begin to read what is behind a URL; see `_opened`."""
+    if isinstance(goal.remote, ObjectURL):
+        objects = cast("ObjectConnection", connector.connection)
+        return await objects.async_open_object(goal.url, timeout=goal.timeout)
+    return await aopen_source(_http(connector), goal.remote, request_budget=toll, **_how(goal))
 
 
 def _smallest(media_io: MediaIO[Any]) -> int:
     return media_io.smallest_source if isinstance(media_io, SourceMediaIO) else 0
 
 
-def _brought(connector: "CachedLoads", goal: "Goal", found: HttpSource | Whole) -> bytes | Source:
+def _brought(connector: "CachedLoads", goal: "Goal", found: Source | Whole) -> bytes | Source:
     """What a download has brought: the one place where sources for URLs come from."""
     if isinstance(found, Whole):
         return found.data
-    found.on_progress = connector.on_progress
+    if isinstance(found, HttpSource):
+        found.on_progress = connector.on_progress
     cache = connector._media_cache
     return found if cache is None else BlockCacheSource(found, cache, goal.url)
 
@@ -131,8 +153,7 @@ def load(connector: "CachedLoads", goal: "Goal", source: Source, media_io: Media
         again: bytes | Source | None = error.whole
     if again is None:
         with fetch_policy(FetchPolicy(connector._domains, goal.settings, goal.is_of_kind)):
-            found = open_source(connector.connection, goal.remote, **_how(goal))
-        again = _brought(connector, goal, found)
+            again = _brought(connector, goal, _opened(connector, goal))
     return _load_once(connector, goal, _source(again, source), media_io, None)
 
 
@@ -146,8 +167,7 @@ async def load_async(
         again: bytes | Source | None = error.whole
     if again is None:
         with fetch_policy(FetchPolicy(connector._domains, goal.settings, goal.is_of_kind)):
-            found = await aopen_source(connector.connection, goal.remote, **_how(goal))
-        again = _brought(connector, goal, found)
+            again = _brought(connector, goal, await _aopened(connector, goal))
     return await _in_a_thread(connector, goal, _source(again, source), media_io)
 
 
@@ -170,7 +190,11 @@ def _how(goal: "Goal") -> dict[str, Any]:
 
 
 def _source(brought: bytes | Source, before: Source) -> Source:
-    return brought if isinstance(brought, Source) else BytesSource(brought, name=before.name)
+    if isinstance(brought, Source):
+        return brought
+    source = BytesSource(brought, name=before.name)
+    source.whole = brought
+    return source
 
 
 def _load_once(

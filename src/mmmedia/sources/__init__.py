@@ -8,7 +8,7 @@ makes a file of one.
 from mmmedia.sources.base import Ranges, Source, check_ranges
 from mmmedia.sources.file import SourceFile
 from mmmedia.sources.local import BytesSource, FileSource
-from mmmedia.sources.objects import FsspecSource
+from mmmedia.sources.objects import FsspecSource, errors_of_stores
 from mmmedia.sources.window import Window, coalesced
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "Window",
     "check_ranges",
     "coalesced",
+    "errors_of_stores",
 ]

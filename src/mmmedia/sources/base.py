@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Self
@@ -63,7 +64,8 @@ class Source(ABC):
 
         It begins with `mmmedia-source:`, as no media file does.
         """
-        text = "\0".join((self.key or self.name, self.validator, str(self.size)))
+        known_by = self.validator or secrets.token_hex()  # of what nothing is known nothing is equal
+        text = "\0".join((self.key or self.name, known_by, str(self.size)))
         return (
             b"mmmedia-source:" + hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest().encode()
         )

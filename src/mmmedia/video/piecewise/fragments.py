@@ -20,7 +20,7 @@ from mmmedia.video.piecewise.mp4 import Top
 
 _MOST_BOXES = 1 << 17
 _MOST_STEPS = 64  # into a source that takes its time for each
-_HEAD = 2048  # most often all of a fragment's tables
+_HEAD = 4096  # most often all of a fragment's tables
 _MEDIA = b"\x00\x00\x00\x09mdat\x00"  # FFmpeg does not see one of nothing
 
 _KEPT = frozenset({b"sidx", b"moof", b"styp"})

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mmmedia.sources import Window, coalesced
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -51,6 +53,39 @@ class Layout:
     times: Times | None = None
     locate: Callable[[Sequence[tuple[int, int]]], list[list[Packet]]] | None = None
 
+
+class Front:
+    """Stretches of a source that a skeleton has as they are, one behind the other.
+
+    Attributes:
+        data: all of them.
+    """
+
+    def __init__(self, window: Window, offset: Ints, size: Ints) -> None:
+        """Read so many packets as are to be real.
+
+        Args:
+            window: the source.
+            offset: where each packet begins.
+            size: how long each is.
+        """
+        real = front(size)
+        ends = offset[:real] + size[:real]
+        ranges = coalesced(zip(offset[:real].tolist(), ends.tolist(), strict=True), _BETWEEN)
+        window.need(ranges)
+        self.data = b"".join(window.piece(*each) for each in ranges)
+        self._start, self._stop = np.array(ranges, np.int64).reshape(-1, 2).T
+        lengths = self._stop - self._start
+        self._place = np.cumsum(lengths) - lengths
+
+    def places(self, offset: Ints, size: Ints) -> Ints:
+        """Return where in `data` some stretches begin; -1 for those that are not in it."""
+        at = np.maximum(np.searchsorted(self._start, offset, side="right") - 1, 0)
+        is_in = (offset >= self._start[at]) & (offset + size <= self._stop[at])
+        return np.where(is_in, offset - self._start[at] + self._place[at], -1)
+
+
+_BETWEEN = 1 << 16  # bytes of sound, most often
 
 FRONT_PACKETS = 64
 FRONT_BYTES = 1 << 20

@@ -35,7 +35,7 @@ _FRONT_GUESS = 1 << 18
 _HEAD = 64  # of a cluster, up to its time
 _TICKS = 30_000  # within a cluster, of 16 bits
 # Of a stretch between key frames what its first frame takes, by guess; what more is read at a time.
-_FIRST, _MORE = 0.08, 0.2
+_FIRST, _MORE = 0.05, 0.1
 _REORDERED = 20
 _CODECS = (b"V_MPEG4/ISO/AVC", b"V_MPEGH/ISO/HEVC", b"V_VP9", b"V_AV1")
 _CODEC = 0x86
@@ -372,7 +372,9 @@ class _ByCues:
         is_all = behind[-1:] == [None] and ends >= set(range(last, total))
         if total > _MOST_FRAMES or not real or not is_all:
             raise CannotTellError("frames are missing")
-        if not goes_on and len(real) != total:
+        # Of the last that were read some may be shown before others that stand behind them.
+        sure = max(real) - _REORDERED if goes_on else total
+        if not real.keys() >= set(range(sure)):
             raise CannotTellError("frames are missing")
         rest = [(self.time(number), number in self._numbers) for number in range(total) if number not in real]
         times = np.array([*real.values(), *(time for time, _ in rest)], np.int64)

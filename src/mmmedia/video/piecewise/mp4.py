@@ -8,7 +8,7 @@ import numpy as np
 from mmmedia.sources import Window
 from mmmedia.video.piecewise import boxes
 from mmmedia.video.piecewise.boxes import Box, Ints
-from mmmedia.video.piecewise.layout import LARGEST_HOLE, CannotTellError, Layout, front
+from mmmedia.video.piecewise.layout import LARGEST_HOLE, CannotTellError, Front, Layout
 
 _MOST_SAMPLES = 1 << 24
 _MOST_TOP_BOXES = 64
@@ -77,14 +77,10 @@ def read(window: Window, whole: Top) -> Layout:
     if len(videos) != 1 or not len(videos[0].sample_offset):
         raise CannotTellError("tracks")
     offset, size = videos[0].sample_offset, videos[0].sample_size
-    real = front(size)
-    begin, end = int(offset[:real].min()), int((offset[:real] + size[:real]).max())
-    if end - begin > LARGEST_HOLE:
-        raise CannotTellError("a front too large")
-    window.need([(begin, end)])
+    real = Front(window, offset, size)
     brand = whole.brand
     data_at = len(brand) + 8
-    hole_at = data_at + end - begin
+    hole_at = data_at + len(real.data)
     largest = 1
     parts = []
     numbers = iter(tracks)
@@ -98,14 +94,13 @@ def read(window: Window, whole: Top) -> Layout:
             if track.is_video
             else (track.chunk_offset, track.chunk_size)
         )
-        is_real = (at >= begin) & (at + length <= end)
-        if not is_real.all():
-            largest = max(largest, int(length[~is_real].max()))
-        places = np.where(is_real, at - begin + data_at, hole_at)
+        found = real.places(at, length)
+        largest = max(largest, int(length[found < 0].max(initial=0)))
+        places = np.where(found < 0, hole_at, found + data_at)
         parts.append(_placed(body, places, one_each=track.is_video))
     if largest > LARGEST_HOLE:
         raise CannotTellError("chunks too large")
-    media = boxes.box(b"mdat", window.piece(begin, end) + bytes(largest))
+    media = boxes.box(b"mdat", real.data + bytes(largest))
     return Layout(brand + media + boxes.box(b"moov", b"".join(parts)), offset, size)
 
 
