@@ -18,6 +18,7 @@ from mmmedia.errors import InvalidArgumentError, InvalidMediaError, UnsupportedM
 from mmmedia.media.base import Chargeable, MediaIO, MediaWithBytes, decode_base64
 from mmmedia.media.embedding import EmbeddingMediaIO
 from mmmedia.media.image import ImageMediaIO
+from mmmedia.media.isolation import apart
 from mmmedia.video.codecs.options import STARTUP_OPTIONS, incompatible_backend_options
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.loaders import VIDEO_LOADER_REGISTRY
@@ -95,10 +96,14 @@ class VideoMediaIO(MediaIO[MediaWithBytes[Video]]):
 
     def load_bytes(self, data: bytes) -> MediaWithBytes[Video]:
         """Load a video file; results and errors are those of the loader, and of the budget."""
-        video = self.video_loader.load_bytes(data, num_frames=self.num_frames, **self.kwargs)
+        video = self._decode(data)
         if self.decoded_budget is not None and getattr(video[0], "ndim", 0) >= 3:
             self.decoded_budget.charge(video[0].nbytes)
         return _with(video, data)
+
+    @apart("video")
+    def _decode(self, data: bytes) -> Video:
+        return self.video_loader.load_bytes(data, num_frames=self.num_frames, **self.kwargs)
 
     def load_base64(self, media_type: str, data: str) -> MediaWithBytes[Video]:
         """Load comma-separated base64 JPEGs for the media type "video/jpeg", else a video file in base64.
@@ -128,6 +133,7 @@ class VideoMediaIO(MediaIO[MediaWithBytes[Video]]):
         encode = self.image_io.encode_base64
         return ",".join(encode(Image.fromarray(frame), image_format="JPEG") for frame in media)
 
+    @apart("video")
     def _load_jpeg_sequence(self, data: str) -> Video:
         if self.num_frames == 0:
             raise InvalidArgumentError("num_frames must be greater than 0 or -1")

@@ -7,7 +7,7 @@ the first that had to be, videos of that kind are decoded by one thread, which w
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from contextvars import ContextVar, copy_context
 from typing import TypeVar
@@ -45,6 +45,16 @@ def pulse() -> Pulse | None:
 def may_use_threads(kind: str) -> bool:
     """Say whether videos of a kind may be decoded by several threads: none of them has stalled so far."""
     return kind not in _stalled
+
+
+def stalled() -> list[str]:
+    """Return the kinds of video that have stalled a decoder."""
+    return sorted(_stalled)
+
+
+def note_stalled(kinds: Iterable[str]) -> None:
+    """Have videos of these kinds decoded by one thread, as they stalled decoders of other processes."""
+    _stalled.update(kinds)
 
 
 def watched(kind: str, call: Callable[[], T]) -> T:
