@@ -13,10 +13,10 @@ from mmmedia.media.base import MediaWithBytes
 from mmmedia.work.isolated.wire import BrokenWireError, Described, Later
 
 _PIXEL_BYTES: Final = {
-    "1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2, "LA": 4, "La": 4, "PA": 4, "RGB": 4,
+    "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2, "LA": 4, "La": 4, "PA": 4, "RGB": 4,
     "RGBA": 4, "RGBa": 4, "RGBX": 4, "CMYK": 4, "YCbCr": 4, "LAB": 4, "HSV": 4, "I": 4, "F": 4,
 }  # fmt: skip
-"""What a pixel of a mode takes in Pillow's own memory."""
+"""What a pixel of a mode takes in Pillow's own memory. Mode "1" is not mapped; it is sent as rows of bits."""
 
 
 class Kind(NamedTuple):
@@ -64,7 +64,6 @@ def _tell_picture(loaded: MediaWithBytes[Image.Image]) -> dict[str, Any]:
         mode = image.im.getpalettemode()
         palette = (mode, image.im.getpalette(mode, mode))
     width, height = image.size
-    size = _PIXEL_BYTES[image.mode] * width * height
 
     def fill(target: memoryview) -> None:
         _pixels_in(target, image.mode, image.size).paste(image.im, (0, 0, width, height))
@@ -72,12 +71,26 @@ def _tell_picture(loaded: MediaWithBytes[Image.Image]) -> dict[str, Any]:
     return {
         "mode": image.mode,
         "size": (width, height),
-        "pixels": Later(size, fill),
+        "pixels": (
+            np.frombuffer(image.tobytes(), np.uint8)
+            if image.mode == "1"
+            else Later(_pixel_bytes(image.mode, image.size), fill)
+        ),
         "palette": palette,
         "info": {name: value for name, value in image.info.items() if isinstance(name, str) and _is_plain(value)},
         "format": image.format,
         "is_converted": None if config is None else "image_mode" in config,
     }
+
+
+def _pixel_bytes(mode: str, size: tuple[int, int]) -> int:
+    """Return what a picture takes, mapped or in rows of bits.
+
+    >>> _pixel_bytes("RGB", (9, 2)), _pixel_bytes("1", (9, 2))
+    (72, 4)
+    """
+    width, height = size
+    return (width + 7) // 8 * height if mode == "1" else _PIXEL_BYTES[mode] * width * height
 
 
 def _pixels_in(memory: Any, mode: str, size: tuple[int, int]) -> Any:
@@ -98,10 +111,10 @@ def _check_picture(value: Any) -> None:
     mode = _field(value, "mode", str)
     size = _field(value, "size", tuple)
     pixels = _field(value, "pixels", Described)
-    _expect(mode in _PIXEL_BYTES, "a mode that Pillow does not have")
+    _expect(mode in (*_PIXEL_BYTES, "1"), "a mode that Pillow does not have")
     _expect(len(size) == 2 and all(type(n) is int and n > 0 for n in size), "a size that is none")
     _within(size[0] * size[1], "VLLM_MAX_IMAGE_PIXELS", "pixels")
-    expected = Described("uint8", (_PIXEL_BYTES[mode] * size[0] * size[1],))
+    expected = Described("uint8", (_pixel_bytes(mode, size),))
     _expect(pixels == expected, "pixels of another number")
     palette = _field(value, "palette", tuple, type(None))
     _expect((palette is not None) == (mode in ("P", "PA")), "a palette where none is, or none where one is")
@@ -116,10 +129,14 @@ def _check_picture(value: Any) -> None:
 
 
 def _make_picture(value: Any, media_io: Any, data: bytes) -> MediaWithBytes[Image.Image]:
-    image = Image.Image()._new(_pixels_in(value["pixels"], value["mode"], value["size"]))  # noqa: SLF001
+    mode, size, pixels = value["mode"], value["size"], value["pixels"]
+    if mode == "1":
+        image = Image.frombytes(mode, size, pixels.tobytes())
+    else:
+        image = Image.Image()._new(_pixels_in(pixels, mode, size))  # noqa: SLF001
     if value["palette"] is not None:
-        mode, entries = value["palette"]
-        image.putpalette(entries, mode)
+        palette_mode, entries = value["palette"]
+        image.putpalette(entries, palette_mode)
     image.info = value["info"]
     image.format = value["format"]
     is_converted = value["is_converted"]

@@ -90,7 +90,7 @@ def prepare() -> None:
 
 
 _LAZILY: Final = (
-    "torch", "librosa", "librosa.core.audio", "librosa.util.utils", "soxr", "scipy.signal", "scipy.fft",
+    "torch", "torch.utils.serialization.config", "librosa", "librosa.core.audio", "librosa.util.utils", "soxr", "scipy.signal", "scipy.fft",
     "pillow_heif.as_plugin", "torchcodec.decoders", "mmmedia.video.model_loaders", "mmmedia.media.isolation",
     "PIL.ImageCms", "PIL.ImageOps", "PIL.ImageMath", "xml.etree.ElementTree", "defusedxml.ElementTree",
     "unittest.mock", "concurrent.futures.thread", "zipfile", "pickletools",

@@ -5,6 +5,7 @@ the worker that filled them, and one goes back when the arrays in it die. No wor
 another.
 """
 
+import ctypes
 import fcntl
 import itertools
 import mmap
@@ -60,6 +61,34 @@ def _seal(descriptor: int, seals: int = 0) -> None:
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fixed | seals)
 
 
+def mapped(descriptor: int, size: int, flags: int) -> "ctypes.Array[ctypes.c_ubyte]":
+    """Map memory for as long as what is returned, or a view of it, lives.
+
+    `mmap.mmap` would keep a descriptor open for as long (until Python 3.13), and there may be thousands.
+
+    Args:
+        descriptor: of the memory.
+        size: how many bytes, from the first.
+        flags: `mmap.MAP_SHARED` or `mmap.MAP_PRIVATE`.
+
+    Raises:
+        OSError: it can't be mapped.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, descriptor, 0)
+    if address in (None, _FAILED):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    memory = (ctypes.c_ubyte * size).from_address(address)
+    weakref.finalize(memory, libc.munmap, address, size).atexit = False
+    return memory
+
+
+_FAILED: Final = ctypes.c_void_p(-1).value
+
+
 class Segment:
     """A piece of memory that one worker fills, again and again.
 
@@ -84,13 +113,13 @@ class Segment:
             self.close()
             raise
 
-    def map(self, size: int) -> mmap.mmap:
+    def map(self, size: int) -> "ctypes.Array[ctypes.c_ubyte]":
         """Map the first bytes; what is changed there is changed there only.
 
         The worker doesn't see what the caller writes, nor does a child that is forked meanwhile.
         """
         self._forks = fork.forks()
-        return mmap.mmap(self.descriptor, size, mmap.MAP_PRIVATE)
+        return mapped(self.descriptor, size, mmap.MAP_PRIVATE)
 
     @property
     def is_inherited(self) -> bool:
@@ -99,8 +128,8 @@ class Segment:
 
     def empty(self) -> None:
         """Give its memory back to the system, but not the segment."""
-        with mmap.mmap(self.descriptor, self.size) as mapped:
-            mapped.madvise(mmap.MADV_REMOVE)
+        with mmap.mmap(self.descriptor, self.size) as whole:
+            whole.madvise(mmap.MADV_REMOVE)
         self.used = 0
 
     def close(self) -> None:
@@ -115,7 +144,7 @@ class Segments:
 
     def __init__(self) -> None:
         self._free: list[Segment] = []
-        self._lent: dict[int, tuple[Segment, weakref.ref[mmap.mmap]]] = {}
+        self._lent: dict[int, tuple[Segment, weakref.ref[Any]]] = {}
         self._back: deque[Segment] = deque()
         self._dropped: list[int] = []
         self._numbers = itertools.count(1)
@@ -128,15 +157,15 @@ class Segments:
                 return self._free.pop(at)
         return Segment(next(self._numbers), 1 << max(size - 1, _LEAST - 1).bit_length())
 
-    def lend(self, segment: Segment, size: int) -> mmap.mmap:
+    def lend(self, segment: Segment, size: int) -> "ctypes.Array[ctypes.c_ubyte]":
         """Map what a worker has filled; the segment comes back when nothing in it is used any more."""
-        mapped = segment.map(size)
+        memory = segment.map(size)
         segment.used = max(segment.used, size)
         if len(self._lent) >= _LENT:
             self.drop(segment)
         else:
-            self._lent[segment.number] = segment, weakref.ref(mapped, lambda _: self._returned(segment))
-        return mapped
+            self._lent[segment.number] = segment, weakref.ref(memory, lambda _: self._returned(segment))
+        return memory
 
     def give(self, segment: Segment) -> None:
         """Take a segment back in which nothing is used."""
@@ -185,6 +214,7 @@ def arrays_in(memory: Any, announced: list[Described]) -> list[npt.NDArray[Any] 
         BrokenWireError: there is less than was announced.
     """
     begins, end = places(announced)
+    memory = memoryview(memory).cast("B")
     if end > len(memory):
         raise BrokenWireError("arrays beyond the memory that was granted")
     found: list[npt.NDArray[Any] | bytes] = []
@@ -201,11 +231,12 @@ def arrays_in(memory: Any, announced: list[Described]) -> list[npt.NDArray[Any] 
 
 def put(arrays: list[Array], announced: list[Described], memory: Any) -> None:
     """Copy arrays to where `arrays_in` finds them."""
+    memory = memoryview(memory).cast("B")
     for begin, each, array in zip(places(announced)[0], announced, arrays, strict=True):
         if isinstance(array, bytes):
             memory[begin : begin + len(array)] = array
         elif isinstance(array, Later):
-            array.fill(memoryview(memory)[begin : begin + array.nbytes])
+            array.fill(memory[begin : begin + array.nbytes])
         elif each.nbytes:
             target = np.frombuffer(memory, array.dtype, array.size, begin).reshape(array.shape)
             np.copyto(target, array)

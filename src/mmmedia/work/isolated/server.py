@@ -46,6 +46,12 @@ class Server:
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(reads, select.POLLIN)
+        try:
+            self._serve(poll, reads)
+        finally:
+            self._end_all()
+
+    def _serve(self, poll: select.poll, reads: int) -> None:
         while os.getppid() == self._parent:
             ready = [descriptor for descriptor, _ in poll.poll(_LOOK_UP * 1000)]
             if reads in ready:
@@ -54,6 +60,12 @@ class Server:
                 self._reap()
             if self._control.fileno() in ready and not self._obey():
                 return
+
+    def _end_all(self) -> None:
+        for pid in self._numbers:
+            os.kill(pid, signal.SIGKILL)
+        for pid in self._numbers:
+            os.waitpid(pid, 0)
 
     def _obey(self) -> bool:
         text, descriptors, _, _ = socket.recv_fds(self._control, _MESSAGE, 1)

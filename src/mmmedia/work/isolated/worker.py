@@ -78,19 +78,18 @@ def serve(line: wire.Wire, held: list[str]) -> None:
     """
     with suppress(wire.BrokenWireError):
         line.send({"ready": held})
-        segments: dict[int, mmap.mmap] = {}
+        segments: dict[int, Any] = {}
         while True:
             message, pickled, descriptors = line.receive()
             for number in message["drop"]:
-                if number in segments:
-                    segments.pop(number).close()
+                segments.pop(number, None)
             _Errands(line, segments).do(message, pickled, descriptors[0])
 
 
 class _Errands:
     """One task, and what is said meanwhile."""
 
-    def __init__(self, line: wire.Wire, segments: dict[int, mmap.mmap]) -> None:
+    def __init__(self, line: wire.Wire, segments: dict[int, Any]) -> None:
         self._line, self._segments = line, segments
 
     def do(self, message: dict[str, Any], pickled: bytes, descriptor: int) -> None:
@@ -122,7 +121,7 @@ class _Errands:
         number = grant["segment"]
         announced = wire.described(wire.describe(arrays))
         if descriptors:
-            self._segments[number] = mmap.mmap(descriptors[0], grant["size"])
+            self._segments[number] = memory.mapped(descriptors[0], grant["size"], mmap.MAP_SHARED)
             os.close(descriptors[0])
         memory.put(arrays, announced, self._segments[number])
         self._line.send({"filled": number})
