@@ -20,8 +20,9 @@ _PASSED: Final = ("PATH", "LANG", "TZ", "PYTHONHOME", "PYTHONPATH", "PYTHONHASHS
                   "COVERAGE_PROCESS_START")  # fmt: skip
 """Variables of the environment that it has as well; others may hold secrets."""
 _PASSED_PREFIXES: Final = ("LC_", "OPENCV_", "AV_", "NUMBA_", "MALLOC_", "OMP_")
-_OWN: Final = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "8"}
-"""It must have one thread, as it forks; and threads of a worker don't need 64 MiB of addresses each."""
+_OWN: Final = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "8", "PILLOW_BLOCKS_MAX": "8"}
+"""It must have one thread, as it forks; threads of a worker don't need 64 MiB of addresses each; and the next
+picture takes the 128 MiB that the last one had, which need not be cleared by the system."""
 
 
 def environment() -> dict[str, str]:

@@ -29,6 +29,7 @@ _LIFE_BYTES: Final = 64 << 30
 """Encoded and decoded bytes after which a worker is replaced, as after many decodes."""
 _ATTEMPTS: Final = 3
 _RECORDS: Final = 16
+_CORES: Final = os.cpu_count() or 1
 _SPENT: Final = 1 << 62
 """Decodes of a worker in which a thread is left behind."""
 
@@ -206,7 +207,7 @@ class Pool:
             "handler": task.handler,
             "environment": variables,
             "ceilings": ceilings,
-            "cpu_seconds": 86_400 if task.seconds is None else task.seconds * (os.cpu_count() or 1),
+            "cpu_seconds": 86_400 if task.seconds is None else task.seconds * _CORES,
             "log_level": logging.getLogger("mmmedia").getEffectiveLevel(),
             "stalled": watch.stalled(),
             "drop": worker.segments.dropped(),
@@ -301,7 +302,7 @@ class Pool:
         with self._lock:
             self._fill(task)
             if self._idle:
-                return self._idle.popleft()
+                return self._idle.pop()  # its memory is warm
             if len(self._waiting) >= envs.MMMEDIA_DECODE_QUEUE:
                 raise DecoderUnavailableError(
                     f"{len(self._waiting)} decodes wait for a process already (MMMEDIA_DECODE_QUEUE)."
@@ -376,7 +377,7 @@ class Pool:
     def _serve_waiting(self) -> None:
         while self._idle and self._waiting:
             place = self._waiting.popleft()
-            place.worker = self._idle.popleft()
+            place.worker = self._idle.pop()
             place.is_served.set()
 
     def _retire(self, worker: Worker, reason: str) -> None:
@@ -436,6 +437,7 @@ class Pool:
                     self._retire(worker, "shut down")
                 else:  # who uses it hears the end
                     self._forget(worker, "shut down")
+                    worker.has_ended.set()
                     with contextlib.suppress(OSError):
                         worker.line.socket.shutdown(socket.SHUT_RDWR)
             forker, self._forker = self._forker, None

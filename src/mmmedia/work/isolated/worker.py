@@ -101,7 +101,8 @@ class _Errands:
             logging.getLogger("mmmedia").setLevel(message["log_level"])
             watch.note_stalled(message["stalled"])
             handler = _function(message["handler"])
-            with heard, _environment(message["environment"]), envs.at_most(message["ceilings"]):
+            _set_environment(message["environment"])
+            with heard, envs.at_most(message["ceilings"]):
                 value = handler(Errand(memory.contents(descriptor), pickled, self._ask))
             answer = {"answer": wire.pack(value, arrays), "arrays": wire.describe(arrays)}
             del value
@@ -134,19 +135,16 @@ class _Errands:
         return wire.unpack(reply["reply"], [])
 
 
-class _environment:  # noqa: N801  # reads as what it does
+def _set_environment(variables: Mapping[str, str]) -> None:
     """Give settings the values that they have in the parent."""
+    for name in _set - variables.keys():
+        del os.environ[name]
+    os.environ.update(variables)
+    _set.clear()
+    _set.update(variables)
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self._variables = variables
 
-    def __enter__(self) -> None:
-        for name in [name for name in os.environ if name.startswith(("MMMEDIA_", "VLLM_"))]:
-            del os.environ[name]
-        os.environ.update(self._variables)
-
-    def __exit__(self, *_: object) -> None:
-        pass
+_set: set[str] = set()
 
 
 class _Listener(logging.Handler):
