@@ -32,7 +32,9 @@ def photo(width: int, height: int, quality: int) -> bytes:
     random = np.random.default_rng(0)
     noise = random.integers(0, 255, (height // 8, width // 8, 3), np.uint8)
     file = io.BytesIO()
-    Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=quality)
+    Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(
+        file, "JPEG", quality=quality
+    )
     return file.getvalue()
 
 
@@ -40,7 +42,9 @@ def used() -> float:
     """CPU seconds of this process and of its workers so far."""
     pool = isolated.existing()
     # The clock of another process, by its number: see clock_getcpuclockid(3).
-    return time.process_time() + sum(time.clock_gettime((~pid << 3) | 2) for pid in (pool.pids if pool else ()))
+    return time.process_time() + sum(
+        time.clock_gettime((~pid << 3) | 2) for pid in (pool.pids if pool else ())
+    )
 
 
 def measured(call: Callable[[], Any], processes: int) -> tuple[float, float, Any]:
@@ -70,13 +74,14 @@ def compare(call: Callable[[], Any], same: Callable[[Any, Any], bool], rounds: i
             pairs.append((apart[:2], here[:2]))
         del apart, here
 
-    def median(of: Callable[[Any, Any], float]) -> float:
-        return statistics.median(of(*pair) for pair in pairs)
+    def medians(at: int) -> tuple[float, float, float]:
+        return (
+            statistics.median(a[at] for a, _ in pairs),
+            statistics.median(h[at] for _, h in pairs),
+            statistics.median(a[at] / h[at] for a, h in pairs),
+        )
 
-    return {
-        "cpu": (median(lambda a, h: a[0]), median(lambda a, h: h[0]), median(lambda a, h: a[0] / h[0])),
-        "wall": (median(lambda a, h: a[1]), median(lambda a, h: h[1]), median(lambda a, h: a[1] / h[1])),
-    }
+    return {"cpu": medians(0), "wall": medians(1)}
 
 
 def same_picture(a: Any, b: Any) -> bool:
@@ -109,9 +114,13 @@ def main() -> None:
     if "video" in options.only or not options.only:
         data = clip("h264_720p_60s.mp4")
         video_io = VideoMediaIO(ImageMediaIO(), num_frames=32)
-        row("32 frames of 60 s 720p", compare(lambda: video_io.load_bytes(data), same_video, rounds, processes), 1.08)
+        row(
+            "32 frames of 60 s 720p",
+            compare(lambda: video_io.load_bytes(data), same_video, rounds, processes),
+            1.08,
+        )
     if "image" in options.only or not options.only:
-        large, small = photo(4000, 3000, 92), photo(640, 480, 88)
+        large, small = photo(4000, 3000, 92), photo(640, 480, 50)
         picture_io = ImageMediaIO()
         title = f"a JPEG of 12 MP, {len(large) >> 10} KiB"
         row(title, compare(lambda: picture_io.load_bytes(large), same_picture, rounds, processes), 1.15)
@@ -119,7 +128,7 @@ def main() -> None:
         found = compare(lambda: picture_io.load_bytes(small), same_picture, many, processes)
         (a, h, _), (aw, hw, _) = found["cpu"], found["wall"]
         print(
-            f"a JPEG of {len(small) >> 10} KiB, 640 x 480: {a * 1e6:.0f} us of CPU apart, {h * 1e6:.0f} here: "
+            f"a JPEG of {len(small) >> 10} KiB, 640 x 480: {a * 1e6:.0f} us of CPU apart, {h * 1e6:.0f} here, "
             f"{(a - h) * 1e6:+.0f} us; wall {aw * 1e6:.0f}, {hw * 1e6:.0f}: {(aw - hw) * 1e6:+.0f} us"
         )
     if "throughput" in options.only or not options.only:
@@ -133,7 +142,8 @@ def main() -> None:
         found = compare(eight, lambda a, b: bool(a == b), max(rounds // 3, 3), processes)
         aw, hw, wall = found["wall"]
         print(
-            f"{CONCURRENT} videos at a time: {CONCURRENT / aw:.2f} a second apart, {CONCURRENT / hw:.2f} here: "
+            f"{CONCURRENT} videos at a time: {CONCURRENT / aw:.2f} a second apart, "
+            f"{CONCURRENT / hw:.2f} here: "
             f"{1 / wall:.3f} (at least 0.95)"
         )
     isolated.shutdown()

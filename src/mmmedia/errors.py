@@ -106,8 +106,8 @@ class DecoderDiedError(MediaError, ValueError):
     """A file that ended the process in which it was decoded, or that was not decoded as it did so before.
 
     Attributes:
-        reason: what happened: "crash", "hang", "memory", "killed", "lie" (an answer that can't be), or "known"
-            (this file ended two processes within the hour).
+        reason: what happened: "crash", "hang", "memory", "killed", "lie" (an answer that can't be), or
+            "known" (this file ended two processes within the hour).
     """
 
     http_status = 422

@@ -1,4 +1,4 @@
-"""What a worker does that has gone wrong, or that somebody has taken over: told by the first word of its file."""
+"""What a worker does that has gone wrong, or was taken over: told by the first word of its file."""
 
 import ctypes
 import logging
@@ -42,7 +42,16 @@ def do_array(errand: Errand, rest: bytes) -> Any:
 
 
 def do_values(errand: Errand, rest: bytes) -> Any:
-    return [None, True, 1, -0.5, "x", b"y", (1, [2, {"a": (3,), 4: np.arange(6).reshape(2, 3)}]), float("inf")]
+    return [
+        None,
+        True,
+        1,
+        -0.5,
+        "x",
+        b"y",
+        (1, [2, {"a": (3,), 4: np.arange(6).reshape(2, 3)}]),
+        float("inf"),
+    ]
 
 
 def do_limit(errand: Errand, rest: bytes) -> Any:

@@ -77,7 +77,9 @@ def _tell_picture(loaded: MediaWithBytes[Image.Image]) -> dict[str, Any]:
             else Later(_pixel_bytes(image.mode, image.size), fill)
         ),
         "palette": palette,
-        "info": {name: value for name, value in image.info.items() if isinstance(name, str) and _is_plain(value)},
+        "info": {
+            name: value for name, value in image.info.items() if isinstance(name, str) and _is_plain(value)
+        },
         "format": image.format,
         "is_converted": None if config is None else "image_mode" in config,
     }
@@ -96,7 +98,8 @@ def _pixel_bytes(mode: str, size: tuple[int, int]) -> int:
 def _pixels_in(memory: Any, mode: str, size: tuple[int, int]) -> Any:
     """Return pixels that lie in memory, in Pillow's own order."""
     stride = _PIXEL_BYTES[mode] * size[0]
-    return Image.core.map_buffer(memory, size, "raw", 0, (mode, stride, 1))
+    core: Any = vars(Image)["core"]
+    return core.map_buffer(memory, size, "raw", 0, (mode, stride, 1))
 
 
 def _is_plain(value: Any) -> bool:
@@ -133,14 +136,14 @@ def _make_picture(value: Any, media_io: Any, data: bytes) -> MediaWithBytes[Imag
     if mode == "1":
         image = Image.frombytes(mode, size, pixels.tobytes())
     else:
-        image = Image.Image()._new(_pixels_in(pixels, mode, size))  # noqa: SLF001
+        image = Image.Image()._new(_pixels_in(pixels, mode, size))
     if value["palette"] is not None:
         palette_mode, entries = value["palette"]
         image.putpalette(entries, palette_mode)
     image.info = value["info"]
     image.format = value["format"]
     is_converted = value["is_converted"]
-    return MediaWithBytes(image, data, None if is_converted is None else media_io._config(is_converted))  # noqa: SLF001
+    return MediaWithBytes(image, data, None if is_converted is None else media_io._config(is_converted))
 
 
 # ---------------------------------------------------------------------------------------------- sounds

@@ -14,11 +14,11 @@ import importlib
 import io
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from encodings import aliases
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
-from mmmedia import envs, errors, exceptions
+from mmmedia import envs, errors, exceptions, metrics
 from mmmedia.errors import InvalidArgumentError, MediaError
 from mmmedia.media import isolated_results
 from mmmedia.media.warm import warm_up
@@ -41,7 +41,9 @@ _SETTINGS: Final = (
 _BEYOND_VIDEO: Final = 30.0
 """Seconds that a worker has beyond the limit of a video, which is kept by itself."""
 
-_KNOWN: Final = frozenset({"__main__", "builtins", "collections", "copyreg", "functools", "numpy", "pathlib", "PIL"})
+_KNOWN: Final = frozenset(
+    {"__main__", "builtins", "collections", "copyreg", "functools", "numpy", "pathlib", "PIL"}
+)
 """Top-level names of modules that are not to be imported by workers, or are there."""
 
 _ERRORS: Final[dict[str, type[BaseException]]] = {
@@ -74,6 +76,18 @@ def apart(kind: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     return decorate
 
 
+def _samples() -> Iterator[metrics.Sample]:
+    pool = isolated.existing()
+    yield metrics.Sample("mmmedia_decode_processes", (), pool.alive if pool else 0)
+    yield metrics.Sample("mmmedia_pool_queue_length", ("processes",), pool.queue_length if pool else 0)
+    yield metrics.Sample("mmmedia_decode_process_seconds_total", (), pool.seconds if pool else 0.0)
+    for reason, number in (pool.ends.copy() if pool else {}).items():
+        yield metrics.Sample("mmmedia_decode_process_ends_total", (reason,), number)
+
+
+metrics.register_source(_samples)
+
+
 def prepare() -> None:
     """Import all that decoding may import, as a worker can't once its door is shut."""
     warm_up()
@@ -90,9 +104,10 @@ def prepare() -> None:
 
 
 _LAZILY: Final = (
-    "torch", "torch.utils.serialization.config", "librosa", "librosa.core.audio", "librosa.util.utils", "soxr", "scipy.signal", "scipy.fft",
-    "pillow_heif.as_plugin", "torchcodec.decoders", "mmmedia.video.model_loaders", "mmmedia.media.isolation",
-    "PIL.ImageCms", "PIL.ImageOps", "PIL.ImageMath", "xml.etree.ElementTree", "defusedxml.ElementTree",
+    "torch", "torch.utils.serialization.config", "librosa", "librosa.core.audio", "librosa.util.utils", "soxr",
+    "scipy.signal", "scipy.fft", "pillow_heif.as_plugin", "torchcodec.decoders", "mmmedia.video.model_loaders",
+    "mmmedia.media.isolation",
+    "PIL.ImageCms", "PIL.ImageOps", "xml.etree.ElementTree", "defusedxml.ElementTree",
     "unittest.mock", "concurrent.futures.thread", "zipfile", "pickletools",
 )  # fmt: skip
 
@@ -184,11 +199,13 @@ class _Sent:
 
         at = next(n for n, each in enumerate(loader.__mro__) if _is_importable(each))
         base = loader.__mro__[at]
-        changed = {name for each in loader.__mro__[:at] for name in vars(each) if callable(getattr(each, name))}
-        if not hasattr(base, "load_bytes") or changed - {_CHOICE, "__doc__"}:
+        changed = {
+            name for each in loader.__mro__[:at] for name in vars(each) if callable(getattr(each, name))
+        }
+        if not hasattr(base, "load_bytes") or changed - {_CHOICE}:
             raise InvalidArgumentError(
-                f"{loader.__qualname__} can't be imported by a decode process (MMMEDIA_DECODE_PROCESSES): its "
-                f"module is {loader.__module__}. Put it in a file of its own."
+                f"{loader.__qualname__} can't be imported by a decode process (MMMEDIA_DECODE_PROCESSES): "
+                f"its module is {loader.__module__}. Put it in a file of its own."
             )
         chooses: Any = loader
 
@@ -279,7 +296,7 @@ class _Unpickler(pickle.Unpickler):
             return _ReservableBudget(self._ask) if what else _Budget(self._ask)
         ask = self._ask
 
-        def choose(_: type, source: Any, target: Any, **options: Any) -> list[int]:
+        def choose(_: Any, /, source: Any, target: Any, **options: Any) -> list[int]:
             return list(ask("choose", tuple(source), tuple(target), options))
 
         return type(what.__name__, (what,), {_CHOICE: classmethod(choose)})

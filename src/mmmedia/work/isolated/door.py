@@ -10,8 +10,10 @@ import platform
 import resource
 import struct
 import sys
-from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NAME: Final = b"mmmedia-decode"
 """What a worker is called in lists of processes."""
@@ -73,8 +75,8 @@ _FORBIDDEN: Final[dict[str, tuple[int | None, int | None]]] = {
     "kexec_load": (246, 104), "kexec_file_load": (320, 294), "bpf": (321, 280), "perf_event_open": (298, 241),
     "userfaultfd": (323, 282), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427), "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
-    "reboot": (169, 142), "swapon": (167, 224), "swapoff": (168, 225), "syslog": (103, 116), "acct": (163, 89),
-    "quotactl": (179, 60), "personality": (135, 92), "modify_ldt": (154, None), "iopl": (172, None),
+    "reboot": (169, 142), "swapon": (167, 224), "swapoff": (168, 225), "syslog": (103, 116),
+    "acct": (163, 89), "quotactl": (179, 60), "personality": (135, 92), "modify_ldt": (154, None), "iopl": (172, None),
     "ioperm": (173, None), "setuid": (105, 146), "setgid": (106, 144), "setreuid": (113, 145),
     "setregid": (114, 143), "setresuid": (117, 147), "setresgid": (119, 149), "setgroups": (116, 159),
 }  # fmt: skip
@@ -102,8 +104,7 @@ def keep_only(descriptor: int) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in range(3):
         os.dup2(nothing, number)
-    low, high = 3, descriptor
-    os.closerange(low, high)
+    os.closerange(3, descriptor)
     os.closerange(descriptor + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
@@ -117,7 +118,7 @@ def shut(memory_mib: int) -> list[str]:
         The layers of `LAYERS` that are in force.
     """
     held = []
-    steps: dict[str, Callable[[], bool]] = {
+    steps: "dict[str, Callable[[], bool]]" = {
         "rlimits": lambda: limit_resources(memory_mib),
         "capabilities": _drop_capabilities,
         "landlock": _restrict_by_landlock,
@@ -164,8 +165,8 @@ def limit_resources(memory_mib: int) -> bool:
         (resource.RLIMIT_NOFILE, _FILES),
     ):
         hard = resource.getrlimit(kind)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most))
+        limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (limit, limit))
     return True
 
 

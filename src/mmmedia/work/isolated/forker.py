@@ -16,8 +16,9 @@ from mmmedia.work.isolated.place import IS_POSSIBLE
 _END_SECONDS: Final = 5.0
 _IMPORT_SECONDS: Final = 60.0
 _MESSAGE: Final = 1 << 16
-_PASSED: Final = ("PATH", "LANG", "TZ", "PYTHONHOME", "PYTHONPATH", "PYTHONHASHSEED", "LD_LIBRARY_PATH", "LD_PRELOAD",
-                  "COVERAGE_PROCESS_START")  # fmt: skip
+_PASSED: Final = (
+    "PATH", "LANG", "TZ", "PYTHONHOME", "PYTHONPATH", "PYTHONHASHSEED", "LD_LIBRARY_PATH", "LD_PRELOAD",
+)  # fmt: skip
 """Variables of the environment that it has as well; others may hold secrets."""
 _PASSED_PREFIXES: Final = ("LC_", "OPENCV_", "AV_", "NUMBA_", "MALLOC_", "OMP_")
 _OWN: Final = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "8", "PILLOW_BLOCKS_MAX": "8"}

@@ -9,6 +9,7 @@ import ctypes
 import fcntl
 import functools
 import itertools
+import math
 import mmap
 import os
 import weakref
@@ -47,10 +48,11 @@ def sealed(data: bytes | memoryview) -> int:
 def contents(descriptor: int) -> bytes:
     """Return what `sealed` holds, and close it."""
     try:
-        size, pieces = os.fstat(descriptor).st_size, []
-        while size:  # one call reads 2 GiB at most
-            pieces.append(os.pread(descriptor, size, sum(map(len, pieces))))
-            size -= len(pieces[-1])
+        size, at = os.fstat(descriptor).st_size, 0
+        pieces: list[bytes] = []
+        while at < size:  # one call reads 2 GiB at most
+            pieces.append(os.pread(descriptor, size - at, at))
+            at += len(pieces[-1])
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
     finally:
         os.close(descriptor)
@@ -233,7 +235,7 @@ def arrays_in(memory: Any, announced: list[Described]) -> list[npt.NDArray[Any] 
         elif not each.nbytes:
             found.append(np.empty(each.shape, each.dtype))
         else:
-            flat = np.frombuffer(memory, np.dtype(each.dtype), each.nbytes // np.dtype(each.dtype).itemsize, begin)
+            flat = np.frombuffer(memory, each.dtype, math.prod(each.shape), begin)
             found.append(flat.reshape(each.shape))
     return found
 

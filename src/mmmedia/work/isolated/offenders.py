@@ -15,8 +15,10 @@ class Offenders:
     """Which files ended workers, by their contents.
 
     >>> offenders = Offenders()
-    >>> offenders.blame(b"abc"), offenders.blame(b"abc"), offenders.is_barred(b"abc"), offenders.is_barred(b"abd")
-    (None, None, True, False)
+    >>> offenders.blame(b"abc")
+    >>> offenders.blame(b"abc")
+    >>> offenders.is_barred(b"abc"), offenders.is_barred(b"abd")
+    (True, False)
     """
 
     def __init__(self) -> None:

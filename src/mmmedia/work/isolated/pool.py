@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mmmedia import envs
-from mmmedia.errors import DecoderDiedError, DecoderUnavailableError, MediaError
+from mmmedia.errors import DecoderDiedError, DecoderUnavailableError
 from mmmedia.work import calls, watch
 from mmmedia.work.isolated import memory, wire
 from mmmedia.work.isolated.forker import Forker
@@ -246,10 +246,10 @@ class Pool:
             if "answer" in message:
                 return self._receive(worker, task, message, end)
             if "error" in message:
-                error = rebuilt(message["error"], task.errors)
-                if isinstance(error, MemoryError):
+                told = rebuilt(message["error"], task.errors)
+                if isinstance(told, MemoryError):
                     raise _Died(ending("memory"))
-                raise error
+                raise told
             if message.get("refused") is True and refusal is not None:
                 raise refusal
             raise wire.BrokenWireError("a message of no known form")
@@ -411,9 +411,10 @@ class Pool:
                     if worker in self._idle:
                         self._retire(worker, "killed")
                 return
-            worker = self._workers.get(message.get("forked", message.get("ended")))  # type: ignore[assignment]
-            if worker is None:
+            number = message.get("forked", message.get("ended"))
+            if number not in self._workers:  # it is not one of these any more, or said to be up
                 return
+            worker = self._workers[number]
             if "forked" in message:
                 worker.pid = message["pid"]
                 return

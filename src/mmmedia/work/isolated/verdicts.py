@@ -57,8 +57,8 @@ def ending(kind: str, *, status: int | None = None, seconds: float | None = None
     if kind == "memory":
         return Ending(
             "memory",
-            f"Decoding the file takes more than the {envs.MMMEDIA_DECODE_PROCESS_MEMORY_MB} MiB that its process "
-            "may have (MMMEDIA_DECODE_PROCESS_MEMORY_MB).",
+            f"Decoding the file takes more than the {envs.MMMEDIA_DECODE_PROCESS_MEMORY_MB} MiB that its "
+            "process may have (MMMEDIA_DECODE_PROCESS_MEMORY_MB).",
         )
     if kind == "lie":
         return Ending("lie", f"The process that decoded the file answered what can't be: {said}.")
@@ -99,7 +99,7 @@ def rebuilt(said: Any, known: Mapping[str, type[BaseException]]) -> BaseExceptio
     found = next((known.get(kind) or _BUILTIN.get(kind) for kind in kinds if _is_name(kind, known)), None)
     if found is None:
         return errors.InvalidMediaError(f"Decoding failed: {words}")
-    made = found.__new__(found, words)
+    made: BaseException = found.__new__(found, words)
     Exception.__init__(made, words)
     if issubclass(found, errors.MediaError):
         for name in _ATTRIBUTES:
