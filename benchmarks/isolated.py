@@ -128,7 +128,7 @@ def main() -> None:
         found = compare(lambda: picture_io.load_bytes(small), same_picture, many, processes)
         (a, h, _), (aw, hw, _) = found["cpu"], found["wall"]
         print(
-            f"a JPEG of {len(small) >> 10} KiB, 640 x 480: {a * 1e6:.0f} us of CPU apart, {h * 1e6:.0f} here, "
+            f"a JPEG of {len(small) >> 10} KiB, 640 x 480: {a * 1e6:.0f} us of CPU apart, {h * 1e6:.0f}, "
             f"{(a - h) * 1e6:+.0f} us; wall {aw * 1e6:.0f}, {hw * 1e6:.0f}: {(aw - hw) * 1e6:+.0f} us"
         )
     if "throughput" in options.only or not options.only:

@@ -1,4 +1,4 @@
-"""The command line: `mmmedia demo`, `mmmedia inspect` and `mmmedia excerpt`."""
+"""The command line: `mmmedia demo`, `mmmedia inspect`, `mmmedia excerpt` and `mmmedia doctor`."""
 
 import logging
 import os
@@ -8,6 +8,7 @@ import typer
 
 from mmmedia import __version__
 from mmmedia.cli.demo import demo
+from mmmedia.cli.doctor import doctor
 from mmmedia.cli.excerpt import excerpt
 from mmmedia.cli.inspect import inspect
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(inspect)
 app.command()(excerpt)
+app.command()(doctor)
 
 
 def _print_version(wanted: bool) -> None:

@@ -88,6 +88,27 @@ def _samples() -> Iterator[metrics.Sample]:
 metrics.register_source(_samples)
 
 
+def layers() -> dict[str, Any]:
+    """Start a worker and say how it is held, for `mmmedia doctor`.
+
+    Returns:
+        A dict of `is_possible`, the `layers` in force, those that are `lacking`, and the version of Landlock.
+
+    Raises:
+        DecoderUnavailableError: (a `RuntimeError`) no worker can be started here.
+    """
+    from mmmedia.work.isolated import door
+    from mmmedia.work.isolated.pool import trial
+
+    held = trial()
+    return {
+        "is_possible": True,
+        "layers": [*held],
+        "lacking": [name for name in door.LAYERS if name not in held],
+        "landlock": door.landlock_version(),
+    }
+
+
 def prepare() -> None:
     """Import all that decoding may import, as a worker can't once its door is shut."""
     warm_up()
@@ -104,11 +125,10 @@ def prepare() -> None:
 
 
 _LAZILY: Final = (
-    "torch", "torch.utils.serialization.config", "librosa", "librosa.core.audio", "librosa.util.utils", "soxr",
-    "scipy.signal", "scipy.fft", "pillow_heif.as_plugin", "torchcodec.decoders", "mmmedia.video.model_loaders",
-    "mmmedia.media.isolation",
-    "PIL.ImageCms", "PIL.ImageOps", "xml.etree.ElementTree", "defusedxml.ElementTree",
-    "unittest.mock", "concurrent.futures.thread", "zipfile", "pickletools",
+    "torch", "torch.utils.serialization.config", "librosa", "librosa.core.audio", "librosa.util.utils",
+    "soxr", "scipy.signal", "scipy.fft", "pillow_heif.as_plugin", "torchcodec.decoders", "PIL.ImageCms",
+    "PIL.ImageOps", "xml.etree.ElementTree", "defusedxml.ElementTree", "zipfile", "pickletools",
+    "concurrent.futures.thread", "mmmedia.video.model_loaders", "mmmedia.media.isolation",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -29,6 +29,16 @@ class _UnderWay(threading.local):
 
 
 _under_way = _UnderWay()
+
+
+@contextlib.contextmanager
+def on_behalf_of(future: "asyncio.Future[Any]") -> Iterator[None]:
+    """Make the calls inside for who awaits a future; `is_wanted` says there whether anybody still does."""
+    before, _under_way.future = _under_way.future, future
+    try:
+        yield
+    finally:
+        _under_way.future = before
 
 
 def is_wanted() -> bool:

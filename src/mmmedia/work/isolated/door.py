@@ -76,9 +76,10 @@ _FORBIDDEN: Final[dict[str, tuple[int | None, int | None]]] = {
     "userfaultfd": (323, 282), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427), "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
     "reboot": (169, 142), "swapon": (167, 224), "swapoff": (168, 225), "syslog": (103, 116),
-    "acct": (163, 89), "quotactl": (179, 60), "personality": (135, 92), "modify_ldt": (154, None), "iopl": (172, None),
-    "ioperm": (173, None), "setuid": (105, 146), "setgid": (106, 144), "setreuid": (113, 145),
-    "setregid": (114, 143), "setresuid": (117, 147), "setresgid": (119, 149), "setgroups": (116, 159),
+    "acct": (163, 89), "quotactl": (179, 60), "personality": (135, 92), "modify_ldt": (154, None),
+    "iopl": (172, None), "ioperm": (173, None), "setuid": (105, 146), "setgid": (106, 144),
+    "setreuid": (113, 145), "setregid": (114, 143), "setresuid": (117, 147), "setresgid": (119, 149),
+    "setgroups": (116, 159),
 }  # fmt: skip
 _CLONE, _CLONE3, _KILL, _TGKILL, _PRCTL = (56, 220), (435, 435), (62, 129), (234, 131), (157, 167)
 _CLONE_THREAD: Final = 0x10000
@@ -118,7 +119,7 @@ def shut(memory_mib: int) -> list[str]:
         The layers of `LAYERS` that are in force.
     """
     held = []
-    steps: "dict[str, Callable[[], bool]]" = {
+    steps: dict[str, Callable[[], bool]] = {
         "rlimits": lambda: limit_resources(memory_mib),
         "capabilities": _drop_capabilities,
         "landlock": _restrict_by_landlock,

@@ -82,6 +82,15 @@ class Worker:
         self.status: int | None = None
         self.has_ended = threading.Event()
 
+    def was_born(self) -> bool:
+        """Say whether it has come so far as to wait for something to do."""
+        if self.held is not None:
+            return True
+        try:
+            return bool(self.line.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Let it end by itself, which it does when it has nothing to do."""
         self.line.close()
@@ -351,7 +360,7 @@ class Pool:
             self._generation += 1
             for worker in tuple(self._idle):
                 self._retire(worker, "renewed")
-        while len(self._workers) < envs.MMMEDIA_DECODE_PROCESSES:
+        while len(self._workers) < _wanted():
             self._number += 1
             end = self._forker.fork(self._number, envs.MMMEDIA_DECODE_PROCESS_MEMORY_MB)
             worker = Worker(self._number, end, self._generation)
@@ -366,7 +375,7 @@ class Pool:
                 return
             is_old = worker.decodes >= envs.MMMEDIA_DECODE_PROCESS_LIFE or worker.bytes >= _LIFE_BYTES
             is_stale = worker.generation != self._generation
-            is_too_many = len(self._workers) > max(envs.MMMEDIA_DECODE_PROCESSES, 0)
+            is_too_many = len(self._workers) > _wanted()
             if is_old or is_stale or is_too_many:
                 self._retire(worker, "renewed")
                 self._fill()
@@ -421,7 +430,7 @@ class Pool:
             worker.status = message["status"]
             worker.has_ended.set()
             if worker in self._idle:
-                was_born = worker.held is not None or worker.decodes > 0
+                was_born = worker.was_born()
                 self._retire(worker, ending("died", status=worker.status).reason)
                 if was_born and not self._is_closed:
                     self._fill()
@@ -458,6 +467,25 @@ class Pool:
         if self._forker is not None:
             self._forker.abandon()
             self._forker = None
+
+
+def _wanted() -> int:
+    return max(envs.MMMEDIA_DECODE_PROCESSES, 1)
+
+
+def trial() -> tuple[str, ...]:
+    """Start a worker, and return the layers of its door that are in force; it ends again.
+
+    Raises:
+        DecoderUnavailableError: (a `RuntimeError`) none can be started.
+    """
+    pool = Pool()
+    try:
+        here = "mmmedia.work.isolated.worker:nothing"
+        pool.run(Task(here, here, b""))
+        return pool.held or ()
+    finally:
+        pool.close()
 
 
 def _kinds(stalled: Any) -> list[str]:

@@ -174,6 +174,20 @@ def _function(name: str) -> Callable[[Errand], Any]:
     return found  # type: ignore[no-any-return]
 
 
+def _is_of_memory(error: BaseException | None) -> bool:
+    """Say whether an error came of memory that could not be had, whatever a decoder has made of it."""
+    while error is not None:
+        # OpenCV's own number for it is -4.
+        if isinstance(error, MemoryError) or getattr(error, "code", None) == -4:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def nothing(*_: object) -> None:
+    """Do nothing: what a worker is asked that is only tried."""
+
+
 def told(error: BaseException) -> dict[str, Any]:
     """Return what the parent is told of an error: its kinds, the nearest first, its words, some attributes.
 
@@ -186,6 +200,8 @@ def told(error: BaseException) -> dict[str, Any]:
         value = getattr(error, name, None)
         if value is None or isinstance(value, bool | int | float | str):
             attributes[name] = value[:_MOST_WORDS] if isinstance(value, str) else value
+    if _is_of_memory(error):
+        return {"kinds": ["MemoryError"], "words": "", "attributes": {}}
     return {
         "kinds": [kind.__name__ for kind in type(error).__mro__][:16],
         "words": (str(error) or type(error).__name__)[:_MOST_WORDS],
