@@ -14,6 +14,7 @@ import numpy as np
 
 from mmmedia import envs
 from mmmedia.errors import LimitExceededError
+from mmmedia.work import watch
 from mmmedia.work.isolated.worker import Errand
 
 logger = logging.getLogger("mmmedia.killers")
@@ -71,6 +72,10 @@ def do_setting(errand: Errand, rest: bytes) -> Any:
 
 def do_log(errand: Errand, rest: bytes) -> Any:
     logger.warning("careful:\n%s", rest.decode())
+
+
+def do_stall(errand: Errand, rest: bytes) -> Any:
+    watch.note_stalled([rest.decode()])
 
 
 def do_ask(errand: Errand, rest: bytes) -> Any:

@@ -390,9 +390,11 @@ class Pool:
             place.is_served.set()
 
     def _retire(self, worker: Worker, reason: str) -> None:
-        """Let a worker go that nobody uses; with the lock."""
+        """End a worker that nobody uses; with the lock."""
         self._forget(worker, reason)
         worker.close()
+        if self._forker is not None:  # it may not be willing
+            self._forker.kill(worker.number)
 
     def _bury(self, worker: Worker, why: Ending) -> None:
         """See to it that a worker ends, and that another takes its place."""

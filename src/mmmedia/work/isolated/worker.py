@@ -138,7 +138,7 @@ class _Errands:
 def _set_environment(variables: Mapping[str, str]) -> None:
     """Give settings the values that they have in the parent."""
     for name in _set - variables.keys():
-        del os.environ[name]
+        os.environ.pop(name, None)
     os.environ.update(variables)
     _set.clear()
     _set.update(variables)
@@ -174,6 +174,11 @@ def _function(name: str) -> Callable[[Errand], Any]:
     return found  # type: ignore[no-any-return]
 
 
+def _words(error: BaseException) -> str:
+    is_quoted = isinstance(error, KeyError) and len(error.args) == 1  # whose text is a key
+    return str(error.args[0] if is_quoted else error)
+
+
 def _is_of_memory(error: BaseException | None) -> bool:
     """Say whether an error came of memory that could not be had, whatever a decoder has made of it."""
     while error is not None:
@@ -204,6 +209,6 @@ def told(error: BaseException) -> dict[str, Any]:
         return {"kinds": ["MemoryError"], "words": "", "attributes": {}}
     return {
         "kinds": [kind.__name__ for kind in type(error).__mro__][:16],
-        "words": (str(error) or type(error).__name__)[:_MOST_WORDS],
+        "words": (_words(error) or type(error).__name__)[:_MOST_WORDS],
         "attributes": attributes,
     }
