@@ -30,8 +30,10 @@ from mmmedia.media.audio import AudioEmbeddingMediaIO
 from mmmedia.media.base import MediaIO
 from mmmedia.media.budget import MediaBudget
 from mmmedia.media.image import ImageEmbeddingMediaIO
+from mmmedia.media.isolation import _check_metadata
 from mmmedia.video import VIDEO_LOADER_REGISTRY, OpenCVVideoBackend, decode_stats
 from mmmedia.work import isolated, watch
+from mmmedia.work.isolated.wire import BrokenWireError
 from support import corpus, fuzz_worker
 from support.clips import clip
 from support.corpus import draw
@@ -309,6 +311,17 @@ class TestRequests:
         data = clip(frames=30, width=64, height=48)
         metadata = VideoMediaIO(ImageMediaIO(), video_backend="picking").load_bytes(data)[1]
         assert metadata["frames_indices"] == [0, 7, 14, 21, 28]
+
+    @pytest.mark.parametrize(
+        "lie",
+        [(1 << 40, 25.0, 4.0), (-1, 25.0, 1.0), (3, float("nan"), 1.0), (3, 25.0), "abc", None],
+        ids=str,
+    )
+    def test_such_a_loader_is_told_of_no_video_that_can_not_be(self, lie: Any) -> None:
+        """It would make a list of all frames, here."""
+        with pytest.raises(BrokenWireError):
+            _check_metadata(lie, 5000)
+        _check_metadata((60, 25.0, 2.4), 5000)
 
     def test_errors_of_such_a_loader_are_raised_as_they_are(self) -> None:
         class OwnError(Exception):

@@ -12,6 +12,7 @@ import codecs
 import functools
 import importlib
 import io
+import math
 import pickle
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from mmmedia.errors import InvalidArgumentError, MediaError
 from mmmedia.media import isolated_results
 from mmmedia.media.warm import warm_up
 from mmmedia.work import isolated
+from mmmedia.work.isolated.wire import BrokenWireError
 
 if TYPE_CHECKING:
     from mmmedia.work.isolated.worker import Errand
@@ -141,7 +143,7 @@ def _decode_apart(kind: str, function: Callable[..., Any], *args: Any, **kwargs:
     *others, data = args
     is_text = isinstance(data, str)
     encoded = data.encode("utf-8", "surrogatepass") if is_text else data
-    sent = _Sent()
+    sent = _Sent(len(encoded))
     name = f"{function.__module__}:{function.__qualname__}"
     pickled = sent.pickled((name, kind, is_text, others, kwargs))
     result = isolated_results.KINDS[kind]
@@ -174,12 +176,16 @@ def _seconds(kind: str) -> float | None:
 class _Sent:
     """What is sent with a file, and what is asked about it.
 
+    Args:
+        size: bytes of the file.
+
     Attributes:
         modules: those that a worker has to import for it.
         answers: who answers the worker's questions.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self._size = size
         self.modules: set[str] = set()
         self.answers: dict[str, Callable[..., Any]] = {}
 
@@ -230,6 +236,7 @@ class _Sent:
         chooses: Any = loader
 
         def choose(source: Any, target: Any, options: Any) -> list[int]:
+            _check_metadata(source, self._size)
             chosen = chooses.compute_frames_index_to_sample(
                 VideoSourceMetadata(*source), VideoTargetMetadata(*target), **options
             )
@@ -239,6 +246,18 @@ class _Sent:
         return ("loader", base)
 
 
+def _check_metadata(source: Any, size: int) -> None:
+    """Refuse what no file of so many bytes can be, before a sampler makes a list of its frames."""
+    match source:
+        case (int() as total, int() | float() as fps, int() | float() as duration):
+            is_right = 0 <= total <= min(size, _MOST_FRAMES) and math.isfinite(fps + duration)
+        case _:
+            is_right = False
+    if not is_right:
+        raise BrokenWireError("a video that can't be")
+
+
+_MOST_FRAMES: Final = 1 << 24
 _CHOICE: Final = "compute_frames_index_to_sample"
 
 
@@ -276,8 +295,6 @@ def _is_importable(kind: type) -> bool:
 
 def _bytes(number: Any) -> int:
     if type(number) is not int or not 0 <= number < 1 << 63:
-        from mmmedia.work.isolated.wire import BrokenWireError
-
         raise BrokenWireError("a number of bytes that can't be")
     return number
 
