@@ -318,7 +318,7 @@ def test_queues_have_a_length() -> None:
     _async("data:;base64,AAAA")
     names = [sample.labels["pool"] for family in prometheus_client.REGISTRY.collect()
              for sample in family.samples if sample.name == "mmmedia_pool_queue_length"]  # fmt: skip
-    assert sorted(names) == ["downloads", "loading", "video"]
+    assert sorted(names) == ["downloads", "loading", "processes", "video"]
 
 
 @pytest.mark.parametrize(

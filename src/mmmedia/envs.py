@@ -16,7 +16,7 @@ name under the prefix `MMMEDIA_` wins over the one under `VLLM_`; an empty varia
 import functools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -62,6 +62,11 @@ if TYPE_CHECKING:
     MMMEDIA_COMPAT: str
     MMMEDIA_VLLM_REPLACE_OPENCV: bool
     MMMEDIA_DECODED_CACHE_MB: int
+    MMMEDIA_DECODE_PROCESSES: int
+    MMMEDIA_DECODE_PROCESS_LIFE: int
+    MMMEDIA_DECODE_PROCESS_MEMORY_MB: int
+    MMMEDIA_DECODE_PROCESS_TIMEOUT_S: float
+    MMMEDIA_DECODE_QUEUE: int
 
 Value = str | int | float | bool
 
@@ -305,6 +310,16 @@ SETTINGS: dict[str, Setting] = {
                 "1: the plug-in for vLLM decodes also for loaders that name OpenCV in their code"),
         Setting("MMMEDIA_DECODED_CACHE_MB", 0, _integer,
                 "decoded media kept in memory, in MiB; 0 or less: none"),
+        Setting("MMMEDIA_DECODE_PROCESSES", 0, _integer,
+                "processes in which media IOs decode, apart from this one; 0 or less: in this process"),
+        Setting("MMMEDIA_DECODE_PROCESS_LIFE", 1000, _count,
+                "decodes after which such a process is replaced; 1: every file has one of its own"),
+        Setting("MMMEDIA_DECODE_PROCESS_MEMORY_MB", 8192, _count,
+                "memory in MiB that such a process may take, beside the results it hands over"),
+        Setting("MMMEDIA_DECODE_PROCESS_TIMEOUT_S", 60.0, _seconds,
+                "seconds after which such a process is ended; for videos not before the limit of their own"),
+        Setting("MMMEDIA_DECODE_QUEUE", 256, _count,
+                "decodes that may wait for such a process; one more is an error"),
     )
 }  # fmt: skip
 
@@ -314,6 +329,22 @@ def __getattr__(name: str) -> Value:
     if setting is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return setting.read()
+
+
+def in_force(names: Iterable[str]) -> tuple[dict[str, str], dict[str, int]]:
+    """Return what makes settings what they are here and now, so that they are the same in another process.
+
+    Args:
+        names: the settings.
+
+    Returns:
+        The environment variables that set them, and what `at_most` says in this context.
+    """
+    variables = (variable for name in names for variable in SETTINGS[name].variables)
+    return (
+        {variable: text for variable in variables if (text := os.environ.get(variable)) is not None},
+        dict(_ceilings.get() or {}),
+    )
 
 
 class CacheSettings(NamedTuple):

@@ -16,6 +16,8 @@ Each is a `MediaError`, and each is also of the built-in type that callers alrea
     ├── InvalidURLError        ValueError            a URL of no known kind or shape
     ├── RefusedURLError        ValueError            a URL the operator's policy does not admit
     ├── LimitExceededError     ValueError            more bytes, pixels or seconds than a limit admits
+    ├── DecoderDiedError       ValueError            a file that ended the process which decoded it
+    ├── DecoderUnavailableError RuntimeError         no process to decode it, or too many wait for one
     ├── MissingRateError       RuntimeError, ValueError  a resampler without a rate to resample to
     ├── LocalFilesDisabledError RuntimeError         file URLs where no local path is allowed
     ├── LocalFileError         OSError, ValueError   a file URL that names no readable regular file
@@ -134,6 +136,28 @@ class LimitExceededError(MediaError, ValueError):
     """More bytes, pixels or seconds than a limit admits."""
 
     http_status = 422
+
+
+class DecoderDiedError(MediaError, ValueError):
+    """A file that ended the process in which it was decoded, or that was not decoded as it did so before.
+
+    Attributes:
+        reason: what happened: "crash", "hang", "memory", "killed", "lie" (an answer that can't be), or
+            "known" (this file ended two processes within the hour).
+    """
+
+    http_status = 422
+    reason = "crash"
+
+    def __init__(self, *args: object, reason: str = "crash") -> None:
+        super().__init__(*args)
+        self.reason = reason
+
+
+class DecoderUnavailableError(MediaError, RuntimeError):
+    """No process to decode in: none can be started, or too many requests wait for one."""
+
+    http_status = 503
 
 
 class MissingRateError(MediaError, RuntimeError, ValueError):

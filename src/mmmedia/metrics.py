@@ -77,6 +77,13 @@ METRICS: dict[str, Description] = {
     ),
     "mmmedia_video_frames_wanted_total": Description("counter", "Frames wanted of videos read by seeking."),
     "mmmedia_video_frames_decoded_total": Description("counter", "Frames decoded to get those."),
+    "mmmedia_decode_processes": Description("gauge", "Processes that decode, apart from this one."),
+    "mmmedia_decode_process_ends_total": Description(
+        "counter", "Processes that decoded and ended, by the reason.", ("reason",)
+    ),
+    "mmmedia_decode_process_seconds_total": Description(
+        "counter", "Seconds for which processes that decode were busy, together."
+    ),
     **{
         f"mmmedia_cache_{name}_total": Description("counter", meaning, ("directory",))
         for name, meaning in (

@@ -22,6 +22,7 @@ from mmmedia.errors import InvalidSettingError, MissingPackageError
 from mmmedia.integrations import vllm as plugin
 from mmmedia.media import ImageMediaIO
 from mmmedia.video import VIDEO_LOADER_REGISTRY
+from mmmedia.work import isolated
 from support import vllm_names
 from support.clips import clip
 from support.server import Request, Server, head, redirect, reply
@@ -229,8 +230,12 @@ def by_this_library(video: bytes, indices: list[int]) -> np.ndarray:
     return frames[indices]
 
 
-def test_their_loader_chooses_and_this_library_decodes(make: Make) -> None:
+@pytest.mark.parametrize("processes", ["0", pytest.param("1", marks=pytest.mark.timeout(300))])
+def test_their_loader_chooses_and_this_library_decodes(
+    processes: str, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The source as the loader prepares it; each frame once; what the loader wanted as it wanted it."""
+    monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", processes)
     video = clip(frames=FRAMES)
     connector = make(media_io_kwargs={"video": {"num_frames": 6, "start": 5}})
     found = connector.fetch_video(data_url(video, "video/mp4"), video_processor="SomeProcessor")
@@ -243,6 +248,7 @@ def test_their_loader_chooses_and_this_library_decodes(make: Make) -> None:
     assert metadata["source"] == vllm_names.VideoSourceMetadata(FRAMES, 25.0, FRAMES / 25)
     assert np.array_equal(frames, by_this_library(video, expected))
     assert found.original_bytes == video
+    isolated.shutdown()
 
 
 def test_what_goes_wrong_in_their_loader_stays_what_it_is(make: Make) -> None:

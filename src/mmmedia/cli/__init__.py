@@ -16,6 +16,7 @@ from mmmedia.cli.bench import bench
 from mmmedia.cli.cache import cache
 from mmmedia.cli.config import config
 from mmmedia.cli.demo import demo
+from mmmedia.cli.doctor import doctor
 from mmmedia.cli.excerpt import excerpt
 from mmmedia.cli.failures import Commands
 from mmmedia.cli.fetch import fetch
@@ -32,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # in which paragraphs of docstrings flow
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (inspect, frames, sheet, audio, excerpt, fetch, bench, demo):
+for _command in (inspect, frames, sheet, audio, excerpt, fetch, bench, demo, doctor):
     app.command()(_command)
 app.add_typer(cache)
 app.command()(config)

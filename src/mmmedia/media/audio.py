@@ -27,6 +27,7 @@ from mmmedia.errors import InvalidArgumentError, LimitExceededError
 from mmmedia.exceptions import HTTPResponseSizeExceededError
 from mmmedia.media.base import Chargeable, MediaIO, Reservable, decode_base64, encode_base64
 from mmmedia.media.embedding import EmbeddingMediaIO
+from mmmedia.media.isolation import apart
 from mmmedia.media.sound_files import (
     AudioSource,
     Length,
@@ -40,6 +41,7 @@ from mmmedia.media.sound_files import (
     words,
 )
 from mmmedia.packages import packages_for
+from mmmedia.work import isolated
 
 AUDIO_BACKENDS: Final = ("auto", "soundfile", "pyav", "torchcodec")
 """Decoders by name; "auto" is torchcodec where it is installed, else the other two in that order."""
@@ -97,7 +99,7 @@ class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
     def load_bytes(self, data: bytes) -> tuple[Waveform, float]:
         """Load from an encoded file in memory."""
         self._check_size(len(data))
-        return self._load(io.BytesIO(data))
+        return self._load_memory(data)
 
     def load_base64(self, media_type: str, data: str) -> tuple[Waveform, float]:  # noqa: ARG002  # the bytes say it
         """Load from base64 text; `media_type` is not looked at, as the bytes tell what they are."""
@@ -109,7 +111,11 @@ class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
     def load_file(self, filepath: Path) -> tuple[Waveform, float]:
         """Load from a file."""
         self._check_size(Path(filepath).stat().st_size)
-        return self._load(filepath)
+        return self._load_memory(Path(filepath).read_bytes()) if isolated.is_on() else self._load(filepath)
+
+    @apart("sound")
+    def _load_memory(self, data: bytes) -> tuple[Waveform, float]:
+        return self._load(io.BytesIO(data))
 
     def _check_size(self, size: int) -> None:
         limit = self.get_max_bytes()

@@ -7,6 +7,7 @@ from mmmedia import envs
 from mmmedia.errors import LimitExceededError, NotATensorError
 from mmmedia.exceptions import VLLMValidationError
 from mmmedia.media.base import MediaIO, decode_base64, encode_base64
+from mmmedia.media.isolation import apart
 from mmmedia.tensors import dump_tensor, load_tensor
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class EmbeddingMediaIO(MediaIO["torch.Tensor"]):
 
     def _load(self, data: bytes, suffix: str = "") -> "torch.Tensor":
         try:
-            return load_tensor(data, suffix=suffix)
+            return _load_tensor(suffix, data)
         except (LimitExceededError, NotATensorError) as error:
             if envs.MMMEDIA_COMPAT == "0.20":
                 raise
@@ -56,3 +57,8 @@ class EmbeddingMediaIO(MediaIO["torch.Tensor"]):
     def encode_base64(self, media: "torch.Tensor") -> str:
         """Return a ``torch.save`` archive of the tensor as base64."""
         return encode_base64(dump_tensor(media))
+
+
+@apart("tensor")
+def _load_tensor(suffix: str, data: bytes) -> "torch.Tensor":
+    return load_tensor(data, suffix=suffix)

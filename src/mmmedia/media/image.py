@@ -33,6 +33,7 @@ from mmmedia.media.base import Chargeable, MediaIO, MediaWithBytes, decode_base6
 from mmmedia.media.budget import pixel_bytes
 from mmmedia.media.depth import as_seen, stored
 from mmmedia.media.embedding import EmbeddingMediaIO
+from mmmedia.media.isolation import apart
 from mmmedia.media.picture_files import brief, check_pixels, open_picture, refuse, without_large_texts
 
 _SCALING_DECODERS: Final = ("JPEG", "MPO")
@@ -91,6 +92,7 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
             if (value := kwargs.get(name)) is not None:
                 setattr(self, name, read(name, value))
 
+    @apart("picture")
     def load_bytes(self, data: bytes) -> MediaWithBytes[Image.Image]:
         """Decode a picture.
 

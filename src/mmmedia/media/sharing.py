@@ -11,6 +11,7 @@ import functools
 import io
 import operator
 import threading
+from asyncio import CancelledError
 from collections import deque
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -20,7 +21,7 @@ from PIL import Image, ImageDraw, ImagePalette, JpegImagePlugin, PngImagePlugin
 from mmmedia import envs
 from mmmedia.media.base import MediaIO, MediaWithBytes
 from mmmedia.media.image import ImageMediaIO
-from mmmedia.work.calls import holdable
+from mmmedia.work.calls import holdable, on_behalf_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -380,7 +381,10 @@ class SharedDecode:
 
     def _decode(self, request: Request) -> None:
         try:
-            media = request.load()
+            with on_behalf_of(request.future):
+                media = request.load()
+        except CancelledError:  # and so nothing has been decoded; another may want it
+            return
         except BaseException as error:  # noqa: BLE001  # theirs to judge
             self._calls.finish(request.future, None, error)
             if not request.has_budget:

@@ -23,11 +23,13 @@ from mmmedia.errors import (
 from mmmedia.media.base import Chargeable, MediaWithBytes, SourceMediaIO, decode_base64
 from mmmedia.media.embedding import EmbeddingMediaIO
 from mmmedia.media.image import ImageMediaIO
+from mmmedia.media.isolation import apart
 from mmmedia.sources import FileSource, Source
 from mmmedia.video.codecs.options import STARTUP_OPTIONS, incompatible_backend_options
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.loaders import VIDEO_LOADER_REGISTRY, takes_sources
 from mmmedia.video.piecewise.reading import SMALLEST, fetch_mode, refusal
+from mmmedia.work import isolated
 
 Frames = npt.NDArray[Any]
 Video = tuple[Frames, dict[str, Any]]
@@ -105,11 +107,15 @@ class VideoMediaIO(SourceMediaIO[MediaWithBytes[Video]]):
         return _with(self._load(data), data)
 
     def _load(self, data: bytes | Source) -> Video:
-        loader: Any = self.video_loader  # of which only our own take sources
-        video: Video = loader.load_bytes(data, num_frames=self.num_frames, **self.kwargs)
+        video = self._decode(data) if isinstance(data, bytes) else self._decode_source(data)
         frames: Any = video[0] if isinstance(video, tuple) else video
         if self.decoded_budget is not None and getattr(frames, "ndim", 0) >= 3:
             self.decoded_budget.charge(frames.nbytes)
+        return video
+
+    def _decode_source(self, source: Source) -> Video:
+        loader: Any = self.video_loader  # of which only our own take sources
+        video: Video = loader.load_bytes(source, num_frames=self.num_frames, **self.kwargs)
         return video
 
     @property
@@ -118,12 +124,17 @@ class VideoMediaIO(SourceMediaIO[MediaWithBytes[Video]]):
         return 0 if self.fetch_mode() == "always" else SMALLEST
 
     def fetch_mode(self) -> str:
-        """Return "auto", "never" or "always"; "never" where the loader can't do without all bytes."""
+        """Return "auto", "never" or "always"; "never" where there is no doing without all bytes."""
         mode = fetch_mode(self.kwargs.get("fetch"))
-        is_able = takes_sources(type(self.video_loader)) and refusal(
-            mode, self.kwargs.get("backend"), self.kwargs.get("decode")
-        ) is None  # fmt: skip
-        return mode if is_able or mode == "always" else "never"
+        return mode if self._refusal(mode) is None or mode == "always" else "never"
+
+    def _refusal(self, mode: str) -> str | None:
+        """Return why all bytes are needed; `None` if they are not."""
+        if isolated.is_on():
+            return "it is decoded in a process of its own (MMMEDIA_DECODE_PROCESSES)"
+        if not takes_sources(type(self.video_loader)):
+            return "the loader takes no sources"
+        return refusal(mode, self.kwargs.get("backend"), self.kwargs.get("decode"))
 
     def load_source(self, source: Source) -> MediaWithBytes[Video]:
         """Load through a source, of which only what the sampled frames need is read where that pays.
@@ -134,10 +145,16 @@ class VideoMediaIO(SourceMediaIO[MediaWithBytes[Video]]):
             NotSparseError: (a `ValueError`) `fetch` is "always", and pieces won't do.
             MediaError: as of `load_bytes`, and of `Source.read`.
         """
-        if self.fetch_mode() == "always" and not takes_sources(type(self.video_loader)):
-            raise NotSparseError.of(source.name, "the loader takes no sources")
-        video = self._load(source if takes_sources(type(self.video_loader)) else source.read_all())
+        mode = self.fetch_mode()
+        reason = self._refusal(mode)
+        if reason is not None and mode == "always":
+            raise NotSparseError.of(source.name, reason)
+        video = self._load(source if reason is None else source.read_all())
         return _with(video, source.identity if source.whole is None else source.whole)
+
+    @apart("video")
+    def _decode(self, data: bytes) -> Video:
+        return self.video_loader.load_bytes(data, num_frames=self.num_frames, **self.kwargs)
 
     def load_base64(self, media_type: str, data: str) -> MediaWithBytes[Video]:
         """Load comma-separated base64 JPEGs for the media type "video/jpeg", else a video file in base64.
@@ -170,6 +187,7 @@ class VideoMediaIO(SourceMediaIO[MediaWithBytes[Video]]):
         encode = self.image_io.encode_base64
         return ",".join(encode(Image.fromarray(frame), image_format="JPEG") for frame in media)
 
+    @apart("video")
     def _load_jpeg_sequence(self, data: str) -> Video:
         if self.num_frames == 0:
             raise InvalidArgumentError("num_frames must be greater than 0 or -1")

@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -20,6 +20,35 @@ T = TypeVar("T")
 
 _TURN_SECONDS = 0.1
 """After so long a thread gets in line again, behind the other work of its pool."""
+
+
+class _UnderWay(threading.local):
+    """The call that this thread makes for an event loop."""
+
+    future: "asyncio.Future[Any] | None" = None
+
+
+_under_way = _UnderWay()
+
+
+@contextlib.contextmanager
+def on_behalf_of(future: "asyncio.Future[Any]") -> Iterator[None]:
+    """Make the calls inside for who awaits a future; `is_wanted` says there whether anybody still does."""
+    before, _under_way.future = _under_way.future, future
+    try:
+        yield
+    finally:
+        _under_way.future = before
+
+
+def is_wanted() -> bool:
+    """Say whether anybody still waits for the call under way in this thread: nobody has cancelled it."""
+    return _under_way.future is None or not _under_way.future.cancelled()
+
+
+def unwanted() -> BaseException:
+    """Return the error of a call that nobody waits for."""
+    return asyncio.CancelledError()
 
 
 def holdable(error: BaseException) -> BaseException:
@@ -109,6 +138,7 @@ class Calls:
             if future is None:
                 function(*args)
             elif not future.cancelled():
+                _under_way.future = future
                 try:
                     result = function(*args)
                 except BaseException as error:  # noqa: BLE001  # the caller's to judge
@@ -116,6 +146,7 @@ class Calls:
                 else:
                     self.finish(future, result)
                     del result
+                _under_way.future = None
             del future, function, args  # what they hold is not this thread's to keep
         with contextlib.suppress(RuntimeError):  # the pool is being shut down
             self._submit()

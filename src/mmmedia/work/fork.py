@@ -17,6 +17,8 @@ Begin = Callable[[], object]
 _beginnings: dict[int, Callable[[], Begin | None]] = {}
 _numbers = itertools.count()
 _held_over_forks: list[threading.Lock] = []
+_forks = itertools.count(1)
+_number_of_forks = 0
 
 
 def afresh_in_child(begin: Begin) -> None:
@@ -55,12 +57,24 @@ def none_while_held(lock: threading.Lock) -> None:
     _held_over_forks.append(lock)
 
 
+def forks() -> int:
+    """Return a number that changes with every fork of this process, before it and after it."""
+    return _number_of_forks
+
+
+def _count() -> None:
+    global _number_of_forks  # noqa: PLW0603
+    _number_of_forks = next(_forks)
+
+
 def _hold() -> None:
+    _count()
     for lock in _held_over_forks:
         lock.acquire()
 
 
 def _let_go() -> None:
+    _count()  # again: what another thread began in between is in the child as well
     for lock in _held_over_forks:
         lock.release()
 

@@ -9,7 +9,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from contextvars import ContextVar, copy_context
 from typing import TypeVar
@@ -73,6 +73,16 @@ def took_too_long(seconds: float) -> LimitExceededError:
     return LimitExceededError(
         f"Decoding the video took longer than {seconds} s (VLLM_VIDEO_DECODE_TIMEOUT_S)."
     )
+
+
+def stalled() -> list[str]:
+    """Return the kinds of video that have stalled a decoder."""
+    return sorted(_stalled)
+
+
+def note_stalled(kinds: Iterable[str]) -> None:
+    """Have videos of these kinds decoded by one thread, as they stalled decoders of other processes."""
+    _stalled.update(kinds)
 
 
 def watched(kind: str, call: Callable[[], T]) -> T:

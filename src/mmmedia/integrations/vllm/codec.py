@@ -14,7 +14,9 @@ import numpy.typing as npt
 from vllm.multimodal.video_decoders.base import VideoSourceMetadata
 
 from mmmedia.integrations.vllm.errors import translate
+from mmmedia.media import ImageMediaIO, VideoMediaIO
 from mmmedia.video import OpenCVVideoBackend
+from mmmedia.work import isolated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,10 +111,28 @@ def _decode(
         return sorted(set(wanted))
 
     try:
-        frames, metadata = _Chosen.load_bytes(data, frame_recovery=recovery, choose=choose)
+        frames, metadata = _load(data, choose, recovery)
     except Exception as error:
         translated = translate(error, parameter="video_url")
         if translated is error:
             raise
         raise translated from error
     return frames, source, wanted, metadata["frames_indices"]
+
+
+def _load(
+    data: bytes, choose: "Callable[[Any], list[int]]", recovery: bool
+) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+    """Decode here, or in a process of its own, which then asks for the choice."""
+    if not isolated.is_on():
+        return _Chosen.load_bytes(data, frame_recovery=recovery, choose=choose)
+
+    class Asked(OpenCVVideoBackend):
+        @classmethod
+        def compute_frames_index_to_sample(cls, source: Any, target: Any, **kwargs: Any) -> list[int]:  # noqa: ARG003
+            return choose(source)
+
+    video_io = VideoMediaIO(ImageMediaIO(), num_frames=-1, frame_recovery=recovery)
+    video_io.video_loader = Asked()
+    frames, metadata = video_io.load_bytes(data)
+    return frames, metadata

@@ -1,0 +1,214 @@
+"""A worker: takes a task, does it, and says what came of it; once more for the next.
+
+It believes its parent, who may send it pickled objects. Its parent believes nothing of what it says.
+"""
+
+import importlib
+import logging
+import mmap
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from mmmedia import envs
+from mmmedia.work import watch
+from mmmedia.work.isolated import door, memory, wire
+from mmmedia.work.isolated.place import enter
+
+Asking = Callable[..., Any]
+
+_MOST_WORDS: Final = 4000
+_MOST_RECORDS: Final = 16
+
+
+@dataclass
+class Errand:
+    """What a handler is given.
+
+    Attributes:
+        data: the encoded file.
+        pickled: what else its parent sent.
+        ask: asks the parent: the name of a question and what goes with it, as `wire.pack` takes it; returns
+            the answer.
+    """
+
+    data: bytes
+    pickled: bytes
+    ask: Asking
+
+
+class RefusedError(BaseException):
+    """The parent's answer to a question was an error of its own, which it remembers."""
+
+
+def begin(descriptor: int, parent: int, memory_mib: int) -> NoReturn:
+    """Become a worker, in a child that was just forked; never returns.
+
+    Args:
+        descriptor: the socket that leads to the parent.
+        parent: the number of the process that forked this one.
+        memory_mib: what it may allocate.
+    """
+    import socket
+
+    status = 1
+    try:
+        os.setsid()
+        door.name_process()
+        door.end_with_parent(parent)
+        door.keep_only(descriptor)
+        with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123
+            file.write("500")  # rather a worker than the engine
+        enter()
+        held = door.shut(memory_mib)
+        serve(wire.Wire(socket.socket(fileno=descriptor), trusts=True), held)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def serve(line: wire.Wire, held: list[str]) -> None:
+    """Do what comes, until the parent closes its end.
+
+    Args:
+        line: leads to the parent.
+        held: the layers of the door that are in force.
+    """
+    with suppress(wire.BrokenWireError):
+        line.send({"ready": held})
+        segments: dict[int, Any] = {}
+        while True:
+            message, pickled, descriptors = line.receive()
+            for number in message["drop"]:
+                segments.pop(number, None)
+            _Errands(line, segments).do(message, pickled, descriptors[0])
+
+
+class _Errands:
+    """One task, and what is said meanwhile."""
+
+    def __init__(self, line: wire.Wire, segments: dict[int, Any]) -> None:
+        self._line, self._segments = line, segments
+
+    def do(self, message: dict[str, Any], pickled: bytes, descriptor: int) -> None:
+        """Do a task and say what came of it."""
+        heard = _Listener()
+        arrays: list[Any] = []
+        try:
+            door.limit_cpu(message["cpu_seconds"])
+            logging.getLogger("mmmedia").setLevel(message["log_level"])
+            watch.note_stalled(message["stalled"])
+            handler = _function(message["handler"])
+            _set_environment(message["environment"])
+            with heard, envs.at_most(message["ceilings"]):
+                value = handler(Errand(memory.contents(descriptor), pickled, self._ask))
+            answer = {"answer": wire.pack(value, arrays), "arrays": wire.describe(arrays)}
+            del value
+        except wire.BrokenWireError:
+            raise
+        except RefusedError:
+            answer, arrays = {"refused": True}, []
+        except BaseException as error:  # noqa: BLE001  # the parent's to judge
+            answer, arrays = {"error": told(error)}, []
+        stalled = [kind for kind in watch.stalled() if kind not in message["stalled"]]
+        self._line.send({**answer, "records": heard.records, "stalled": stalled})
+        if arrays:
+            self._hand_over(arrays)
+
+    def _hand_over(self, arrays: list[Any]) -> None:
+        grant, _, descriptors = self._line.receive()
+        number = grant["segment"]
+        announced = wire.described(wire.describe(arrays))
+        if descriptors:
+            self._segments[number] = memory.mapped(descriptors[0], grant["size"], mmap.MAP_SHARED)
+            os.close(descriptors[0])
+        memory.put(arrays, announced, self._segments[number])
+        self._line.send({"filled": number})
+
+    def _ask(self, question: str, *values: Any) -> Any:
+        self._line.send({"ask": question, "values": wire.pack(list(values), [])})
+        reply, _, _ = self._line.receive()
+        if reply.get("refused"):
+            raise RefusedError
+        return wire.unpack(reply["reply"], [])
+
+
+def _set_environment(variables: Mapping[str, str]) -> None:
+    """Give settings the values that they have in the parent."""
+    for name in _set - variables.keys():
+        os.environ.pop(name, None)
+    os.environ.update(variables)
+    _set.clear()
+    _set.update(variables)
+
+
+_set: set[str] = set()
+
+
+class _Listener(logging.Handler):
+    """Keeps what this library logs, for the parent to log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[list[Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self.records) < _MOST_RECORDS:
+            text = record.getMessage()[:_MOST_WORDS]
+            self.records.append([record.name, record.levelno, text])
+
+    def __enter__(self) -> None:
+        logging.getLogger("mmmedia").addHandler(self)
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("mmmedia").removeHandler(self)
+
+
+def _function(name: str) -> Callable[[Errand], Any]:
+    module, _, path = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found  # type: ignore[no-any-return]
+
+
+def _words(error: BaseException) -> str:
+    is_quoted = isinstance(error, KeyError) and len(error.args) == 1  # whose text is a key
+    return str(error.args[0] if is_quoted else error)
+
+
+def _is_of_memory(error: BaseException | None) -> bool:
+    """Say whether an error came of memory that could not be had, whatever a decoder has made of it."""
+    while error is not None:
+        # OpenCV's own number for it is -4.
+        if isinstance(error, MemoryError) or getattr(error, "code", None) == -4:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def nothing(*_: object) -> None:
+    """Do nothing: what a worker is asked that is only tried."""
+
+
+def told(error: BaseException) -> dict[str, Any]:
+    """Return what the parent is told of an error: its kinds, the nearest first, its words, some attributes.
+
+    >>> from mmmedia.errors import LimitExceededError
+    >>> told(LimitExceededError("too large"))["kinds"][:2]
+    ['LimitExceededError', 'MediaError']
+    """
+    attributes = {}
+    for name in ("parameter", "value", "reason"):
+        value = getattr(error, name, None)
+        if value is None or isinstance(value, bool | int | float | str):
+            attributes[name] = value[:_MOST_WORDS] if isinstance(value, str) else value
+    if _is_of_memory(error):
+        return {"kinds": ["MemoryError"], "words": "", "attributes": {}}
+    return {
+        "kinds": [kind.__name__ for kind in type(error).__mro__][:16],
+        "words": (_words(error) or type(error).__name__)[:_MOST_WORDS],
+        "attributes": attributes,
+    }
