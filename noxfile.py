@@ -69,9 +69,10 @@ def fuzz(session: nox.Session) -> None:
 @nox.session
 def s3(session: nox.Session) -> None:
     """Pieces out of a real S3 API on loopback, and from nginx where that is installed."""
-    # Of moto's own pins of boto3 and those of s3fs few versions fit each other: the latter decide.
-    session.install(".[dev]", TORCH, "s3fs")
-    session.install("moto[server]", "--upgrade-strategy", "only-if-needed")
+    session.install(TORCH, ".[dev]", "s3fs")
+    # s3fs admits few versions of botocore, and pip tries all of boto3's unless told which fits.
+    found = session.run("python", "-c", "import botocore; print(botocore.__version__)", silent=True)
+    session.install("moto[server]", f"boto3=={str(found).strip()}")
     session.run(
         "pytest", *(session.posargs or ["tests/media/test_sparse_objects.py", "tests/media/test_nginx.py"])
     )
