@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     VLLM_MM_HASHER_ALGORITHM: str
     MMMEDIA_COMPAT: str
     MMMEDIA_VLLM_REPLACE_OPENCV: bool
+    MMMEDIA_DECODED_CACHE_MB: int
 
 Value = str | int | float | bool
 
@@ -273,6 +274,8 @@ SETTINGS: dict[str, Setting] = {
                 "0.20: results as vLLM 0.20 gave them; empty: as they are right"),
         Setting("MMMEDIA_VLLM_REPLACE_OPENCV", False, _switch,
                 "1: the plug-in for vLLM decodes also for loaders that name OpenCV in their code"),
+        Setting("MMMEDIA_DECODED_CACHE_MB", 0, _integer,
+                "decoded media kept in memory, in MiB; 0 or less: none"),
     )
 }  # fmt: skip
 

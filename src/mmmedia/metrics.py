@@ -85,13 +85,25 @@ METRICS: dict[str, Description] = {
             ("puts", "Entries written to the cache."),
             ("evictions", "Entries removed as the cache exceeded its budget."),
             ("expiries", "Entries found to be older than the time to live."),
-            ("corruptions", "Entries found damaged."),
+            ("corruptions", "Entries and blocks found damaged."),
+            ("partial_hits", "Reads of a source in pieces of which everything was there."),
+            ("partial_misses", "Reads of a source in pieces of which something was fetched."),
+            ("block_bytes", "Bytes of the blocks that such reads found there."),
         )
     },
     "mmmedia_cache_bytes": Description(
         "gauge", "What the entries of a cache directory count together.", ("directory",)
     ),
     "mmmedia_cache_entries": Description("gauge", "Entries in a cache directory.", ("directory",)),
+    "mmmedia_decoded_cache_hits_total": Description(
+        "counter", "Media that were decoded before, or at the same time for another."
+    ),
+    "mmmedia_decoded_cache_misses_total": Description("counter", "Media that had to be decoded."),
+    "mmmedia_decoded_cache_evictions_total": Description(
+        "counter", "Decoded media dropped as the cache exceeded its size."
+    ),
+    "mmmedia_decoded_cache_bytes": Description("gauge", "What the decoded media that are kept take."),
+    "mmmedia_decoded_cache_entries": Description("gauge", "Decoded media that are kept."),
 }
 """Every metric by name."""
 

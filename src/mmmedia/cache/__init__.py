@@ -15,11 +15,22 @@ What is known about the directory, the sum of its entries, lives in an extended 
 its account, changed under its `flock`: no process needs to list the directory to learn whether the budget is
 reached, and a scan made by one serves all. Where the file system has no such attributes each process counts
 for itself and scans more often.
+
+Beside the whole entries stand partial ones, blocks of sources that are read in pieces: `BlockCacheSource`.
 """
 
 from mmmedia.cache.account import CacheStats
+from mmmedia.cache.blocks import BlockCacheSource
 from mmmedia.cache.names import entry_name
 from mmmedia.cache.process import all_stats, get_media_cache
 from mmmedia.cache.store import MediaCache, StaleEntry
 
-__all__ = ["CacheStats", "MediaCache", "StaleEntry", "all_stats", "entry_name", "get_media_cache"]
+__all__ = [
+    "BlockCacheSource",
+    "CacheStats",
+    "MediaCache",
+    "StaleEntry",
+    "all_stats",
+    "entry_name",
+    "get_media_cache",
+]

@@ -24,9 +24,12 @@ class CacheStats:
         puts: Entries written.
         evictions: Entries removed because the budget was exceeded.
         expiries: Entries found to be older than the time to live.
-        corruptions: Entries found damaged: not of the length or checksum they were stored with.
+        corruptions: Entries and blocks found damaged: not of the length or checksum they were stored with.
+        partial_hits: Reads of a source in pieces of which everything was there.
+        partial_misses: Reads of which something was fetched.
+        block_bytes: Bytes of the blocks that such reads found there.
         bytes: What the entries count together, at least 4096 each, whichever process wrote them.
-        entries: How many there are.
+        entries: How many there are, partial ones among them.
     """
 
     hits: int = 0
@@ -35,8 +38,15 @@ class CacheStats:
     evictions: int = 0
     expiries: int = 0
     corruptions: int = 0
+    partial_hits: int = 0
+    partial_misses: int = 0
+    block_bytes: int = 0
     bytes: int = 0
     entries: int = 0
+
+
+COUNTERS = tuple(name for name in CacheStats.__dataclass_fields__ if name not in ("bytes", "entries"))
+"""What is counted as it happens."""
 
 
 class Account(NamedTuple):
@@ -53,6 +63,10 @@ class Account(NamedTuple):
             self.entries + (replaced is None),
             self.changes + 1,
         )
+
+    def with_growth(self, number_of_bytes: int) -> "Account":
+        """Return it after an entry has grown."""
+        return Account(max(0, self.total_bytes + number_of_bytes), self.entries, self.changes + 1)
 
     def without_entry(self, charge: int) -> "Account":
         """Return it with an entry less."""
@@ -90,7 +104,7 @@ class Directory:
         self.put_failed = False
         self.shares_account = True
         self._own_account: Account | None = None
-        self._counts = dict.fromkeys(("hits", "misses", "puts", "evictions", "expiries", "corruptions"), 0)
+        self._counts = dict.fromkeys(COUNTERS, 0)
         self._locked_file: int | None = None
         self._lock = threading.Lock()
         self._counts_lock = threading.Lock()
@@ -106,10 +120,10 @@ class Directory:
             with contextlib.suppress(OSError):
                 os.close(file)
 
-    def count(self, name: str) -> None:
-        """Count one of what `CacheStats` counts."""
+    def count(self, name: str, number: int = 1) -> None:
+        """Count one, or some, of what `CacheStats` counts."""
         with self._counts_lock:
-            self._counts[name] += 1
+            self._counts[name] += number
 
     def counts(self) -> dict[str, int]:
         """Return all counters, by name."""

@@ -1,13 +1,15 @@
 """What is wrong with a cache directory, in sentences."""
+# ruff: noqa: PTH119
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from mmmedia.cache.account import Directory
 from mmmedia.cache.files import READ, Label, charge_of, crc32_of, is_abandoned
-from mmmedia.cache.names import is_entry_name, is_temp_name
+from mmmedia.cache.names import is_entry_name, is_partial_name, is_temp_name
+from mmmedia.cache.partial import BLOCK_BYTES, PartialFile, plan_in
 
 
 def problems(directory: Directory, max_bytes: int) -> list[str]:
@@ -21,33 +23,37 @@ def problems(directory: Directory, max_bytes: int) -> list[str]:
         with directory.locked() as file:
             account = directory.account(file)
             names = sorted(path.name for path in Path(directory.path).iterdir())
-            charges = list(_charges(directory.path, names))
+            charges = _charges(directory.path, filter(is_entry_name, names))
+            partial = _charges(directory.path, filter(is_partial_name, names))
     except FileNotFoundError:  # not there yet, or no more
         return []
     except OSError as error:
         return [f"the directory can't be read: {error}"]
     found = []
-    total_bytes, entries = sum(charges), len(charges)
-    if account is not None and account[:2] != (total_bytes, entries):
+    total_bytes, entries = sum(charges) + sum(partial), len(charges) + len(partial)
+    # File systems take some room for themselves, when they come to it: what is where in a sparse file.
+    slack = BLOCK_BYTES * len(partial)
+    is_off = account is not None and abs(account.total_bytes - total_bytes) > slack
+    if account is not None and (is_off or account.entries != entries):
         found.append(
             f"the account says {account.entries} entries of {account.total_bytes} bytes, "
             f"there are {entries} of {total_bytes}"
         )
-    if total_bytes > max_bytes:
+    if total_bytes > max_bytes + slack:
         found.append(f"the entries take {total_bytes} bytes of a budget of {max_bytes}")
     for name in names:
         path = f"{directory.path}/{name}"
-        if is_entry_name(name) and (damage := _damage(path, max_bytes)):
-            found.append(f"{name} {damage}")
+        if is_entry_name(name) or is_partial_name(name):
+            if damage := _damage(path, max_bytes):
+                found.append(f"{name} {damage}")
         elif is_temp_name(name) and is_abandoned(path):
             found.append(f"{name} was left by a writer that is no more")
     return found
 
 
-def _charges(directory: str, names: list[str]) -> Iterator[int]:
-    for name in filter(is_entry_name, names):
-        if (taken := charge_of(f"{directory}/{name}")) is not None:
-            yield taken
+def _charges(directory: str, names: Iterable[str]) -> list[int]:
+    """Return what the regular files of these names take of the budget."""
+    return [taken for name in names if (taken := charge_of(f"{directory}/{name}")) is not None]
 
 
 def _damage(path: str, max_bytes: int) -> str:
@@ -61,21 +67,31 @@ def _damage(path: str, max_bytes: int) -> str:
     except OSError as error:
         return f"can't be read: {error.strerror}"
     try:
-        size_bytes = os.fstat(file).st_size
-        label = Label.on(file)
-        if not size_bytes:
-            return "is empty"
-        if size_bytes > max_bytes:
-            return f"is longer than the budget: {size_bytes} bytes"
-        if label is not None and label.length != size_bytes:
-            return f"has {size_bytes} bytes and not {label.length}, which were stored"
-        if label is not None and label.crc32 != crc32_of(file):
-            return "has other bytes than were stored"
+        is_partial = is_partial_name(os.path.basename(path))
+        return _damage_of_blocks(file) if is_partial else _damage_of_whole(file, max_bytes)
     except OSError as error:
         return f"can't be read: {error.strerror}"
     finally:
         os.close(file)
+
+
+def _damage_of_whole(file: int, max_bytes: int) -> str:
+    size_bytes = os.fstat(file).st_size
+    label = Label.on(file)
+    if not size_bytes:
+        return "is empty"
+    if size_bytes > max_bytes:
+        return f"is longer than the budget: {size_bytes} bytes"
+    if label is not None and label.length != size_bytes:
+        return f"has {size_bytes} bytes and not {label.length}, which were stored"
+    if label is not None and label.crc32 != crc32_of(file):
+        return "has other bytes than were stored"
     return ""
+
+
+def _damage_of_blocks(file: int) -> str:
+    plan = plan_in(file)
+    return "does not say what it is of" if plan is None else PartialFile(file, plan).damage()
 
 
 def _open_untouched(path: str) -> int:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mmmedia.cache.account import Account, Directory
-from mmmedia.cache.files import Label, charge, label_at, remove, sweep
-from mmmedia.cache.names import is_entry_name, is_temp_name
+from mmmedia.cache.files import Label, charge_of_status, label_at, remove, sweep
+from mmmedia.cache.names import is_entry_name, is_partial_name, is_temp_name
 
 _MANY_ENTRIES = 64  # from so many on, eviction frees more than it must, so that scans are rare:
 _SPARE_PART = 32  # this part of the budget
@@ -113,16 +113,18 @@ def scan(
 
 
 def _find(directory: str, life: Life) -> Iterator[Found]:
-    """Find all entries, and sweep abandoned temp files."""
+    """Find all entries, partial ones among them, and sweep abandoned temp files."""
     with os.scandir(directory) as items:
         for item in items:
-            if is_entry_name(item.name):
+            is_partial = False
+            if is_entry_name(item.name) or (is_partial := is_partial_name(item.name)):
                 try:
                     status = item.stat(follow_symlinks=False)
                 except OSError:
                     continue
                 if stat.S_ISREG(status.st_mode):
-                    yield Found(item.name, charge(status.st_size), life.rank(item.path, status))
+                    taken = charge_of_status(status, is_partial=is_partial)
+                    yield Found(item.name, taken, life.rank(item.path, status))
             elif is_temp_name(item.name):
                 sweep(item.path)
 

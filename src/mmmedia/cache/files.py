@@ -1,6 +1,6 @@
 """One file: its lock, its extended attribute, its bytes; and the label of an entry."""
 # Plain strings and os calls: on this path a Path would cost as much as the system call.
-# ruff: noqa: PTH108
+# ruff: noqa: PTH108, PTH119
 
 import contextlib
 import fcntl
@@ -11,11 +11,13 @@ import time
 import zlib
 from typing import NamedTuple
 
-from mmmedia.cache.names import temp_name
+from mmmedia.cache.names import is_partial_name, temp_name
 
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a planted FIFO must not block
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+WRITE = READ | os.O_RDWR
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK_BYTES = 4096
+_SECTOR_BYTES = 512  # in which `st_blocks` counts
 _PIECE_BYTES = 1 << 20
 _ATTRIBUTE = "user.mmmedia"
 _LOCK_PATIENCE_SECONDS = 5.0  # only a process stopped in the middle of a put makes anyone wait so long
@@ -27,13 +29,20 @@ def charge(size_bytes: int) -> int:
     return max(size_bytes, _BLOCK_BYTES)
 
 
+def charge_of_status(status: os.stat_result, *, is_partial: bool) -> int:
+    """Return what a file takes of the budget: its length; a partial entry what it really takes."""
+    return charge(status.st_blocks * _SECTOR_BYTES if is_partial else status.st_size)
+
+
 def charge_of(path: str) -> int | None:
     """Return what the regular file at a path takes of the budget; None if there is none."""
     try:
         status = os.lstat(path)
     except OSError:
         return None
-    return charge(status.st_size) if stat.S_ISREG(status.st_mode) else None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return charge_of_status(status, is_partial=is_partial_name(os.path.basename(path)))
 
 
 # Locks.

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 _ENTRY = re.compile(r"[0-9a-f]{20}(\.[A-Za-z0-9]{1,10})?", re.ASCII)
+_PARTIAL = re.compile(r"\.mmmedia-[0-9a-f]{20}\.part", re.ASCII)
 _TEMP = re.compile(r"\.mmmedia-[0-9a-f]{16}\.tmp", re.ASCII)
 _PLAIN_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}", re.ASCII)
 
@@ -34,6 +35,15 @@ def entry_name(url: str) -> str:
 remembered_entry_name = functools.lru_cache(maxsize=4096)(entry_name)
 
 
+def partial_name(entry: str) -> str:
+    """Return the file name of the partial entry that stands beside an entry of this name.
+
+    >>> partial_name("f996c247d8e988145e03.jpg")
+    '.mmmedia-f996c247d8e988145e03.part'
+    """
+    return f".mmmedia-{entry[:20]}.part"
+
+
 def temp_name() -> str:
     """Return a file name that nobody has, for an entry that is being written."""
     return f".mmmedia-{secrets.token_hex(8)}.tmp"
@@ -42,6 +52,11 @@ def temp_name() -> str:
 def is_entry_name(name: str) -> bool:
     """Return whether a file of this name is an entry; what is not is neither served nor removed."""
     return _ENTRY.fullmatch(name) is not None
+
+
+def is_partial_name(name: str) -> bool:
+    """Return whether a file of this name is a partial entry, some blocks of a source."""
+    return _PARTIAL.fullmatch(name) is not None
 
 
 def is_temp_name(name: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmmedia import metrics
-from mmmedia.cache.account import CacheStats
+from mmmedia.cache.account import COUNTERS, CacheStats
 from mmmedia.cache.names import absolute
 from mmmedia.cache.store import MediaCache
 
@@ -59,7 +59,7 @@ def all_stats() -> dict[str, CacheStats]:
 
 def _samples() -> Iterator[metrics.Sample]:
     for directory, stats in all_stats().items():
-        for name in ("hits", "misses", "puts", "evictions", "expiries", "corruptions"):
+        for name in COUNTERS:
             yield metrics.Sample(f"mmmedia_cache_{name}_total", (directory,), getattr(stats, name))
         yield metrics.Sample("mmmedia_cache_bytes", (directory,), stats.bytes)
         yield metrics.Sample("mmmedia_cache_entries", (directory,), stats.entries)

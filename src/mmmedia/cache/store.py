@@ -16,8 +16,17 @@ from typing import Any
 from mmmedia.cache.account import Account, CacheStats, Directory
 from mmmedia.cache.checking import problems
 from mmmedia.cache.eviction import Life, is_scan_due, scan
-from mmmedia.cache.files import READ, Label, charge, charge_of, create_temp, read_all, remove, write_all
-from mmmedia.cache.names import absolute, entry_name, remembered_entry_name
+from mmmedia.cache.files import (
+    READ,
+    Label,
+    charge,
+    charge_of,
+    create_temp,
+    read_all,
+    remove,
+    write_all,
+)
+from mmmedia.cache.names import absolute, entry_name, partial_name, remembered_entry_name
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +115,10 @@ class MediaCache:
         name = remembered_entry_name(url) if len(url) <= _LONG_URL else entry_name(url)
         return f"{self._shared.path}/{name}"
 
+    def _partial_path(self, path: str) -> str:
+        """Return where the partial entry stands beside the entry at a path."""
+        return f"{self._shared.path}/{partial_name(os.path.basename(path))}"
+
     def get(self, url: str, *, max_size: int | None = None) -> bytes | None:
         """Return the bytes stored for a URL, which counts as a use, or None.
 
@@ -155,14 +168,18 @@ class MediaCache:
                 os.makedirs(self._shared.path, exist_ok=True)
                 self._store(path, data, label)
         except OSError as error:
-            # Once, not once per download: a full disk stays full for a while.
-            level = logging.DEBUG if self._shared.put_failed else logging.WARNING
-            self._shared.put_failed = True
-            logger.log(level, "Media cache %s: an entry could not be stored: %s", self.directory, error)
+            self._warn(error)
             return False
         self._shared.put_failed = False
         self._shared.count("puts")
         return True
+
+    def _warn(self, error: OSError) -> None:
+        """Log that an entry could not be stored."""
+        # Once, not once per download: a full disk stays full for a while.
+        level = logging.DEBUG if self._shared.put_failed else logging.WARNING
+        self._shared.put_failed = True
+        logger.log(level, "Media cache %s: an entry could not be stored: %s", self.directory, error)
 
     def refresh(self, url: str) -> bool:
         """Begin the life of an entry anew, after its server said that it is still good (304).
@@ -185,8 +202,10 @@ class MediaCache:
         return True
 
     def discard(self, url: str) -> None:
-        """Forget a URL: its bytes turned out not to decode."""
-        self._discard(self._path(url))
+        """Forget a URL, also what is there of it in blocks: its bytes turned out not to decode."""
+        path = self._path(url)
+        self._discard(path)
+        self._discard(self._partial_path(path))
 
     def evict(self, exclude: Path | None = None) -> None:
         """Bring the directory within its budget, the least recently used entries first, and sweep it.
@@ -283,27 +302,39 @@ class MediaCache:
             write_all(file, data)
             label.stick(file)
             self._set_times(file)
-            self._publish(temp, path, len(data))
+            with self._shared.locked() as directory:
+                self._publish(directory, temp, path, charge(len(data)), self._partial_path(path))
         except BaseException:
             remove(temp)
             raise
         finally:
             os.close(file)  # last: until here the lock on the file tells others that its writer lives
 
-    def _publish(self, temp: str, path: str, size_bytes: int) -> None:
-        with self._shared.locked() as file:
-            account = self._shared.account(file)
-            if account is not None:
-                # Before the file: a process killed in between leaves the account too high, not too low.
-                account = account.with_entry(charge(size_bytes), charge_of(path))
-                self._shared.set_account(file, account)
-            os.replace(temp, path)
-            if (
-                account is None
-                or account.total_bytes > self.max_bytes
-                or is_scan_due(account, is_shared=self._shared.shares_account)
-            ):
-                self._scan(file, keep=os.path.basename(path))
+    def _publish(self, file: int, temp: str, path: str, taken: int, partial: str = "") -> None:
+        """Give a temp file its name, in the directory that is open and locked.
+
+        Args:
+            file: the directory.
+            temp: the temp file.
+            path: its name.
+            taken: what it takes of the budget.
+            partial: the partial entry that it replaces, if there is one.
+        """
+        account = self._shared.account(file)
+        if account is not None:
+            # Before the file: a process killed in between leaves the account too high, not too low.
+            account = account.with_entry(taken, charge_of(path))
+            self._shared.set_account(file, account)
+        os.replace(temp, path)
+        if partial and (freed := charge_of(partial)) is not None and remove(partial) and account is not None:
+            account = account.without_entry(freed)
+            self._shared.set_account(file, account)
+        if (
+            account is None
+            or account.total_bytes > self.max_bytes
+            or is_scan_due(account, is_shared=self._shared.shares_account)
+        ):
+            self._scan(file, keep=os.path.basename(path))
 
     def _scan(self, file: int, keep: str | None) -> None:
         scan(self._shared, file, self._life(), max_bytes=self.max_bytes, keep=keep)
@@ -314,7 +345,8 @@ class MediaCache:
             status = os.lstat(path)
             if found is not None and not os.path.samestat(status, found):
                 return
+            freed = charge_of(path)
             os.unlink(path)
             account = self._shared.account(file)
-            if account is not None and stat.S_ISREG(status.st_mode):
-                self._shared.set_account(file, account.without_entry(charge(status.st_size)))
+            if account is not None and freed is not None:
+                self._shared.set_account(file, account.without_entry(freed))

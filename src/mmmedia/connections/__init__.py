@@ -10,7 +10,7 @@ from mmmedia.connections.connection import HTTPConnection, global_http_connectio
 from mmmedia.connections.environment import environment_proxy
 from mmmedia.connections.failures import async_error, http_status, is_transient, status_of, sync_error
 from mmmedia.connections.retries import MAX_RETRY_AFTER, TOTAL_SECONDS, RetryPlan, retry_after_seconds
-from mmmedia.connections.rules import Download, FetchPolicy, fetch_policy
+from mmmedia.connections.rules import Download, FetchPolicy, Progress, fetch_policy
 from mmmedia.exceptions import (
     HTTPResponseSizeExceededError,
     MediaDownloadSizeExceededError,
@@ -27,6 +27,7 @@ __all__ = [
     "MediaDownloadSizeExceededError",
     "MediaRequestDownloadBudget",
     "MediaRequestDownloadSizeExceededError",
+    "Progress",
     "RetryPlan",
     "async_error",
     "environment_proxy",

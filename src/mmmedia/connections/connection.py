@@ -19,6 +19,7 @@ from mmmedia.connections.rules import (
     BodyLimits,
     Download,
     FetchPolicy,
+    Progress,
     RequestBudget,
     json_of,
     policy_under_way,
@@ -157,6 +158,7 @@ class HTTPConnection:
         extra_headers: Mapping[str, str] | None = None,
         max_bytes: int | None = None,
         request_budget: RequestBudget | None = None,
+        on_progress: Progress | None = None,
     ) -> bytes:
         """Return the body behind a URL.
 
@@ -168,6 +170,9 @@ class HTTPConnection:
             max_bytes: what the body may have beside the download limit; `None` for no such limit.
             request_budget: its `charge` is told of all that comes, also in attempts that fail, and raises
                 when the request has used up its share.
+            on_progress: is told the bytes that have come, and how many there will be, `None` where the server
+                does not say; before they are decompressed, in the thread that reads them. Another attempt
+                begins at 0 again, and what it raises ends the download.
 
         Raises:
             requests.HTTPError: the server answered with an error.
@@ -186,6 +191,7 @@ class HTTPConnection:
                 allow_redirects=allow_redirects,
                 max_bytes=max_bytes,
                 request_budget=request_budget,
+                on_progress=on_progress,
             ),
             sink,
         )
@@ -228,14 +234,15 @@ class HTTPConnection:
         *,
         timeout: float | None = None,
         chunk_size: int = 128,  # noqa: ARG002
+        on_progress: Progress | None = None,
     ) -> Path:
         """Write the body behind a URL to a file, and return its path; errors as in `get_bytes`.
 
         The file appears when it is whole; a failure leaves nothing behind. `chunk_size` is accepted for
-        compatibility: chunks are as large as they arrive.
+        compatibility: chunks are as large as they arrive. `on_progress` is as in `get_bytes`.
         """
         with partial_file(Path(save_path)) as file:
-            self._perform(exchange(url, timeout=timeout), file)
+            self._perform(exchange(url, timeout=timeout, on_progress=on_progress), file)
         return Path(save_path)
 
     def _perform(self, steps: Exchange, sink: IO[bytes]) -> Answer:
@@ -304,6 +311,7 @@ class HTTPConnection:
         extra_headers: Mapping[str, str] | None = None,
         max_bytes: int | None = None,
         request_budget: RequestBudget | None = None,
+        on_progress: Progress | None = None,
     ) -> Coroutine[Any, Any, bytes]:
         """Return the body behind a URL; see `get_bytes`.
 
@@ -328,6 +336,7 @@ class HTTPConnection:
                 allow_redirects=allow_redirects,
                 max_bytes=max_bytes,
                 request_budget=request_budget,
+                on_progress=on_progress,
             ),
         )
 
@@ -362,6 +371,7 @@ class HTTPConnection:
         *,
         timeout: float | None = None,  # noqa: ASYNC109  # of one attempt
         chunk_size: int = 128,  # noqa: ARG002  # as in `download_file`
+        on_progress: Progress | None = None,
     ) -> Path:
         """Write the body behind a URL to a file, and return its path; see `download_file`."""
         from mmmedia.connections import on_loop
@@ -369,7 +379,8 @@ class HTTPConnection:
         partial = partial_file(Path(save_path))
         file = await asyncio.to_thread(partial.__enter__)
         try:
-            await on_loop.perform(self._loop_clients(), exchange(url, timeout=timeout), file)
+            steps = exchange(url, timeout=timeout, on_progress=on_progress)
+            await on_loop.perform(self._loop_clients(), steps, file)
         except BaseException as error:
             await asyncio.shield(asyncio.to_thread(partial.__exit__, type(error), error, None))
             raise

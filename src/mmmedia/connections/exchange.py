@@ -24,6 +24,7 @@ from mmmedia.connections.rules import (
     BodyLimits,
     Download,
     FetchPolicy,
+    Progress,
     RequestBudget,
     policy_under_way,
 )
@@ -164,6 +165,7 @@ def exchange(
     max_bytes: int | None = None,
     request_budget: RequestBudget | None = None,
     piece: AskedPiece | None = None,
+    on_progress: Progress | None = None,
 ) -> Exchange:
     """Yield the steps that fetch the body behind a URL.
 
@@ -178,6 +180,7 @@ def exchange(
         max_bytes: what the body may have beside the download limit; `None` for no such limit.
         request_budget: charged with all that comes, also in attempts that fail.
         piece: what of the body is asked for by `extra_headers`; None: all.
+        on_progress: is told how much has come; of a further attempt from 0 again.
 
     Raises:
         InvalidURLError: (a `ValueError`) no HTTP URL.
@@ -191,7 +194,7 @@ def exchange(
     egress = EgressPolicy(policy.settings.block_private, policy.domains.names)
     first = Hop.first(parsed, extra_headers)
     plan = RetryPlan(timeout, 1 if any_status else policy.settings.attempts)
-    limits = None if any_status else BodyLimits.of(policy, max_bytes, request_budget)
+    limits = None if any_status else BodyLimits.of(policy, max_bytes, request_budget, on_progress)
     if limits is not None and piece is not None:
         limits = limits._replace(piece=piece)
     started = begun = time.monotonic()

@@ -3,7 +3,7 @@
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -37,6 +37,10 @@ _CONTENT_RANGE = re.compile(r"\s*bytes\s+0-([0-9]{1,18})/([0-9]{1,18})\s*", re.A
 _CODINGS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate", **{each: each for each in _OTHER_CODINGS}}
 
 
+Progress = Callable[[int, int | None], object]
+"""Is told the bytes that have come, and how many there will be; `None` where the server does not say."""
+
+
 @dataclass(frozen=True, slots=True)
 class FetchPolicy:
     """What one request of an engine may reach and take up.
@@ -45,6 +49,7 @@ class FetchPolicy:
         domains: the hosts that URLs and redirects may name.
         settings: those of the moment in which the request began.
         is_of_kind: whether their download limit is that of a kind of media, lower than the general one.
+        on_progress: is told how far downloads are; no part of what makes policies equal.
 
     Raises:
         InvalidSettingError: (a `ValueError`) a setting can't be read.
@@ -53,6 +58,7 @@ class FetchPolicy:
     domains: DomainList = ANY_HOST
     settings: envs.FetchSettings = field(default_factory=envs.fetch_settings)
     is_of_kind: bool = False
+    on_progress: Progress | None = field(default=None, compare=False)
 
 
 policy_under_way: ContextVar[FetchPolicy | None] = ContextVar("mmmedia_fetch_policy", default=None)
@@ -113,22 +119,28 @@ class BodyLimits(NamedTuple):
         max_bytes: infinity for any number.
         is_of_kind: whether that is the limit of a kind of media, lower than the general one.
         budget: charged with what comes out, piece by piece.
+        on_progress: is told how much has come, piece by piece.
         piece: what of the whole is asked for; None: all.
     """
 
     max_bytes: float
     is_of_kind: bool = False
     budget: RequestBudget | None = None
+    on_progress: Progress | None = None
     piece: "AskedPiece | None" = None
 
     @classmethod
     def of(
-        cls, policy: FetchPolicy, max_bytes: int | None = None, budget: RequestBudget | None = None
+        cls,
+        policy: FetchPolicy,
+        max_bytes: int | None = None,
+        budget: RequestBudget | None = None,
+        on_progress: Progress | None = None,
     ) -> "BodyLimits":
         """Return the limits under a policy, and one more of a kind of media, if that is lower."""
         settings = policy.settings if max_bytes is None else policy.settings.held_to(max_bytes)
         is_of_kind = policy.is_of_kind or settings is not policy.settings
-        return cls(settings.max_download_bytes, is_of_kind, budget)
+        return cls(settings.max_download_bytes, is_of_kind, budget, on_progress or policy.on_progress)
 
 
 class CutShortError(Exception):
@@ -182,8 +194,9 @@ class Body:
         self._inflate: Any = None
         declared = headers.get("Content-Length", "")
         is_declared = declared.isdecimal() and "Transfer-Encoding" not in headers
-        if is_declared and int(declared[:20]) > self._max_bytes:
-            raise self._too_long(int(declared[:20]))
+        self._expected = int(declared[:20]) if is_declared else None
+        if self._expected is not None and self._expected > self._max_bytes:
+            raise self._too_long(self._expected)
         self.coding = ""
         if encoding := headers.get("Content-Encoding"):
             codings = codings_of(encoding)
@@ -193,7 +206,7 @@ class Body:
                 )
             self.coding = "".join(codings)
         is_whole = is_declared and whole_bytes is None
-        self.is_plain = is_whole and not self.coding and limits.budget is None
+        self.is_plain = is_whole and not self.coding and (limits.budget, limits.on_progress) == (None, None)
 
     @property
     def _url(self) -> str:
@@ -210,6 +223,8 @@ class Body:
         self._received += len(chunk)
         if self._received > self._max_bytes:
             raise self._too_long(self._received)
+        if self._limits.on_progress is not None:
+            self._limits.on_progress(self._received, self._expected)
         if self.coding:
             return self._decode(chunk)
         if self._limits.budget is not None:

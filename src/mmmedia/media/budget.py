@@ -32,6 +32,12 @@ def pixel_bytes(media: Any) -> int:
     return int(width * height * 4)
 
 
+def own_charge(media: Any) -> int:
+    """Return what a medium costs where its media IO charges for it."""
+    picture = getattr(media, "media", media)
+    return pixel_bytes(picture) if hasattr(picture, "getbands") else size_of(media)
+
+
 class Share(Uncopied):
     """A ceiling of bytes that many charge, from any thread.
 

@@ -8,14 +8,16 @@ from typing import Any, NamedTuple, TypeVar
 
 from mmmedia import envs, metrics
 from mmmedia.cache import MediaCache, StaleEntry, get_media_cache
-from mmmedia.connections import Download, HTTPConnection, RetryPlan, environment_proxy
+from mmmedia.connections import Download, HTTPConnection, Progress, RetryPlan, environment_proxy
 from mmmedia.egress import EgressPolicy, literal_address
 from mmmedia.envs import FetchSettings
 from mmmedia.errors import LimitExceededError
 from mmmedia.exceptions import MediaRequestDownloadSizeExceededError
 from mmmedia.media.base import MediaIO
-from mmmedia.media.budget import Budget, charges_itself, pixel_bytes, size_of
+from mmmedia.media.budget import Budget, charges_itself, own_charge, size_of
+from mmmedia.media.decoded import Content, Decoded, decoded_cache, how, media_type_of
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
+from mmmedia.media.handles import Opening
 from mmmedia.urls import HTTPURL, DomainList, redact_url
 from mmmedia.work.flight import Flight
 
@@ -82,11 +84,13 @@ class CachedLoads:
         connection: what fetches HTTP URLs.
         decoded_budget: what decoded bytes are charged to, if anything.
         download_budget: what encoded bytes are charged to, if anything.
+        on_progress: is told how far downloads are, if anything is.
     """
 
     connection: HTTPConnection
     decoded_budget: Budget | None
     download_budget: Budget | None
+    on_progress: Progress | None
     _domains: DomainList
     _media_cache_dir: str
     _media_cache_max_bytes: int
@@ -106,9 +110,9 @@ class CachedLoads:
             raise translated from error
 
     def _charge_copy(self, media: object, media_io: MediaIO[Any]) -> None:
-        """Charge for a copy of a picture before it is made, as for decoding it."""
+        """Charge for a copy before it is made, as for decoding it."""
         if (own := getattr(media_io, "decoded_budget", None)) is not None:
-            own.charge(pixel_bytes(media))
+            own.charge(own_charge(media))
         if self.decoded_budget is not None and not charges_itself(media_io, self.decoded_budget):
             with getattr(self.decoded_budget, "one_at_a_time", nullcontext)():
                 self.decoded_budget.charge(size_of(media))
@@ -119,7 +123,34 @@ class CachedLoads:
         return self._decode(media_io, media_io.load_bytes, data)
 
     def _decode(self, media_io: MediaIO[T], load: Callable[..., T], *args: Any) -> T:
-        """Call what decodes, and charge for the result."""
+        """Call what decodes, `load_bytes`, `load_base64` or `load_source`, and charge for the result."""
+        if isinstance(media_io, Opening):
+            return load(*args)
+        if decoded_cache() is None or how(media_io, media_type_of(*args)) is None:
+            return self._decode_anew(media_io, load, *args)
+        content = Content.of(*args)
+        media: T = self._decoded(media_io, content, content.hash).hand_out(content)
+        return media
+
+    def _decoded(self, media_io: MediaIO[Any], content: Content, content_hash: str) -> Decoded:
+        """Decode, or find what was decoded, and charge for it."""
+        is_mine = False
+
+        def decode() -> Decoded:
+            nonlocal is_mine
+            is_mine = True
+            return Decoded(self._decode_anew(media_io, content.load, media_io), content)
+
+        cache, depends_on = decoded_cache(), how(media_io, content.media_type)
+        is_named = content.source is None or bool(content.source.validator)
+        if cache is None or depends_on is None or not is_named:
+            return decode()
+        found = cache.get_or_decode((content_hash, depends_on), decode)
+        if not is_mine:
+            self._charge_copy(found.media, media_io)
+        return found
+
+    def _decode_anew(self, media_io: MediaIO[T], load: Callable[..., T], *args: Any) -> T:
         if self.decoded_budget is None or charges_itself(media_io, self.decoded_budget):
             return metrics.timed_decode(media_io, load, *args)
         one_at_a_time = getattr(self.decoded_budget, "one_at_a_time", nullcontext)  # others only charge
@@ -134,9 +165,17 @@ class CachedLoads:
         data = result.data if isinstance(result, Downloaded) else result
         self._charge_for(url, len(data))
         media = self._decode(media_io, media_io.load_bytes, data)
-        if self._media_cache_dir and flight.claim():
-            self._store(url, result if isinstance(result, Downloaded) else Downloaded(data))
+        if isinstance(media_io, Opening):
+            media_io.opened_download(functools.partial(self._store_once, url, flight))
+        else:
+            self._store_once(url, flight)
         return media
+
+    def _store_once(self, url: str, flight: Flight[bytes | Downloaded]) -> None:
+        """Store what was downloaded, of all who shared it by the first who comes."""
+        if self._media_cache_dir and flight.claim():
+            result = flight.result
+            self._store(url, result if isinstance(result, Downloaded) else Downloaded(result))
 
     @property
     def _media_cache(self) -> MediaCache | None:
@@ -186,16 +225,22 @@ class CachedLoads:
                 f"{redact_url(url)!r} has {len(data)} bytes, more than {megabytes} MiB; "
                 "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB sets this limit."
             )
+        if isinstance(media_io, Opening):
+            media_io.opened_cached(functools.partial(self._discard, url))
         try:
             return True, self._load_bytes(data, media_io)
         except LimitExceededError:
             raise
         except ValueError:
             # It decoded once, so the file is damaged: fetch it anew.
-            cache = self._media_cache
-            if cache is not None:
-                cache.discard(url)
+            self._discard(url)
             return False, missing
+
+    def _discard(self, url: str) -> None:
+        """Forget the cached bytes of a URL."""
+        cache = self._media_cache
+        if cache is not None:
+            cache.discard(url)
 
     def _may_still_be_served(self, remote: HTTPURL) -> bool:
         """Say whether the policy of now admits cached bytes; false where that takes a new download.

@@ -6,6 +6,7 @@ beside this one: `local` opens files, `downloads` shares downloads, `cached` ask
 and charges.
 """
 
+import copy
 import functools
 import os
 import re
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
 from mmmedia import envs, metrics
-from mmmedia.connections import HTTPConnection, global_http_connection
+from mmmedia.connections import HTTPConnection, Progress, global_http_connection
 from mmmedia.errors import InvalidURLError, LocalFilesDisabledError, MediaError, UnsupportedMediaError
 from mmmedia.exceptions import HTTPResponseSizeExceededError
 from mmmedia.media import sparse
@@ -24,6 +25,7 @@ from mmmedia.media.budget import Budget, MediaBudget, is_reservable
 from mmmedia.media.cached import Goal
 from mmmedia.media.downloads import SharedDownloads
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error  # noqa: F401  # its place in vLLM
+from mmmedia.media.handles import Media, Opening, check_modality
 from mmmedia.media.local import allowed_directory, opened_below
 from mmmedia.registry import ExtensionManager
 from mmmedia.urls import ANY_HOST, HTTPURL, domain_list, file_url_path, parse_http_url, redact_url, url_scheme
@@ -145,6 +147,9 @@ class MediaConnector(SharedDownloads):
             pixel, sounds by reserving, the frames of videos, and no embeddings.
         download_budget: the same for encoded bytes, whichever way they came.
         budget: both in one, for all connectors of a request.
+        on_progress: is called with the bytes of a download that have come, and how many there will be, `None`
+            where the server does not say; by who downloads, on the event loop or in the caller's thread. Who
+            joins another's download is not told.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) a path that is no directory, an entry that is no host.
@@ -168,6 +173,7 @@ class MediaConnector(SharedDownloads):
         decoded_budget: Budget | None = None,
         download_budget: Budget | None = None,
         budget: MediaBudget | None = None,
+        on_progress: Progress | None = None,
     ) -> None:
         self.connection = connection
         self.media_io_kwargs: dict[str, dict[str, Any]] = {}
@@ -180,6 +186,7 @@ class MediaConnector(SharedDownloads):
         self.allowed_media_domains = list(allowed_media_domains or [])
         self.decoded_budget = budget.decoded if decoded_budget is None and budget else decoded_budget
         self.download_budget = budget.download if download_budget is None and budget else download_budget
+        self.on_progress = on_progress
         cache = envs.cache_settings()
         self._media_cache_dir = cache.directory
         self._media_cache_max_bytes = cache.max_bytes
@@ -309,6 +316,58 @@ class MediaConnector(SharedDownloads):
             data = file.read()
         return self._decode(media_io, media_io.load_bytes, data)
 
+    # Handles.
+
+    def open(self, url: str, modality: str | None = None) -> Media:
+        """Fetch what is behind a URL, and return a handle by which it is decoded; errors of fetching only.
+
+        ``fetch_image(url)`` does what ``open(url, "image").load()`` does. By a handle the same bytes are
+        decoded in several ways, a video's pictures and its sound, and have a name before they are decoded.
+
+        Args:
+            url: a `data:`, `file:`, `http:` or `https:` URL.
+            modality: "image", "audio" or "video"; `None`: as the bytes tell.
+
+        Raises:
+            InvalidArgumentError: (a `ValueError`) another modality.
+            InvalidMediaError: (a `ValueError`) none was given, and the bytes are no media.
+
+        >>> import io, base64
+        >>> from PIL import Image
+        >>> png = io.BytesIO()
+        >>> Image.new("RGB", (4, 3)).save(png, "PNG")
+        >>> url = "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+        >>> media = MediaConnector().open(url)
+        >>> media.modality, media.size == len(png.getvalue()), media.load(image_mode="L").mode
+        ('image', True, 'L')
+        """
+        return self.load_from_url(url, self._opening(url, modality), fetch_timeout=_fetch_timeout(modality))
+
+    async def open_async(self, url: str, modality: str | None = None) -> Media:
+        """Fetch what is behind a URL, and return a handle by which it is decoded; see `open`."""
+        opening = self._opening(url, modality)
+        return await self.load_from_url_async(url, opening, fetch_timeout=_fetch_timeout(modality))
+
+    def _opening(self, url: str, modality: str | None) -> Opening:
+        check_modality(modality)
+        max_bytes = None if modality is None else self._media_io(modality, {}).get_max_bytes()
+        return Opening(self, url, modality, max_bytes)
+
+    def _media_io(self, modality: str, kwargs: Mapping[str, Any]) -> MediaIO[Any]:
+        """Return the media IO of a modality, with keywords over those of the connector."""
+        given = dict(kwargs)
+        image_mode, video_processor = given.pop("image_mode", "RGB"), given.pop("video_processor", None)
+        maker = self
+        if given:
+            maker = copy.copy(self)
+            merged = merge_media_io_kwargs(self.media_io_kwargs, {modality: given})
+            maker.media_io_kwargs = merged or {}
+        if modality == "image":
+            return maker._image_io(image_mode)
+        return maker._audio_io() if modality == "audio" else maker._video_io(image_mode, video_processor)
+
+    _in_pool = staticmethod(_call)
+
     # By modality.
 
     def fetch_image(self, image_url: str, *, image_mode: str | None = "RGB") -> "MediaWithBytes[Image.Image]":
@@ -432,6 +491,13 @@ class MediaConnector(SharedDownloads):
             kwargs = {**kwargs, "video_backend": bound}
         made: VideoMediaIO = _media_io_class("video")(self._image_io(image_mode), **kwargs)
         return made
+
+
+def _fetch_timeout(modality: str | None) -> float:
+    """Return the seconds for one attempt to fetch; the longest where nobody knows what it is."""
+    name = f"VLLM_{(modality or 'video').upper()}_FETCH_TIMEOUT"
+    seconds: float = getattr(envs, name)
+    return seconds
 
 
 _ASSERT_DOMAIN = MediaConnector._assert_url_in_allowed_media_domains

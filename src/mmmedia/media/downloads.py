@@ -52,10 +52,13 @@ def _held_to(goal: Goal, media_io: MediaIO[Any]) -> Goal:
 class SharedDownloads(CachedLoads):
     """Loads from remote URLs: who asks for the same at the same time shares the download and the decode."""
 
+    def _policy(self, goal: Goal) -> FetchPolicy:
+        return FetchPolicy(self._domains, goal.settings, goal.is_of_kind, self.on_progress)
+
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
         goal = _held_to(goal, media_io)
-        with fetch_policy(FetchPolicy(self._domains, goal.settings, goal.is_of_kind)) as policy:
+        with fetch_policy(self._policy(goal)) as policy:
             key: Hashable = (goal.url, id(self.connection), policy)
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
             fetch = self.connection.get_bytes
@@ -117,7 +120,7 @@ class SharedDownloads(CachedLoads):
     def _begin(self, goal: Goal, media_io: MediaIO[T], pool: Executor) -> "Wanted[T]":
         """Begin to download on a loop, or join who is downloading the same; `pool` will decode it."""
         goal = _held_to(goal, media_io)
-        policy = FetchPolicy(self._domains, goal.settings, goal.is_of_kind)
+        policy = self._policy(goal)
         how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
         fetch = self.connection.async_get_bytes
         is_ours = getattr(fetch, "__func__", None) is HTTPConnection.async_get_bytes

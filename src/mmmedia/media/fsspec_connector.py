@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mmmedia import envs
-from mmmedia.connections import HTTPConnection, global_http_connection
+from mmmedia.connections import HTTPConnection, Progress, global_http_connection
 from mmmedia.media.buckets import (
     OWN_SCHEMES,
     ObjectConnection,
@@ -44,6 +44,7 @@ class FsspecConnector(MediaConnector):
         decoded_budget: as in `MediaConnector`.
         download_budget: as in `MediaConnector`.
         budget: as in `MediaConnector`.
+        on_progress: as in `MediaConnector`, of HTTP URLs.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) an entry that is no bucket.
@@ -60,6 +61,7 @@ class FsspecConnector(MediaConnector):
         decoded_budget: Budget | None = None,
         download_budget: Budget | None = None,
         budget: MediaBudget | None = None,
+        on_progress: Progress | None = None,
     ) -> None:
         both: Any = _object_connection(connection)  # has the two methods that a connector calls
         super().__init__(
@@ -70,6 +72,7 @@ class FsspecConnector(MediaConnector):
             decoded_budget=decoded_budget,
             download_budget=download_budget,
             budget=budget,
+            on_progress=on_progress,
         )
         if allowed_buckets is None:
             allowed_buckets = filter(None, map(str.strip, envs.VLLM_MEDIA_ALLOWED_BUCKETS.split(",")))

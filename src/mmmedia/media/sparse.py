@@ -12,19 +12,22 @@ from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mmmedia import metrics
-from mmmedia.connections import FetchPolicy, HTTPConnection, fetch_policy, status_of
+from mmmedia.cache import BlockCacheSource
+from mmmedia.connections import HTTPConnection, fetch_policy, status_of
 from mmmedia.connections.ranges import Whole, aopen_source, open_source
 from mmmedia.errors import SourceChangedError
 from mmmedia.exceptions import MediaDownloadSizeExceededError, MediaRequestDownloadSizeExceededError
 from mmmedia.media.base import MediaIO, SourceMediaIO
 from mmmedia.media.buckets import ObjectConnection, ObjectURL
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
+from mmmedia.media.handles import Opening
 from mmmedia.sources import BytesSource, FileSource, Ranges, Source
 from mmmedia.urls import HTTPURL, redact_url
 from mmmedia.work.executors import ProcessPool
 
 if TYPE_CHECKING:
-    from mmmedia.media.cached import CachedLoads, Goal
+    from mmmedia.media.cached import Goal
+    from mmmedia.media.downloads import SharedDownloads
 
 T = TypeVar("T")
 
@@ -42,14 +45,14 @@ def mode_for(media_io: MediaIO[Any]) -> str:
 
 
 def opens(
-    connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any]
+    connector: "SharedDownloads", goal: "Goal", media_io: MediaIO[Any]
 ) -> Callable[[], bytes | Source] | None:
     """Return what begins a download that may be of a part, in this thread; None: it is to be of the whole."""
     if not _is_for_pieces(connector, goal, media_io):
         return None
 
     def download() -> bytes | Source:
-        found = _brought(_opened(connector, goal))
+        found = _brought(connector, goal, _opened(connector, goal))
         if isinstance(found, Source) and found.size < _smallest(media_io):
             known = len(found.head)
             return found.head + found.read([(known, found.size)])[0] if found.size else b""
@@ -59,14 +62,14 @@ def opens(
 
 
 def opens_async(
-    connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any]
+    connector: "SharedDownloads", goal: "Goal", media_io: MediaIO[Any]
 ) -> Callable[[], Awaitable[bytes | Source]] | None:
     """Return what begins a download that may be of a part, on the running loop; see `opens`."""
     if not _is_for_pieces(connector, goal, media_io):
         return None
 
     async def download() -> bytes | Source:
-        found = _brought(await _aopened(connector, goal))
+        found = _brought(connector, goal, await _aopened(connector, goal))
         if isinstance(found, Source) and found.size < _smallest(media_io):
             known = len(found.head)
             return found.head + (await found.aread([(known, found.size)]))[0] if found.size else b""
@@ -75,7 +78,7 @@ def opens_async(
     return download
 
 
-def _is_for_pieces(connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any]) -> bool:
+def _is_for_pieces(connector: "SharedDownloads", goal: "Goal", media_io: MediaIO[Any]) -> bool:
     if mode_for(media_io) == "never" or (goal.settings.revalidate and connector._can_revalidate()):
         return False
     if isinstance(goal.remote, ObjectURL):
@@ -87,13 +90,13 @@ def _is_for_pieces(connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any
     )
 
 
-def _http(connector: "CachedLoads") -> HTTPConnection:
+def _http(connector: "SharedDownloads") -> HTTPConnection:
     """What fetches HTTP URLs for a connector."""
     connection: Any = connector.connection
     return connection.http if isinstance(connection, ObjectConnection) else connection
 
 
-def _opened(connector: "CachedLoads", goal: "Goal") -> Source | Whole:
+def _opened(connector: "SharedDownloads", goal: "Goal") -> Source | Whole:
     """Begin to read what is behind a URL, held to the policy under way."""
     if isinstance(goal.remote, ObjectURL):
         objects = cast("ObjectConnection", connector.connection)
@@ -101,7 +104,7 @@ def _opened(connector: "CachedLoads", goal: "Goal") -> Source | Whole:
     return open_source(_http(connector), goal.remote, **_how(goal))
 
 
-async def _aopened(connector: "CachedLoads", goal: "Goal") -> Source | Whole:
+async def _aopened(connector: "SharedDownloads", goal: "Goal") -> Source | Whole:
     """Begin to read what is behind a URL; see `_opened`."""
     if isinstance(goal.remote, ObjectURL):
         objects = cast("ObjectConnection", connector.connection)
@@ -113,12 +116,20 @@ def _smallest(media_io: MediaIO[Any]) -> int:
     return media_io.smallest_source if isinstance(media_io, SourceMediaIO) else 0
 
 
-def _brought(found: Source | Whole) -> bytes | Source:
-    """What a download has brought: the one place where sources for URLs come from."""
-    return found.data if isinstance(found, Whole) else found
+def _brought(connector: "SharedDownloads", goal: "Goal", found: Source | Whole) -> bytes | Source:
+    """What a download has brought: the one place where sources for URLs come from.
+
+    Where there is a cache, blocks of them are kept in it.
+    """
+    if isinstance(found, Whole):
+        return found.data
+    cache = connector._media_cache
+    return found if cache is None else BlockCacheSource(found, cache, goal.url)
 
 
-def load(connector: "CachedLoads", goal: "Goal", source: Source, media_io: MediaIO[T]) -> tuple[T, Source]:
+def load(
+    connector: "SharedDownloads", goal: "Goal", source: Source, media_io: MediaIO[T]
+) -> tuple[T, Source]:
     """Load through a source, and return it too, or what has taken its place.
 
     What is behind the URL may change meanwhile: then it is begun anew, once.
@@ -133,13 +144,13 @@ def load(connector: "CachedLoads", goal: "Goal", source: Source, media_io: Media
     except SourceChangedError as error:
         again: bytes | Source | None = error.whole
     if again is None:
-        with fetch_policy(FetchPolicy(connector._domains, goal.settings, goal.is_of_kind)):
-            again = _brought(_opened(connector, goal))
+        with fetch_policy(connector._policy(goal)):
+            again = _brought(connector, goal, _opened(connector, goal))
     return _load_once(connector, goal, _source(again, source), media_io, None)
 
 
 async def load_async(
-    connector: "CachedLoads", goal: "Goal", source: Source, media_io: MediaIO[T]
+    connector: "SharedDownloads", goal: "Goal", source: Source, media_io: MediaIO[T]
 ) -> tuple[T, Source]:
     """Load through a source in a thread, while the loop fetches the pieces; see `load`."""
     try:
@@ -147,13 +158,13 @@ async def load_async(
     except SourceChangedError as error:
         again: bytes | Source | None = error.whole
     if again is None:
-        with fetch_policy(FetchPolicy(connector._domains, goal.settings, goal.is_of_kind)):
-            again = _brought(await _aopened(connector, goal))
+        with fetch_policy(connector._policy(goal)):
+            again = _brought(connector, goal, await _aopened(connector, goal))
     return await _in_a_thread(connector, goal, _source(again, source), media_io)
 
 
 async def _in_a_thread(
-    connector: "CachedLoads", goal: "Goal", source: Source, media_io: MediaIO[T]
+    connector: "SharedDownloads", goal: "Goal", source: Source, media_io: MediaIO[T]
 ) -> tuple[T, Source]:
     loop = asyncio.get_running_loop()
     bridge = _OnLoop(source, loop)
@@ -179,12 +190,14 @@ def _source(brought: bytes | Source, before: Source) -> Source:
 
 
 def _load_once(
-    connector: "CachedLoads",
+    connector: "SharedDownloads",
     goal: "Goal",
     source: Source,
     media_io: MediaIO[T],
     reader: Source | None,
 ) -> tuple[T, Source]:
+    if isinstance(media_io, Opening):
+        reader = None  # what it opens is read later, in other threads
     limited = Limited(
         source, connector._charge_download, goal.settings.max_download_bytes, reader=reader or source
     )
@@ -206,7 +219,7 @@ def is_for_file(media_io: MediaIO[Any], size: int) -> bool:
     return mode_for(media_io) != "never" and size >= _smallest(media_io)
 
 
-def load_file(connector: "CachedLoads", descriptor: int, name: str, media_io: MediaIO[T]) -> T:
+def load_file(connector: "SharedDownloads", descriptor: int, name: str, media_io: MediaIO[T]) -> T:
     """Load an open file, of which only what is needed is read and charged.
 
     Args:
@@ -253,6 +266,11 @@ class Limited(Source):
         self.gap, self.ahead = source.gap, source.ahead
         self.fetched = 0
         self._take(source.size if source.whole is not None else len(source.head))
+
+    @property
+    def identity(self) -> bytes:
+        """What stands for its bytes."""
+        return self._source.identity
 
     @property
     def whole(self) -> bytes | None:

@@ -1,28 +1,21 @@
 """`EncoderCache`: what encoders returned, by content, so that nothing is encoded twice."""
 
 import asyncio
-import functools
 import inspect
-import threading
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
+from mmmedia.cache.memory import Abandoned, MemoryCache, MemoryCacheStats, Reservation, Sized, Unit
 from mmmedia.errors import InvalidArgumentError
 
 MAX_ALIASES = 16  # names that one entry is known by; the oldest gives way
 
-Unit = Literal["entries", "bytes"]
+EncoderCacheStats = MemoryCacheStats
+"""Its counters."""
 
+V = TypeVar("V", bound=Sized)
 
-class _Sized(Protocol):
-    @property
-    def nbytes(self) -> int: ...
-
-
-V = TypeVar("V", bound=_Sized)
+__all__ = ["Abandoned", "CacheKey", "EncoderCache", "EncoderCacheStats", "Reservation"]
 
 
 class CacheKey(NamedTuple):
@@ -39,36 +32,7 @@ class CacheKey(NamedTuple):
     preprocessing: str
 
 
-@dataclass(frozen=True)
-class EncoderCacheStats:
-    """Counters since the cache was made, and its size.
-
-    Attributes:
-        hits: look-ups that found an entry, or joined an encode that was under way and succeeded.
-        misses: look-ups after which the caller had to encode.
-        evictions: entries removed to stay within the capacity.
-        entries: how many there are.
-        bytes: what they hold together.
-    """
-
-    hits: int
-    misses: int
-    evictions: int
-    entries: int
-    bytes: int
-
-
-class Abandoned(Exception):  # noqa: N818  no failure: whoever waits tries again
-    """The caller that was to encode gave up before it did."""
-
-
-@dataclass
-class _Flight(Generic[V]):
-    future: "Future[V]" = field(default_factory=Future)
-    waiters: int = 0
-
-
-class EncoderCache(Generic[V]):
+class EncoderCache(MemoryCache[V]):
     """Encoder outputs by key, the least recently used leaving first. Thread-safe; one for each model.
 
     An error is never stored. Concurrent callers for one key, in threads and in event loops, encode it once.
@@ -90,7 +54,7 @@ class EncoderCache(Generic[V]):
     >>> cache.get_or_encode("b", lambda: np.ones(2)).nbytes
     16
     >>> cache.stats()
-    EncoderCacheStats(hits=1, misses=2, evictions=1, entries=1, bytes=16)
+    MemoryCacheStats(hits=1, misses=2, evictions=1, entries=1, bytes=16)
     """
 
     def __init__(self, capacity: int, *, unit: Unit = "entries") -> None:
@@ -101,27 +65,12 @@ class EncoderCache(Generic[V]):
             )
         if unit not in ("entries", "bytes"):
             raise InvalidArgumentError(f"Unknown unit {unit!r}: expected 'entries' or 'bytes'.")
-        self.capacity = capacity
-        self.unit = unit
-        self._lock = threading.Lock()
-        self._entries: OrderedDict[Hashable, V] = OrderedDict()
+        super().__init__(capacity, unit=unit)
+
+    def _begin_afresh(self) -> None:
+        super()._begin_afresh()
         self._keys_by_alias: dict[Hashable, Hashable] = {}
         self._aliases: dict[Hashable, list[Hashable]] = {}
-        self._flights: dict[Hashable, _Flight[V]] = {}
-        self._hits = self._misses = self._evictions = self._bytes = 0
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(type(self), self.capacity, unit=self.unit), ()
-
-    def __repr__(self) -> str:
-        return f"EncoderCache(capacity={self.capacity}, unit={self.unit!r}, {self.stats()})"
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __contains__(self, key: object) -> bool:
-        with self._lock:
-            return key in self._entries
 
     @property
     def hits(self) -> int:
@@ -143,48 +92,19 @@ class EncoderCache(Generic[V]):
         """What the entries hold together."""
         return self.stats().bytes
 
-    def stats(self) -> EncoderCacheStats:
-        """Return the counters, all of one moment."""
-        with self._lock:
-            return EncoderCacheStats(
-                self._hits, self._misses, self._evictions, len(self._entries), self._bytes
-            )
-
-    def get(self, key: Hashable) -> V | None:
-        """Return the entry of a key and count a hit, or `None` and count a miss."""
-        with self._lock:
-            value = self._look_up(key)
-            self._misses += value is None
-            return value
-
-    def put(self, key: Hashable, value: V) -> None:
-        """Store a value that has `nbytes`; one that is not to change any more."""
-        with self._lock:
-            self._store(key, value)
-
     def clear(self) -> None:
         """Drop all entries; the counters go on. What is being encoded is not stored when it is done."""
+        super().clear()
         with self._lock:
-            self._entries.clear()
-            self._keys_by_alias.clear()
-            self._aliases.clear()
-            self._flights.clear()
-            self._bytes = 0
+            for key in [key for key in self._aliases if key not in self._entries]:
+                self._forgotten(key)
 
     def get_or_encode(self, key: Hashable, encode: Callable[[], V]) -> V:
         """Return the entry of a key; where there is none, call `encode` and store what it returns.
 
         Callers that come while it is being encoded wait for the same result, and for the same error.
         """
-        while True:
-            reservation = self.reserve(key)
-            if reservation.is_leader:
-                with reservation:
-                    reservation.fulfil(encode())
-            try:
-                return reservation.future.result()
-            except Abandoned:
-                continue
+        return self.get_or_make(key, encode)
 
     async def get_or_encode_async(self, key: Hashable, encode: Callable[[], V | Awaitable[V]]) -> V:
         """Return the entry of a key as `get_or_encode` does, without blocking the event loop.
@@ -207,26 +127,6 @@ class EncoderCache(Generic[V]):
             except Abandoned:
                 continue
 
-    def reserve(self, key: Hashable) -> "Reservation[V]":
-        """Return the reservation of a key: its entry, or the promise of one. For encoding several at once.
-
-        If it says so, the caller is the one to encode, and must `fulfil`, `fail` or `abandon` it, before
-        waiting for the future of any other.
-        """
-        with self._lock:
-            value = self._look_up(key)
-            if value is not None:
-                found: Future[V] = Future()
-                found.set_result(value)
-                return Reservation(self, key, found, is_leader=False)
-            flight = self._flights.get(key)
-            if flight is not None:
-                flight.waiters += 1
-                return Reservation(self, key, flight.future, is_leader=False)
-            self._misses += 1
-            self._flights[key] = flight = _Flight()
-            return Reservation(self, key, flight.future, is_leader=True)
-
     def alias(self, name: Hashable, key: Hashable) -> None:
         """Let an entry be found by another name as well, for as long as it is stored."""
         with self._lock:
@@ -247,86 +147,6 @@ class EncoderCache(Generic[V]):
             key = self._keys_by_alias.get(name)
             return None if key is None else self._look_up(key)
 
-    def _land(self, key: Hashable, future: "Future[V]", value: V | None) -> None:
-        """End a flight, and store its value if it has one."""
-        with self._lock:
-            flight = self._flights.get(key)
-            if flight is None or flight.future is not future:
-                return  # the cache was cleared meanwhile
-            del self._flights[key]
-            if value is not None:
-                self._hits += flight.waiters
-                self._store(key, value)
-
-    def _look_up(self, key: Hashable) -> V | None:
-        value = self._entries.get(key)
-        if value is not None:
-            self._entries.move_to_end(key)
-            self._hits += 1
-        return value
-
-    def _store(self, key: Hashable, value: V) -> None:
-        self._remove(key, keep_aliases=True)
-        self._entries[key] = value
-        self._bytes += value.nbytes
-        if self._weight(value) > self.capacity:
-            self._remove(key)
-        while (self._bytes if self.unit == "bytes" else len(self._entries)) > self.capacity:
-            self._remove(next(iter(self._entries)))
-            self._evictions += 1
-
-    def _weight(self, value: V) -> int:
-        return value.nbytes if self.unit == "bytes" else 1
-
-    def _remove(self, key: Hashable, *, keep_aliases: bool = False) -> None:
-        value = self._entries.pop(key, None)
-        if value is not None:
-            self._bytes -= value.nbytes
-        if not keep_aliases:
-            for name in self._aliases.pop(key, ()):
-                del self._keys_by_alias[name]
-
-
-@dataclass(frozen=True, eq=False)
-class Reservation(Generic[V]):
-    """A key that somebody encodes, or that has been encoded.
-
-    As a context it is for the leader: an exception goes to all who wait; if the leader is cancelled, they
-    try again.
-
-    Attributes:
-        cache: where the value goes.
-        key: its key.
-        future: what it will be; of a reservation that was abandoned, the exception `Abandoned`.
-        is_leader: whether the holder is the one to encode.
-    """
-
-    cache: EncoderCache[V]
-    key: Hashable
-    future: "Future[V]"
-    is_leader: bool
-
-    def fulfil(self, value: V) -> None:
-        """Store the value and give it to all who wait."""
-        self.cache._land(self.key, self.future, value)
-        self.future.set_result(value)
-
-    def fail(self, error: Exception) -> None:
-        """Give an error to all who wait; nothing is stored. Nothing happens after `fulfil`."""
-        if self.future.done():
-            return
-        self.cache._land(self.key, self.future, None)
-        self.future.set_exception(error)
-
-    def abandon(self) -> None:
-        """Give the key back; one of those who wait takes over. Nothing happens after `fulfil` or `fail`."""
-        self.fail(Abandoned())
-
-    def __enter__(self) -> "Reservation[V]":
-        return self
-
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, Exception):
-            self.fail(error)
-        else:
-            self.abandon()
+    def _forgotten(self, key: Hashable) -> None:
+        for name in self._aliases.pop(key, ()):
+            del self._keys_by_alias[name]

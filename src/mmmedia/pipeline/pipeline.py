@@ -246,8 +246,8 @@ class _Request:
         for index, reservation in reservations.items():
             if not reservation.is_leader:
                 self.encoded[index] = self._wait(index, items[index], reservation)
-            if index in self.names:
-                reservation.cache.alias(self.names[index], reservation.key)
+            if index in self.names and (cache := self.pipeline.encoder_cache) is not None:
+                cache.alias(self.names[index], reservation.key)
 
     def _reserve(self, item: ResolvedPart) -> Reservation[Encoded] | None:
         """Reserve a decoded medium by its content; `None` where nothing is cached."""

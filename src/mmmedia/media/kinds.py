@@ -1,0 +1,48 @@
+"""Whether a file is a picture, a video or a sound, by its bytes."""
+
+from typing import Any, Literal
+
+from mmmedia import containers
+
+Kind = Literal["image", "video", "audio"]
+
+_SOUNDS = frozenset(
+    {
+        "wav", "w64", "aiff", "iff", "au", "caf", "flac", "mp3", "aac", "ac3", "eac3", "dts", "amr", "ape",
+        "tta", "wv", "mpc", "mpc8", "dsf", "voc", "truehd", "tak",
+    }
+)  # fmt: skip
+_MAY_BE_EITHER = frozenset(
+    {"mov", "matroska", "ogg", "asf", "avi", "mpegts", "mpeg", "flv", "nut", "rm", "gxf"}
+)
+_PICTURES = (
+    b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0",
+    b"qoif", b"8BPS", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51",
+)  # fmt: skip
+_PICTURE_BRANDS = frozenset({b"avif", b"heic", b"heix", b"mif1"})
+
+
+def kind_of(data: bytes) -> Kind:
+    r"""Return what a file is; a GIF is a picture.
+
+    Raises:
+        InvalidMediaError: (a `ValueError`) it is none of these.
+
+    >>> kind_of(b"\x89PNG\r\n\x1a\n"), kind_of(b"fLaC\0")
+    ('image', 'audio')
+    """
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    if data.startswith(_PICTURES) or is_webp or (data[4:8] == b"ftyp" and data[8:12] in _PICTURE_BRANDS):
+        return "image"
+    name = containers.identify(data)
+    if name in _SOUNDS:
+        return "audio"
+    if name in _MAY_BE_EITHER:
+        with containers.open_av(data) as container:
+            pictures = any(not _is_cover(each) for each in container.streams.video)
+            return "video" if pictures or not container.streams.audio else "audio"
+    return "video"
+
+
+def _is_cover(stream: Any) -> bool:
+    return bool(stream.disposition & stream.disposition.attached_pic)

@@ -1,0 +1,115 @@
+"""A process that reads sources through the cache: python block_worker.py COMMAND DIRECTORY ..."""
+
+import os
+import random
+import signal
+import sys
+import threading
+from typing import Any
+
+from mmmedia.cache import BlockCacheSource, MediaCache
+from mmmedia.cache.partial import BLOCK_BYTES
+from support.cache_worker import forbid_attributes, url
+from support.sources import CountingSource, content
+
+SIZE = 4 * BLOCK_BYTES + 500
+BUDGET = 20 * BLOCK_BYTES
+NUMBERS = 12
+
+
+def body(number: int) -> bytes:
+    return content(number, SIZE)
+
+
+def open_cache(directory: str) -> MediaCache:
+    return MediaCache(directory, max_bytes=BUDGET, ttl_secs=3600)
+
+
+def source(cache: MediaCache, number: int) -> BlockCacheSource:
+    return BlockCacheSource(CountingSource(body(number)), cache, url(number))
+
+
+def read_some(cache: MediaCache, chance: random.Random) -> None:
+    """Read some of a source, and complain of any wrong byte."""
+    number = chance.randrange(NUMBERS)
+    ranges = [tuple(sorted((chance.randrange(SIZE), chance.randrange(SIZE)))) for _ in range(3)]
+    found = source(cache, number).read(ranges)  # type: ignore[arg-type]
+    assert found == [body(number)[start:stop] for start, stop in ranges], f"wrong bytes of {number}"
+
+
+def hammer(directory: str, seed: str, steps: str) -> None:
+    """Read what two or more processes fight over."""
+    cache = open_cache(directory)
+    chance = random.Random(seed)
+    for _ in range(int(steps)):
+        read_some(cache, chance)
+        if chance.randrange(20) == 0:
+            cache.discard(url(chance.randrange(NUMBERS)))
+    sys.stdout.write(f"{cache.stats.block_bytes}\n")
+
+
+def share(directory: str, number: str, blocks: str) -> None:
+    """Read a source in pieces, as another does, and tell how much was fetched."""
+    cache = MediaCache(directory, max_bytes=1 << 24, ttl_secs=3600)
+    data = content(int(number), int(blocks) * BLOCK_BYTES)
+    inner = CountingSource(data)
+    os.write(1, b"ready\n")
+    sys.stdin.readline()
+    for start in range(0, len(data), 100_000):
+        piece = [(start, min(start + 150_000, len(data)))]
+        assert BlockCacheSource(inner, cache, url(0)).read(piece) == [data[slice(*piece[0])]]
+    sys.stdout.write(f"{inner.bytes_asked}\n")
+
+
+def die(directory: str, call: str, step: str, number: str) -> None:
+    """Be killed when a read arrives at a system call for the so-manieth time; at a write in its middle."""
+    plain = getattr(os, call)
+    left = [int(step)]
+
+    def killed(*arguments: Any, **options: Any) -> Any:
+        left[0] -= 1
+        if left[0] >= 0:
+            return plain(*arguments, **options)
+        if call == "pwrite":
+            plain(arguments[0], arguments[1][: len(arguments[1]) // 2], arguments[2])
+        os.kill(os.getpid(), signal.SIGKILL)
+        return None
+
+    setattr(os, call, killed)
+    source(open_cache(directory), int(number)).read([(0, SIZE)])
+
+
+def fork(directory: str) -> None:
+    """Fork while other threads are in the middle of reads: each child must be able to read."""
+    cache = open_cache(directory)
+    stop = threading.Event()
+
+    def keep_reading(seed: int) -> None:
+        chance = random.Random(seed)
+        while not stop.is_set():
+            read_some(cache, chance)
+
+    threads = [threading.Thread(target=keep_reading, args=[seed]) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    failures = 0
+    for number in range(15):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)  # a child that hangs on a lock dies of it
+            read_some(cache, random.Random(number))
+            os._exit(0)
+        failures += os.waitpid(child, 0)[1] != 0
+        if failures:
+            break
+    stop.set()
+    for thread in threads:
+        thread.join()
+    sys.stdout.write(f"{failures}\n")
+
+
+if __name__ == "__main__":
+    name, *rest = sys.argv[1:]
+    if os.environ.get("WITHOUT_ATTRIBUTES"):
+        forbid_attributes()
+    {"hammer": hammer, "share": share, "die": die, "fork": fork}[name](*rest)
