@@ -72,7 +72,6 @@ def _classes() -> Iterator[type]:
 
 STAY = {
     "MediaIO": "abstract",
-    "Source": "abstract",
     "BlockCacheSource": "as far as the source behind does",
     "VideoLoader": "abstract",
     "Chargeable": "a protocol",

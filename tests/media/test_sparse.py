@@ -377,3 +377,80 @@ def test_the_same_thing_has_the_same_name(half: Half, server: Server) -> None:
     server.route("/a.mp4", other())
     assert half(url).original_bytes != one.original_bytes
     assert np.array_equal(half(url)[0], one[0])
+
+
+def test_blocks_of_what_was_read_are_cached(
+    half: Half, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who wants other frames fetches what is missing; of the same frames, the first piece alone."""
+    monkeypatch.setenv("VLLM_MEDIA_CACHE", str(tmp_path))
+    url = server.route("/a.mp4", ranged(film()))
+    assert shown(half(url)) == reference()
+    first = fetched(server)
+    assert shown(half(url)) == reference()
+    again = fetched(server) - first
+    assert again == FIRST_BYTES
+    assert shown(half(url, num_frames=7)) == reference(7)
+    more = fetched(server) - first - again
+    assert FIRST_BYTES < more < first + (1 << 20)
+    spans = [tuple(map(int, re.findall(r"\d+", each.headers["Range"]))) for each in server.requests]
+    later = [span for span in spans if span[0] >= FIRST_BYTES]
+    assert len(set(later)) == len(later)
+    server.route("/a.mp4", other())
+    assert shown(half(url)) == reference()
+
+
+@pytest.mark.parametrize("on_loop", [False, True])
+def test_a_handle_reads_pieces_when_it_is_asked(on_loop: bool, server: Server) -> None:
+    """Its name is that of the source, and no bytes'; it decodes once for all who ask for the same."""
+    url = server.route("/a.mp4", ranged(film()))
+    connection = HTTPConnection()
+    connector = MediaConnector({"video": {"num_frames": 4}}, connection)
+
+    async def run() -> Any:
+        media = await connector.open_async(url, "video")
+        return media, await media.load_async()
+
+    if on_loop:
+        media, video = asyncio.run(run())
+    else:
+        media = connector.open(url, "video")
+        assert server.count() == 1
+        video = media.load()
+    assert shown(video) == reference()
+    assert (media.content_hash_of, media.size) == ("source", len(film()))
+    assert media.content_hash.startswith("source-")
+    before = server.count()
+    assert shown(media.load()) == reference()
+    assert server.count() == before
+    assert shown(media.load(num_frames=7)) == reference(7)
+    connection.close()
+
+
+def test_progress_tells_of_what_is_fetched(half: Half, server: Server) -> None:
+    told: list[tuple[int, int | None]] = []
+
+    def on_progress(done: int, total: int | None) -> None:
+        told.append((done, total))
+
+    half(server.route("/a.mp4", ranged(film())), how={"on_progress": on_progress})
+    assert told[0] == (FIRST_BYTES, len(film()))
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1] == (fetched(server), len(film()))
+    told.clear()
+    half(server.route("/b.mp4", reply(film())), how={"on_progress": on_progress})
+    assert told[-1] == (len(film()), len(film()))
+
+
+def test_what_was_decoded_is_not_read_again(
+    half: Half, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMMEDIA_DECODED_CACHE_MB", "64")
+    url = server.route("/a.mp4", ranged(film()))
+    one = half(url)
+    before = server.count()
+    again = half(url)
+    assert shown(one) == shown(again) == reference()
+    assert server.count() == before + 1
+    again[0][:] = 0
+    assert shown(half(url)) == reference()

@@ -8,7 +8,7 @@ import asyncio
 import io
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -112,6 +112,7 @@ class Piece(NamedTuple):
         """Return what reads the body: of the piece, or of the whole in its place; None for another answer."""
         if status == 200:
             return Body(url, headers, limits)
+        limits = limits._replace(on_progress=None)  # which is told of the whole, elsewhere
         found = given(status, headers)
         if found is None or not self.fits(found):
             return None
@@ -245,7 +246,9 @@ class HttpSource(Source):
         self.name, self.key = redact_url(str(self._url)), str(self._url)
         self.gap = max(envs.MMMEDIA_SPARSE_GAP_KB, 1) * 1024
         self.fetched, self.pieces = len(head), 1
-        self.on_progress: Callable[[int, int], object] | None = None
+        self.on_progress = context.policy.on_progress
+        if self.on_progress is not None:
+            self.on_progress(self.fetched, self.size)
 
     def read(self, ranges: Ranges) -> list[bytes]:
         """Return some stretches, several asked for at once.

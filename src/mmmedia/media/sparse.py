@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mmmedia import metrics
 from mmmedia.cache import BlockCacheSource
-from mmmedia.connections import FetchPolicy, HTTPConnection, RequestBudget, fetch_policy, status_of
-from mmmedia.connections.ranges import HttpSource, Whole, aopen_source, open_source
+from mmmedia.connections import HTTPConnection, RequestBudget, fetch_policy, status_of
+from mmmedia.connections.ranges import Whole, aopen_source, open_source
 from mmmedia.errors import SourceChangedError
 from mmmedia.exceptions import MediaDownloadSizeExceededError, MediaRequestDownloadSizeExceededError
 from mmmedia.media.base import MediaIO, SourceMediaIO
@@ -25,7 +25,8 @@ from mmmedia.urls import HTTPURL, redact_url
 from mmmedia.work.executors import ProcessPool
 
 if TYPE_CHECKING:
-    from mmmedia.media.cached import CachedLoads, Goal
+    from mmmedia.media.cached import Goal
+    from mmmedia.media.downloads import SharedDownloads
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ def mode_for(media_io: MediaIO[Any]) -> str:
 
 
 def opens(
-    connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any], toll: RequestBudget | None
+    connector: "SharedDownloads", goal: "Goal", media_io: MediaIO[Any], toll: RequestBudget | None
 ) -> Callable[[], bytes | Source] | None:
     """Return what begins a download that may be of a part, in this thread; None: it is to be of the whole.
 
@@ -69,7 +70,7 @@ def opens(
 
 
 def opens_async(
-    connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any], toll: RequestBudget | None
+    connector: "SharedDownloads", goal: "Goal", media_io: MediaIO[Any], toll: RequestBudget | None
 ) -> Callable[[], Awaitable[bytes | Source]] | None:
     """Return what begins a download that may be of a part, on the running loop; see `opens`."""
     if not _is_for_pieces(connector, goal, media_io):
@@ -87,7 +88,7 @@ def opens_async(
     return download
 
 
-def _is_for_pieces(connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any]) -> bool:
+def _is_for_pieces(connector: "SharedDownloads", goal: "Goal", media_io: MediaIO[Any]) -> bool:
     if mode_for(media_io) == "never" or (goal.settings.revalidate and connector._can_revalidate()):
         return False
     if isinstance(goal.remote, ObjectURL):
@@ -99,13 +100,13 @@ def _is_for_pieces(connector: "CachedLoads", goal: "Goal", media_io: MediaIO[Any
     )
 
 
-def _http(connector: "CachedLoads") -> HTTPConnection:
+def _http(connector: "SharedDownloads") -> HTTPConnection:
     """What fetches HTTP URLs for a connector."""
     connection: Any = connector.connection
     return connection.http if isinstance(connection, ObjectConnection) else connection
 
 
-def _opened(connector: "CachedLoads", goal: "Goal", toll: RequestBudget | None = None) -> Source | Whole:
+def _opened(connector: "SharedDownloads", goal: "Goal", toll: RequestBudget | None = None) -> Source | Whole:
     """Begin to read what is behind a URL, held to the policy under way."""
     if isinstance(goal.remote, ObjectURL):
         objects = cast("ObjectConnection", connector.connection)
@@ -114,7 +115,7 @@ def _opened(connector: "CachedLoads", goal: "Goal", toll: RequestBudget | None =
 
 
 async def _aopened(
-    connector: "CachedLoads", goal: "Goal", toll: RequestBudget | None = None
+    connector: "SharedDownloads", goal: "Goal", toll: RequestBudget | None = None
 ) -> Source | Whole:
     """Begin to read what is behind a URL; see `_opened`."""
     if isinstance(goal.remote, ObjectURL):
@@ -127,17 +128,20 @@ def _smallest(media_io: MediaIO[Any]) -> int:
     return media_io.smallest_source if isinstance(media_io, SourceMediaIO) else 0
 
 
-def _brought(connector: "CachedLoads", goal: "Goal", found: Source | Whole) -> bytes | Source:
-    """What a download has brought: the one place where sources for URLs come from."""
+def _brought(connector: "SharedDownloads", goal: "Goal", found: Source | Whole) -> bytes | Source:
+    """What a download has brought: the one place where sources for URLs come from.
+
+    Where there is a cache, blocks of them are kept in it.
+    """
     if isinstance(found, Whole):
         return found.data
-    if isinstance(found, HttpSource):
-        found.on_progress = connector.on_progress
     cache = connector._media_cache
     return found if cache is None else BlockCacheSource(found, cache, goal.url)
 
 
-def load(connector: "CachedLoads", goal: "Goal", source: Source, media_io: MediaIO[T]) -> tuple[T, Source]:
+def load(
+    connector: "SharedDownloads", goal: "Goal", source: Source, media_io: MediaIO[T]
+) -> tuple[T, Source]:
     """Load through a source, and return it too, or what has taken its place.
 
     What is behind the URL may change meanwhile: then it is begun anew, once.
@@ -152,13 +156,13 @@ def load(connector: "CachedLoads", goal: "Goal", source: Source, media_io: Media
     except SourceChangedError as error:
         again: bytes | Source | None = error.whole
     if again is None:
-        with fetch_policy(FetchPolicy(connector._domains, goal.settings, goal.is_of_kind)):
+        with fetch_policy(connector._policy(goal)):
             again = _brought(connector, goal, _opened(connector, goal))
     return _load_once(connector, goal, _source(again, source), media_io, None)
 
 
 async def load_async(
-    connector: "CachedLoads", goal: "Goal", source: Source, media_io: MediaIO[T]
+    connector: "SharedDownloads", goal: "Goal", source: Source, media_io: MediaIO[T]
 ) -> tuple[T, Source]:
     """Load through a source in a thread, while the loop fetches the pieces; see `load`."""
     try:
@@ -166,13 +170,13 @@ async def load_async(
     except SourceChangedError as error:
         again: bytes | Source | None = error.whole
     if again is None:
-        with fetch_policy(FetchPolicy(connector._domains, goal.settings, goal.is_of_kind)):
+        with fetch_policy(connector._policy(goal)):
             again = _brought(connector, goal, await _aopened(connector, goal))
     return await _in_a_thread(connector, goal, _source(again, source), media_io)
 
 
 async def _in_a_thread(
-    connector: "CachedLoads", goal: "Goal", source: Source, media_io: MediaIO[T]
+    connector: "SharedDownloads", goal: "Goal", source: Source, media_io: MediaIO[T]
 ) -> tuple[T, Source]:
     loop = asyncio.get_running_loop()
     bridge = _OnLoop(source, loop)
@@ -198,7 +202,7 @@ def _source(brought: bytes | Source, before: Source) -> Source:
 
 
 def _load_once(
-    connector: "CachedLoads",
+    connector: "SharedDownloads",
     goal: "Goal",
     source: Source,
     media_io: MediaIO[T],
@@ -225,7 +229,7 @@ def is_for_file(media_io: MediaIO[Any], size: int) -> bool:
     return mode_for(media_io) != "never" and size >= _smallest(media_io)
 
 
-def load_file(connector: "CachedLoads", descriptor: int, name: str, media_io: MediaIO[T]) -> T:
+def load_file(connector: "SharedDownloads", descriptor: int, name: str, media_io: MediaIO[T]) -> T:
     """Load an open file, of which only what is needed is read and charged.
 
     Args:
@@ -276,6 +280,11 @@ class Limited(Source):
         self.gap, self.ahead = source.gap, source.ahead
         self.fetched = 0
         self._take(source.size if source.whole is not None else len(source.head))
+
+    @property
+    def identity(self) -> bytes:
+        """What stands for its bytes."""
+        return self._source.identity
 
     @property
     def whole(self) -> bytes | None:
