@@ -29,7 +29,8 @@ Path("speech.wav").write_bytes(scene.speech())
 server = serve({"clip.mp4": Served("video/mp4", scene.clip())})
 address = server.__enter__();"""
 # A real S3 API on loopback, and the variables by which s3fs finds it.
-PREPARE_S3 = """import os, boto3
+PREPARE_S3 = """import logging, os, boto3
+logging.getLogger("werkzeug").setLevel("ERROR")
 from moto.server import ThreadedMotoServer
 store = ThreadedMotoServer(port=0)
 store.start()
