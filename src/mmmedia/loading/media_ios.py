@@ -43,8 +43,8 @@ class VideoIO(MediaIO[Video]):
 
     modality = "video"
 
-    def load_bytes(self, data: bytes) -> Video:
-        """Load a video file.
+    def load_bytes(self, data: bytes | Path) -> Video:
+        """Load a video file, or that at a path, of which no more is read than `read_frames` needs.
 
         Raises:
             InvalidMediaError: (a `ValueError`) it holds no video, or not all of these frames can be decoded.
@@ -72,7 +72,7 @@ class VideoIO(MediaIO[Video]):
 
     def load_file(self, filepath: Path) -> Video:
         """Load a video file from a path."""
-        return self.load_bytes(Path(filepath).read_bytes())
+        return self.load_bytes(Path(filepath))
 
     def load_frames(self, frames: Frames, fps: float = 0.0) -> Video:
         """Choose among frames that are there already, uint8 RGB (n, height, width, 3)."""
