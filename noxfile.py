@@ -57,7 +57,7 @@ def docs(session: nox.Session) -> None:
 def browser(session: nox.Session) -> None:
     """What a notebook shows, looked at in a headless Chromium (`apt-get install chromium`)."""
     install_project(session, "docs")
-    session.install("nbconvert")
+    session.install("nbconvert", "moto[server]", "s3fs")
     session.run("python", "docs/browser.py", *session.posargs)
 
 

@@ -14,20 +14,41 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
-CELLS = (
-    """from pathlib import Path
+PREPARE = """from pathlib import Path
 from mmmedia.cli import scene
+from mmmedia.cli.demo import Served, serve
 Path("clip.mp4").write_bytes(scene.clip())
-Path("speech.wav").write_bytes(scene.speech());""",
+Path("speech.wav").write_bytes(scene.speech())
+server = serve({"clip.mp4": Served("video/mp4", scene.clip())})
+address = server.__enter__();"""
+# A real S3 API on loopback, and the variables by which s3fs finds it.
+PREPARE_S3 = """import logging, os, boto3
+logging.getLogger("werkzeug").setLevel("ERROR")
+from moto.server import ThreadedMotoServer
+store = ThreadedMotoServer(port=0)
+store.start()
+os.environ.update(AWS_ACCESS_KEY_ID="x", AWS_SECRET_ACCESS_KEY="x", AWS_DEFAULT_REGION="us-east-1",
+                  AWS_ENDPOINT_URL=f"http://127.0.0.1:{store._server.server_port}")
+bucket = boto3.client("s3")
+bucket.create_bucket(Bucket="bucket")
+bucket.upload_file("clip.mp4", "bucket", "clip.mp4")"""
+VIDEOS = (
     "import mmmedia as mm\nmm.load_video('clip.mp4')",
-    "mm.load_audio('speech.wav')",
+    "mm.load_video(Path('clip.mp4'), num_frames=6)",
+    "mm.load_video(Path('clip.mp4').read_bytes(), num_frames=6)",
+    "mm.load_video(open('clip.mp4', 'rb'), num_frames=6)",
+    "mm.load_video(f'{address}/clip.mp4', num_frames=6)",
 )
+VIDEO_S3 = "mm.load_video('s3://bucket/clip.mp4', num_frames=6)"
+SOUND = "mm.load_audio('speech.wav')"
+HAS_S3 = bool(find_spec("moto") and find_spec("s3fs"))
 # Asked once all is loaded: how large pictures are, how long sounds.
 PROBE = """
 <script>
@@ -52,7 +73,8 @@ addEventListener("load", async () => {
 
 def page(folder: Path) -> Path:
     """Run the notebook, and return it as HTML."""
-    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+    sources = [PREPARE, *VIDEOS, *([PREPARE_S3, VIDEO_S3] if HAS_S3 else []), SOUND]
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
     body, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
@@ -85,9 +107,11 @@ def main() -> None:
     document = chromium("--dump-dom", url)
     found = json.loads(html.unescape(re.search(r'<pre id="probe"[^>]*>(.*?)</pre>', document, re.DOTALL)[1]))
     print(json.dumps(found, indent=1))
-    chromium("--window-size=1500,2000", f"--screenshot={out / 'notebook.png'}", url)
-    sheet, waveform = found["pictures"]
-    assert min(sheet) > 300, "no contact sheet"
+    chromium("--window-size=1500,3200", f"--screenshot={out / 'notebook.png'}", url)
+    *sheets, waveform = found["pictures"]
+    assert len(sheets) == len(VIDEOS) + HAS_S3, "a contact sheet is missing"
+    assert min(sheets[0]) > 300, "no contact sheet"
+    assert all(sheet == sheets[1] for sheet in sheets[1:]), "the sources differ"
     assert waveform[0] == 720, "no waveform"
     assert found["sounds"] == [3], "no player"
     assert found["captions"][0].startswith("Video(32 of 192 frames"), "no caption"
