@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from mmmedia import connections, metrics
+from mmmedia.cache import BlockCacheSource, get_media_cache
 from mmmedia.connections import on_loop
 from mmmedia.errors import (
     InvalidMediaError,
@@ -31,6 +32,7 @@ from mmmedia.media.connector import MediaConnector
 from mmmedia.work.calls import calls_of_loop, number_waiting
 from support.clips import clip
 from support.server import Server, in_turn, redirect, reply
+from support.sources import CountingSource
 
 DOCS = Path(__file__).parents[1] / "docs"
 PIXEL = (
@@ -358,6 +360,28 @@ def test_a_media_io_of_ones_own_says_what_it_loads() -> None:
     with Counted(("mmmedia_decode_seconds_count", {"modality": "smell", "path": ""})) as counted:
         MediaConnector().load_from_url("data:;base64,AAAA", Smells())
     assert counted.grown == [1]
+
+
+def test_what_was_decoded_before_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMMEDIA_DECODED_CACHE_MB", "8")
+    names = [f"mmmedia_decoded_cache_{name}" for name in ("hits_total", "misses_total", "entries", "bytes")]
+    with Counted(*((name, {}) for name in names)) as counted:
+        for _ in range(3):
+            MediaConnector().fetch_image(PIXEL)
+    assert counted.grown == [2, 1, 1, 3]
+    monkeypatch.setenv("MMMEDIA_DECODED_CACHE_MB", "0")
+    MediaConnector().fetch_image(PIXEL)
+    assert value("mmmedia_decoded_cache_entries") == 0
+
+
+def test_pieces_that_were_kept_are_counted(tmp_path: Path) -> None:
+    cache = get_media_cache(tmp_path, 1 << 20, 3600)
+    assert cache is not None
+    names = [f"mmmedia_cache_{name}_total" for name in ("partial_hits", "partial_misses", "block_bytes")]
+    with Counted(*((name, {"directory": str(tmp_path)}) for name in names)) as counted:
+        for _ in range(2):
+            BlockCacheSource(CountingSource(bytes(1000)), cache, "http://example.org/a").read([(5, 9)])
+    assert counted.grown == [1, 1, 1000]
 
 
 # The documents.

@@ -72,6 +72,8 @@ def _classes() -> Iterator[type]:
 
 STAY = {
     "MediaIO": "abstract",
+    "Source": "abstract",
+    "BlockCacheSource": "as far as the source behind does",
     "VideoLoader": "abstract",
     "Chargeable": "a protocol",
     "Reservable": "a protocol",
@@ -150,6 +152,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "BucketList": lambda: buckets.bucket_list(["s3://bucket"]),
     "MediaConnector": lambda: _connector(MediaConnector),
     "FsspecConnector": lambda: _connector(FsspecConnector),
+    "Media": lambda: MediaConnector().open(PNG_URL),
     "ImageMediaIO": lambda: images.ImageMediaIO("L", max_pixels=12),
     "VideoMediaIO": lambda: video_io(),
     "Description": lambda: metrics.METRICS["mmmedia_decode_seconds"],
@@ -160,7 +163,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "Projector": lambda: _pipeline("Projector")(double, 4, 4),
     "CacheKey": lambda: _pipeline("CacheKey")("hash", "image", "fingerprint"),
     "EncoderCache": lambda: _pipeline("EncoderCache")(3, unit="bytes"),
-    "EncoderCacheStats": lambda: _pipeline("EncoderCacheStats")(1, 2, 3, 4, 5),
+    "MemoryCacheStats": lambda: _pipeline("EncoderCacheStats")(1, 2, 3, 4, 5),
     "ContentPart": lambda: _pipeline("ContentPart")("image_url", PNG_URL, uuid="7"),
     "MultimodalPipeline": lambda: _pipeline("MultimodalPipeline")(
         text_embedder=embed, paths={"image": _encoder_path()}, encoder_cache=_pipeline("EncoderCache")(2)

@@ -78,6 +78,8 @@ def used(thing: Any) -> Any:
     if isinstance(thing, HTTPConnection):
         thing.get_sync_client().close()
         return thing.reuse_client
+    if name == "Media":
+        return thing.content_hash, thing.modality, shown(thing.load())
     if name == "ImageMediaIO":
         return shown(thing.load_bytes(PNG))
     if name == "Decoder":

@@ -15,6 +15,8 @@ What is known about the directory, the sum of its entries, lives in an extended 
 its account, changed under its `flock`: no process needs to list the directory to learn whether the budget is
 reached, and a scan made by one serves all. Where the file system has no such attributes each process counts
 for itself and scans more often.
+
+Beside the whole entries stand partial ones, blocks of sources that are read in pieces: `BlockCacheSource`.
 """
 
 from mmmedia.cache.account import CacheStats

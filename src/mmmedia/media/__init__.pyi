@@ -10,6 +10,7 @@ from .connector import (
     MediaConnector as MediaConnector,
     merge_media_io_kwargs as merge_media_io_kwargs,
 )
+from .handles import Media as Media
 from .image import ImageEmbeddingMediaIO as ImageEmbeddingMediaIO, ImageMediaIO as ImageMediaIO
 from .video import VideoEmbeddingMediaIO as VideoEmbeddingMediaIO, VideoMediaIO as VideoMediaIO
 from .warm import warm_up as warm_up

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 from mmmedia import envs, metrics
 from mmmedia.cache import MediaCache, StaleEntry, get_media_cache
@@ -15,10 +15,9 @@ from mmmedia.errors import LimitExceededError
 from mmmedia.exceptions import MediaRequestDownloadSizeExceededError
 from mmmedia.media.base import MediaIO
 from mmmedia.media.budget import Budget, charges_itself, own_charge, size_of
-from mmmedia.media.decoded import JPEG_SEQUENCE, Content, Decoded, decoded_cache, how, is_sequence
+from mmmedia.media.decoded import Content, Decoded, decoded_cache, how, media_type_of
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.media.handles import Opening
-from mmmedia.sources.base import Source
 from mmmedia.urls import HTTPURL, DomainList, redact_url
 from mmmedia.work.flight import Flight
 
@@ -78,17 +77,6 @@ class Downloaded(NamedTuple):
         return cls(answer.data, answer.etag, answer.last_modified)
 
 
-Brought = bytes | Downloaded | Source
-"""What a flight may bring: the bytes behind a URL, or a source that reads them as they are needed."""
-
-
-def size_brought(brought: Brought) -> int:
-    """Return the bytes that came by it; none yet of a source, which charges for what it reads."""
-    if isinstance(brought, Source):
-        return 0
-    return len(brought.data if isinstance(brought, Downloaded) else brought)
-
-
 class CachedLoads:
     """Decodes, charges for it, loads out of the cache, and stores what was downloaded.
 
@@ -135,17 +123,13 @@ class CachedLoads:
         return self._decode(media_io, media_io.load_bytes, data)
 
     def _decode(self, media_io: MediaIO[T], load: Callable[..., T], *args: Any) -> T:
-        """Call what decodes, `load_bytes` or `load_base64`, and charge for the result."""
+        """Call what decodes, `load_bytes`, `load_base64` or `load_source`, and charge for the result."""
         if isinstance(media_io, Opening):
             return load(*args)
-        if decoded_cache() is None:
+        if decoded_cache() is None or how(media_io, media_type_of(*args)) is None:
             return self._decode_anew(media_io, load, *args)
-        is_base64 = len(args) == 2
-        media_type = JPEG_SEQUENCE if is_base64 and is_sequence(args[0]) else ""
-        if how(media_io, media_type) is None:
-            return self._decode_anew(media_io, load, *args)
-        content = Content.of_base64(*args) if is_base64 else Content(*args)
-        media: T = self._decoded(media_io, content, content.hash()).hand_out(content)
+        content = Content.of(*args)
+        media: T = self._decoded(media_io, content, content.hash).hand_out(content)
         return media
 
     def _decoded(self, media_io: MediaIO[Any], content: Content, content_hash: str) -> Decoded:
@@ -158,7 +142,8 @@ class CachedLoads:
             return Decoded(self._decode_anew(media_io, content.load, media_io), content)
 
         cache, depends_on = decoded_cache(), how(media_io, content.media_type)
-        if cache is None or depends_on is None:
+        is_named = content.source is None or bool(content.source.validator)
+        if cache is None or depends_on is None or not is_named:
             return decode()
         found = cache.get_or_decode((content_hash, depends_on), decode)
         if not is_mine:
@@ -174,11 +159,9 @@ class CachedLoads:
             self.decoded_budget.charge(size_of(media))
         return media
 
-    def _load_downloaded(self, url: str, flight: Flight[Brought], media_io: MediaIO[T]) -> T:
+    def _load_downloaded(self, url: str, flight: Flight[bytes | Downloaded], media_io: MediaIO[T]) -> T:
         """Decode what was downloaded, and store it if it decodes."""
         result = flight.result
-        if isinstance(result, Source):
-            return self._load_source(url, result, media_io)
         data = result.data if isinstance(result, Downloaded) else result
         self._charge_for(url, len(data))
         media = self._decode(media_io, media_io.load_bytes, data)
@@ -188,22 +171,11 @@ class CachedLoads:
             self._store_once(url, flight)
         return media
 
-    def _load_source(self, url: str, source: Source, media_io: MediaIO[T]) -> T:
-        """Decode what is read in pieces: by `load_source`, or from the whole by a media IO that has none."""
-        if isinstance(media_io, Opening):
-            return cast("T", media_io.load_source(source))
-        content = Content(None, source=source)
-        media: T = self._decoded(media_io, content, content.hash(url)).hand_out(content)
-        return media
-
-    def _store_once(self, url: str, flight: Flight[Brought]) -> None:
+    def _store_once(self, url: str, flight: Flight[bytes | Downloaded]) -> None:
         """Store what was downloaded, of all who shared it by the first who comes."""
         if self._media_cache_dir and flight.claim():
             result = flight.result
-            if isinstance(result, bytes):
-                result = Downloaded(result)
-            if isinstance(result, Downloaded):
-                self._store(url, result)
+            self._store(url, result if isinstance(result, Downloaded) else Downloaded(result))
 
     @property
     def _media_cache(self) -> MediaCache | None:

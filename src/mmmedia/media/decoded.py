@@ -11,6 +11,7 @@ as wide.
 import copy
 import math
 import operator
+import secrets
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
@@ -38,9 +39,10 @@ _OF_VIDEO_IO = frozenset({"image_io", "num_frames", "kwargs", "video_loader"})
 _OF_AUDIO_IO = frozenset({"audio_backend", "decoded_budget", "kwargs"})
 
 
-def is_sequence(media_type: str) -> bool:
-    """Say whether this is the media type of a sequence of JPEGs."""
-    return media_type.strip().lower() == JPEG_SEQUENCE
+def media_type_of(*args: Any) -> str:
+    """Return the media type by which a media IO reads what it is called with; mostly none."""
+    is_sequence = len(args) == 2 and args[0].strip().lower() == JPEG_SEQUENCE
+    return JPEG_SEQUENCE if is_sequence else ""
 
 
 class Content(NamedTuple):
@@ -57,15 +59,19 @@ class Content(NamedTuple):
     source: Source | None = None
 
     @classmethod
-    def of_base64(cls, media_type: str, text: str) -> "Content":
-        """Return what base64 text of a data URL holds.
+    def of(cls, *args: Any) -> "Content":
+        """Return what a media IO would be given.
+
+        Args:
+            args: of `load_bytes`, `load_source`, or `load_base64`.
 
         Raises:
-            InvalidMediaError: (a `ValueError`) it is no base64.
+            InvalidMediaError: (a `ValueError`) text that is no base64.
         """
-        if is_sequence(media_type):
-            return cls(text, JPEG_SEQUENCE)
-        return cls(decode_base64(text))
+        if len(args) == 1:
+            return cls(None, source=args[0]) if isinstance(args[0], Source) else cls(args[0])
+        media_type = media_type_of(*args)
+        return cls(args[1], media_type) if media_type else cls(decode_base64(args[1]))
 
     @property
     def size(self) -> int:
@@ -77,14 +83,17 @@ class Content(NamedTuple):
         """The encoded bytes that go with what they decode to; `None` of a source."""
         return self.data.encode() if isinstance(self.data, str) else self.data
 
-    def hash(self, url: str = "") -> str:
-        """Return a name for it: the `content_hash` of its bytes.
+    @property
+    def hash(self) -> str:
+        """A name for it: the `content_hash` of its bytes.
 
-        Of a source only its validator, its size and the URL are known; such a name begins with "source-".
+        Of a source only its name, its validator and its size are known; such a name begins with "source-".
+        Without a validator nothing says what is behind it, and it is named differently each time.
         """
         if self.source is None:
             return content_hash(self.bytes)
-        return f"source-{content_hash([url, self.source.validator, self.source.size])}"
+        validator = self.source.validator or secrets.token_hex(16)
+        return f"source-{content_hash([self.source.name, validator, self.source.size])}"
 
     def load(self, media_io: MediaIO[Any]) -> Any:
         """Decode it."""
@@ -150,10 +159,8 @@ def _copied(value: Any, *, writable: bool) -> Any:
     if type(value) is tuple:
         return tuple(_copied(item, writable=writable) for item in value)
     if type(value) is np.ndarray:
-        if writable:
-            return value.copy()
-        value.flags.writeable = False
-        return value.view()
+        # Of a view one could say that it is writable after all, if what it is a view of is.
+        return value.copy() if writable else np.asarray(value.data.toreadonly())
     return copy.deepcopy(value)
 
 

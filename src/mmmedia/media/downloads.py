@@ -15,7 +15,7 @@ from mmmedia.connections import (
 )
 from mmmedia.connections.rules import policy_under_way
 from mmmedia.media.base import MediaIO
-from mmmedia.media.cached import Brought, CachedLoads, Downloaded, Goal, size_brought
+from mmmedia.media.cached import CachedLoads, Downloaded, Goal
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.media.sharing import SharedDecode, decode_key
 from mmmedia.work.calls import calls_of_loop, holdable
@@ -24,7 +24,7 @@ from mmmedia.work.fork import afresh_in_child
 
 T = TypeVar("T")
 
-_flights: SingleFlight[Brought] = SingleFlight()
+_flights: SingleFlight[bytes | Downloaded] = SingleFlight()
 
 
 def _start_afresh() -> None:
@@ -58,7 +58,7 @@ class SharedDownloads(CachedLoads):
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
             fetch = self.connection.get_bytes
             url = goal.remote if getattr(fetch, "__func__", None) is HTTPConnection.get_bytes else goal.url
-            download: Callable[[], Brought] = functools.partial(fetch, url, **how)
+            download: Callable[[], bytes | Downloaded] = functools.partial(fetch, url, **how)
             if goal.settings.revalidate and self._can_revalidate():
                 download = functools.partial(self._get_if_changed, goal, how)
             try:
@@ -87,7 +87,7 @@ class SharedDownloads(CachedLoads):
         fetch = self.connection.async_get_bytes
         is_ours = getattr(fetch, "__func__", None) is HTTPConnection.async_get_bytes
         url = goal.remote if is_ours else goal.url  # others take a text
-        download: Callable[[], Awaitable[Brought]] = functools.partial(fetch, url, **how)
+        download: Callable[[], Awaitable[bytes | Downloaded]] = functools.partial(fetch, url, **how)
         if goal.settings.revalidate and self._can_revalidate():
             download = functools.partial(self._get_if_changed_async, goal, how, pool)
         return Wanted(self, goal, policy, download, media_io, pool)
@@ -125,7 +125,7 @@ class Wanted(Generic[T]):
         loads: SharedDownloads,
         goal: Goal,
         policy: FetchPolicy,
-        download: Callable[[], Awaitable[Brought]],
+        download: Callable[[], Awaitable[bytes | Downloaded]],
         media_io: MediaIO[T],
         pool: Executor,
     ) -> None:
@@ -183,7 +183,9 @@ class Wanted(Generic[T]):
 
     def charge(self, media: T) -> None:
         """Charge for a copy of what another request decoded."""
-        self._loads._charge_for(self._goal.url, size_brought(self.flight.result))
+        result = self.flight.result
+        data = result.data if isinstance(result, Downloaded) else result
+        self._loads._charge_for(self._goal.url, len(data))
         self._loads._charge_copy(media, self._media_io)
 
     def _begin(self) -> None:

@@ -40,7 +40,7 @@ class Media:
         content_hash: the name of its content, known before anything is decoded: what `mmmedia.content_hash`
             returns for its bytes.
         content_hash_of: "bytes"; or "source" where the bytes are not all here: then the name is made of the
-            URL, the size and the validator, begins with "source-", and equals that of no bytes.
+            source's name, size and validator, begins with "source-", and equals that of no bytes.
         size: its encoded bytes in all.
     """
 
@@ -48,7 +48,7 @@ class Media:
         self._loads, self._content = loads, content
         self.url = url
         self.modality = modality or _modality_of(content)
-        self.content_hash = content.hash(url)
+        self.content_hash = content.hash
         self.content_hash_of: Literal["bytes", "source"] = "bytes" if content.source is None else "source"
         self.size = content.size
         self._decodes = DecodedCache(None)
@@ -150,7 +150,7 @@ class Opening(MediaIO[Media]):
 
     def load_base64(self, media_type: str, data: str) -> Media:
         """Return the handle of what a data URL holds."""
-        return self._opened(Content.of_base64(media_type, data))
+        return self._opened(Content.of(media_type, data))
 
     def load_file(self, filepath: Path) -> Media:
         """Return the handle of a file."""

@@ -11,6 +11,7 @@ from mmmedia.errors import InvalidArgumentError
 MAX_ALIASES = 16  # names that one entry is known by; the oldest gives way
 
 EncoderCacheStats = MemoryCacheStats
+"""Its counters."""
 
 V = TypeVar("V", bound=Sized)
 
