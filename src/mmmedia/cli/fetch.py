@@ -17,9 +17,7 @@ from mmmedia.errors import InvalidArgumentError, LimitExceededError
 
 
 def fetch(
-    urls: Annotated[
-        list[str], typer.Argument(metavar="URL", help="http, s3, … URLs.", show_default=False)
-    ],
+    urls: Annotated[list[str], typer.Argument(metavar="URL", help="http, s3, … URLs.", show_default=False)],
     output: Annotated[
         Path | None,
         typer.Option(
