@@ -93,6 +93,9 @@ class MultimodalPipeline:
         if frames is not None and isinstance(frames.preprocess, ImagePreprocessor):
             self.paths["video"] = replace(frames, preprocess=VideoPreprocessor(frames.preprocess))
 
+    def __repr__(self) -> str:
+        return f"MultimodalPipeline(paths={sorted(self.paths)}, hidden_size={self.hidden_size})"
+
     def run(
         self, messages: Sequence[Mapping[str, Any]], *, connector: "MediaConnector | None" = None
     ) -> TokenStream:
