@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmmedia.cache import MediaCache
-from mmmedia.cache.listing import entries
+from mmmedia.cache.listing import entries, names_of
 from support.command_line import report, run
 
 URLS = [f"https://example.org/{name}" for name in ("old.jpg", "stale.mp4", "new.png")]
@@ -102,3 +102,18 @@ def test_an_entry_that_vanishes_is_left_out(cache: MediaCache, monkeypatch: pyte
     """Other processes remove entries while they are listed; a link is none."""
     (cache.directory / ("0" * 20)).symlink_to("/etc/passwd")
     assert [entry.size_bytes for entry in entries(cache)] == [5002, 5001, 5000]
+
+
+def test_partial_entries(cache: MediaCache) -> None:
+    """What holds some blocks of a source is listed by what it takes of the disk, and goes with the others."""
+    url = "https://example.org/film.mp4"
+    path = cache.directory / names_of(cache, url)[1]
+    with path.open("wb") as file:
+        file.write(bytes([1]) * 70_000)
+        file.truncate(100_000_000)
+    (row,) = report("cache", "ls", url, "--json")
+    assert (row["name"], row["is_partial"]) == (path.name, True)
+    assert 70_000 <= row["size_bytes"] < 1_000_000
+    assert "fresh, in part" in run("cache", "ls").stdout
+    assert run("cache", "clear", url).stdout.startswith("1 entry removed")
+    assert not path.exists()

@@ -161,9 +161,10 @@ def test_outputs_that_can_not_be(source: Path, tmp_path: Path) -> None:
     result = run("frames", source, "-o", tmp_path / "file")
     assert (result.exit_code, (tmp_path / "file").read_text()) == (1, "mine")
     assert "file: File exists." in result.stderr
-    result = run("frames", source, "-o", tmp_path / "one.png")
-    assert result.exit_code == 2
-    assert "name a directory" in result.stderr
+    for name in (tmp_path / "one.png", "-"):
+        result = run("frames", source, "-o", name)
+        assert result.exit_code == 2
+        assert "name a directory" in result.stderr
 
 
 def test_standard_input_into_a_pipe_that_closes(source: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def transcript(block: str, directory: Path, address: str) -> str:
         env=environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
     outputs = done.stdout.decode().replace(address, HOST).replace(str(directory), "/home/me").split(mark)
@@ -111,6 +111,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.timeout(300)  # a block starts the program up to eight times
 @pytest.mark.parametrize("number", range(len(blocks())))
 def test_the_page_shows_what_is_printed(number: int, place: Path) -> None:
     """Each block in a directory of its own."""

@@ -22,7 +22,7 @@ from mmmedia.cli.options import (
     Stream,
     Timestamps,
 )
-from mmmedia.cli.outputs import check_free, encoded, write
+from mmmedia.cli.outputs import check_free, encoded, is_standard, write
 from mmmedia.cli.progress import Report, progress
 from mmmedia.cli.sources import load, named, opened, shown
 from mmmedia.cli.tables import print_json, print_json_lines, show
@@ -232,7 +232,7 @@ class _Pictures:
     def __init__(self, directory: Path, picture_format: Format, quality: int) -> None:
         from PIL import Image
 
-        if directory.suffix.lower() in Image.registered_extensions():
+        if is_standard(directory) or directory.suffix.lower() in Image.registered_extensions():
             raise InvalidArgumentError(f"{directory}: name a directory for the pictures, or a file .npz.")
         self._directory, self._suffix = directory, f".{picture_format.value}"
         # The least effort: twice as fast as zlib's usual one, and a tenth larger.
