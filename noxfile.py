@@ -54,6 +54,14 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """What a notebook shows, looked at in a headless Chromium (`apt-get install chromium`)."""
+    install_project(session, "docs")
+    session.install("nbconvert", "moto[server]", "s3fs")
+    session.run("python", "docs/browser.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     install_project(session, "docs")
     for name in session.posargs or ["image", "audio", "cache", "video", "connector", "pipeline"]:

@@ -15,11 +15,13 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import cloudpickle
+import numpy as np
 import pytest
 
 import mmmedia
 from mmmedia import (
     audio,
+    batch,
     cache,
     connections,
     containers,
@@ -41,7 +43,7 @@ from support.travel import PNG, PNG_URL, double, embed, used, used_of
 
 torch = pytest.importorskip("torch")
 
-_INSIDE = ("cli", "work")
+_INSIDE = ("cli", "show", "work")
 FACES = (
     "mmmedia",
     *(
@@ -82,6 +84,11 @@ STAY = {
     "MediaBudget": "a copy would be used up twice",
     "MediaDecodedBudget": "a copy would be used up twice",
     "MediaRequestDownloadBudget": "a copy would be used up twice",
+    "VideoMetadata": "a dict",
+    "ImageOptions": "a dict",
+    "AudioOptions": "a dict",
+    "VideoOptions": "a dict",
+    "MediaIOKwargs": "a dict",
 }
 """What does not travel, and why."""
 
@@ -175,8 +182,16 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "HTTPURL": lambda: urls.parse_http_url("https://me:pass@example.org/a?b"),
     "VideoSourceMetadata": lambda: video.VideoSourceMetadata(10, 2.0, 5.0),
     "VideoTargetMetadata": lambda: video.VideoTargetMetadata(4, 2.0, 5.0),
+    "TimedSource": lambda: video.samplers.TimedSource.of(video.VideoSourceMetadata(2, 2.0, 1.0), [0.0, 0.5]),
+    "Video": lambda: mmmedia.Video(np.zeros((1, 2, 3, 3), np.uint8), _METADATA, [0.25]),
+    "Audio": lambda: mmmedia.Audio(np.zeros(5, np.float32), 5.0),
+    "Decoder": lambda: batch.Decoder("image", on_error="drop", allowed_media_domains=["example.org"]),
+    "Row": lambda: batch.Decoder("image")(PNG),
     "Sampler": lambda: next(iter(video.SAMPLERS.values())),
 }
+
+
+_METADATA: Any = {"total_num_frames": 1, "fps": 2.0, "duration": 0.5, "frames_indices": [0]}
 
 
 def video_io() -> Any:

@@ -23,6 +23,7 @@ from mmmedia.media.base import MediaIO
 from mmmedia.media.connector import MediaConnector
 from mmmedia.media.image import ImageMediaIO
 from mmmedia.packages import packages_for
+from mmmedia.work.fork import is_forked_child
 
 Modality = Literal["image", "video", "audio"]
 OnError = Literal["null", "drop", "raise"]
@@ -130,9 +131,7 @@ class Decoder:
         silence_decoders()
         if self.threads is not None and self.modality == "video":
             with packages_for("A video"):
-                import cv2
-
-                cv2.setNumThreads(self.threads)
+                _limit_opencv(self.threads)
         self._prepared_in = os.getpid()
 
     def _load(self, source: Source) -> Any:
@@ -168,6 +167,16 @@ class Decoder:
     def __repr__(self) -> str:
         shown = (f"{name}={getattr(self, name)!r}" for name in ("on_error", "threads", "resize"))
         return f"Decoder({self.modality!r}, {', '.join(shown)})"
+
+
+def _limit_opencv(threads: int) -> None:
+    """Let OpenCV use so many threads in this process."""
+    import cv2
+
+    if threads == 1:
+        cv2.setNumThreads(0)  # none but the caller's; what 1 means, too, but that waits for threads to end
+    elif not is_forked_child():  # which waits for ever for those of its parent
+        cv2.setNumThreads(threads)
 
 
 _PLAN = {"MMMEDIA_VIDEO_DECODE_FOR": "throughput"}

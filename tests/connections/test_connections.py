@@ -1112,3 +1112,21 @@ def test_a_connection_travels_to_another_process(server: Server, method: str) ->
         for each in (connection, global_http_connection):
             assert pool.submit(fetched_by, each, url).result(60) == 2 * BODY
     connection.close()
+
+
+def test_a_host_that_dns_does_not_know_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a type that callers catch, and that may heal; a proxy's name is not taken for the server's."""
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setenv("VLLM_MEDIA_FETCH_MAX_RETRIES", "1")
+    with pytest.raises(requests.ConnectionError, match=r"^Cannot resolve the host 'no-such") as raised:
+        HTTPConnection().get_bytes("http://no-such.example/a.png")
+    assert is_transient(raised.value)
+    monkeypatch.setenv("http_proxy", "http://proxy.example:8080")
+    with pytest.raises(requests.RequestException) as raised:
+        HTTPConnection().get_bytes("http://no-such.example/a.png")
+    assert "Cannot resolve the host" not in str(raised.value)
+    assert "proxy.example" in str(raised.value)

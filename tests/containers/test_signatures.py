@@ -7,8 +7,9 @@ import av
 import pytest
 from hypothesis import given, settings, strategies as st
 
+import mmmedia
 from mmmedia import containers
-from mmmedia.containers import identify, open_av, signatures
+from mmmedia.containers import described, identify, open_av, signatures
 from mmmedia.errors import InvalidMediaError
 from support import sounds
 from support.clips import clip
@@ -209,3 +210,24 @@ class TestRefused:
             return
         with pytest.raises(InvalidMediaError):
             identify(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"<!DOCTYPE html><title>Sign in</title>", "It is an HTML page"),
+        (b"\n  <HTML lang=de>", "It is an HTML page"),
+        (b'{"error": "no such key"}', "It is a JSON text"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "pointer of Git LFS"),
+        (b"%PDF-1.7", "It is a PDF."),
+        (b"PK\3\4" + bytes(60), "It is a ZIP archive."),
+        (b"\x1f\x8b\x08" + bytes(60), "compressed by gzip."),
+    ],
+)
+def test_what_is_no_media_at_all_is_said_in_words(data: bytes, words: str) -> None:
+    """Whatever it was taken for."""
+    for load in (mmmedia.load_image, mmmedia.load_video, mmmedia.load_audio):
+        with pytest.raises(InvalidMediaError) as raised:
+            load(data)
+        assert words in str(raised.value)
+    assert described(b"\0\1\2 nothing known") == ""

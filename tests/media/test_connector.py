@@ -6,6 +6,7 @@ import contextlib
 import gc
 import io
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -38,6 +39,7 @@ from mmmedia.media import connector as connector_module, downloads as downloads_
 from mmmedia.media.base import MediaIO, decode_base64
 from mmmedia.media.budget import size_of
 from mmmedia.media.connector import MEDIA_CONNECTOR_REGISTRY, MediaConnector, merge_media_io_kwargs
+from mmmedia.media.fsspec_connector import FsspecConnector
 from support.forking import holds_in_child
 from support.plain import Plain
 from support.server import Request, Server, cut, in_turn, redirect, reply, stall
@@ -855,3 +857,18 @@ def test_a_video_processor_chooses_the_loader(monkeypatch: pytest.MonkeyPatch) -
     assert chosen({}, "NobodysVideoProcessor") == chosen({}, None) == "OpenCVDynamicVideoBackend"
     monkeypatch.setenv("MMMEDIA_COMPAT", "0.20")
     assert chosen({}, "Qwen3VLVideoProcessor") == "OpenCVDynamicVideoBackend"
+
+
+def test_a_connector_says_what_it_was_given(tmp_path: Path) -> None:
+    """In one line, its own class by its name; and it pickles small."""
+    assert repr(MediaConnector()) == "MediaConnector()"
+    made = MediaConnector(
+        {"video": {"num_frames": 4}}, allowed_local_media_path=tmp_path, allowed_media_domains=["example.org"]
+    )
+    assert repr(made) == (
+        f"MediaConnector(media_io_kwargs={{'video': {{'num_frames': 4}}}}, "
+        f"allowed_local_media_path={str(tmp_path)!r}, allowed_media_domains=['example.org'])"
+    )
+    assert repr(FsspecConnector()).startswith("FsspecConnector(")
+    assert repr(pickle.loads(pickle.dumps(made))) == repr(made)
+    assert len(pickle.dumps(MediaConnector())) < 1000

@@ -1,5 +1,9 @@
 """Log-mel features are Whisper's, whatever the length and the rate of the sound."""
 
+import subprocess
+import sys
+import warnings
+
 import numpy as np
 import pytest
 import soxr
@@ -7,7 +11,7 @@ import torch
 from transformers import WhisperFeatureExtractor
 
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
-from mmmedia.pipeline import LogMelExtractor
+from mmmedia.pipeline import LogMelExtractor, logmel
 
 VALUE_RANGE = 2.0  # log-mel features lie between about -1 and 1.5
 # One second to a chunk keeps the tests short; the last lengths are at and over its end.
@@ -143,3 +147,30 @@ def test_fingerprints_tell_settings_apart():
         == LogMelExtractor().fingerprint
         != LogMelExtractor(n_mels=128).fingerprint
     )
+
+
+@pytest.mark.parametrize(
+    ("rate", "n_fft", "n_mels", "f_max"),
+    [
+        (16_000, 400, 80, 8000.0), (16_000, 400, 128, 8000.0), (24_000, 512, 64, 900.0),
+        (44_100, 2048, 128, 22_050.0), (8000, 64, 3, 4000.0), (48_000, 1001, 80, 1000.0),
+    ],
+)  # fmt: skip
+def test_the_bands_are_librosa_s_to_the_last_bit(rate, n_fft, n_mels, f_max):
+    """Without its import, which takes a compiler."""
+    librosa = pytest.importorskip("librosa")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of bands narrower than a bin
+        theirs = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=n_mels, fmax=f_max)
+    ours = logmel._mel_filters(rate, n_fft, n_mels, f_max)
+    assert ours.dtype == theirs.dtype == np.float32
+    assert ours.tobytes() == theirs.tobytes()
+
+
+def test_features_do_not_load_librosa():
+    code = (
+        "import sys, numpy as np; from mmmedia.pipeline import LogMelExtractor\n"
+        "LogMelExtractor()(np.zeros(16000, np.float32), 16000)\n"
+        "assert not {'librosa', 'numba'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)

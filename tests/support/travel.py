@@ -80,6 +80,10 @@ def used(thing: Any) -> Any:
         return thing.reuse_client
     if name == "ImageMediaIO":
         return shown(thing.load_bytes(PNG))
+    if name == "Decoder":
+        return repr(thing), shown(thing(PNG)), thing(b"").error, thing("http://example.com/no").error
+    if name == "Video":
+        return words, thing.timestamps
     if name == "AudioMediaIO":
         return shown(thing.load_bytes(WAV))
     if name.endswith("EmbeddingMediaIO"):

@@ -26,6 +26,7 @@ from mmmedia.video import (
     OpenCVVideoBackend,
     VideoLoader,
     decode_stats,
+    read_frames,
 )
 from mmmedia.video.decoders import eligible, opencv, plan, sparse
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
@@ -125,6 +126,21 @@ class TestLoaders:
         _, _, wanted, decoded = counted()
         assert wanted == 3
         assert decoded <= 1 + 15 + 15
+
+    def test_what_is_soon_and_what_is_cheap_are_two_things(
+        self, counted: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of sixteen workers three would have work: one pass is sooner done by all, the parts cost less."""
+        monkeypatch.setenv("MMMEDIA_VIDEO_DECODE_WORKERS", "16")
+        data = clip(**CLIP, bframes=0)
+        frames = {}
+        for purpose, path in (("latency", "sequential"), ("throughput", "seek")):
+            monkeypatch.setenv("MMMEDIA_VIDEO_DECODE_FOR", purpose)
+            before, _, _, _ = counted()
+            frames[purpose], _, _ = read_frames(data, [14, 44, 74])
+            after, _, _, _ = counted()
+            assert {name for name, count in after.items() if count > before.get(name, 0)} == {path}
+        assert np.array_equal(frames["latency"], frames["throughput"])
 
     def test_frames_past_the_end_are_left_out(self) -> None:
         """As one pass leaves them out; and the frames are the caller's to write to."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
@@ -205,7 +205,7 @@ def _fetch_all(address: str, cache: MediaCache) -> Iterator[FetchedTwice]:
 
 def _connector(media_io_kwargs: dict[str, dict[str, Any]]) -> MediaConnector:
     # Named here, loopback may be reached whatever the settings say of private addresses.
-    return MediaConnector(media_io_kwargs, allowed_media_domains=["127.0.0.1"])
+    return MediaConnector(cast("Any", media_io_kwargs), allowed_media_domains=["127.0.0.1"])
 
 
 def _fetch_twice(

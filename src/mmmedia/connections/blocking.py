@@ -7,7 +7,7 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import IO, Any
 
 import requests
-from urllib3.exceptions import ProtocolError, ReadTimeoutError, SSLError
+from urllib3.exceptions import NameResolutionError, ProtocolError, ReadTimeoutError, SSLError
 
 from mmmedia import metrics
 from mmmedia.connections.deadlines import TimedAdapter, deadline
@@ -129,6 +129,13 @@ def _send(client: requests.Session, step: Send, timeout: float | None) -> reques
             allow_redirects=False,
             proxies={url.scheme: proxy} if proxy else {},
         )
+    except requests.ConnectionError as error:
+        if isinstance(getattr(error.args[0] if error.args else None, "reason", None), NameResolutionError):
+            raise requests.ConnectionError(
+                f"Cannot resolve the host {url.host!r}: DNS knows no such name, or there is no network.",
+                request=error.request,
+            ) from error
+        raise
     finally:
         journey_under_way.reset(token)
 

@@ -9,7 +9,7 @@ held to `FORMAT_WHITELIST`, to in-memory reading, and to no protocol at all.
 from mmmedia.containers.claims import Admitted, admit, recognisable
 from mmmedia.containers.mp4_boxes import Buffer, boxes
 from mmmedia.containers.pyav import AV_OPTIONS, FORMAT_WHITELIST, open_av, video_stream
-from mmmedia.containers.signatures import identify
+from mmmedia.containers.signatures import described, identify
 from mmmedia.containers.truncation import missing_bytes
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Buffer",
     "admit",
     "boxes",
+    "described",
     "identify",
     "missing_bytes",
     "open_av",

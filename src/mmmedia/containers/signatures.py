@@ -101,7 +101,36 @@ def identify(data: Buffer) -> str:
     name = _by_structure(head, data)
     if name is not None:
         return name
-    raise InvalidMediaError("By its first bytes, not a media container that is known and allowed; refused.")
+    raise InvalidMediaError(
+        f"By its first bytes, not a media container that is known and allowed; refused.{described(head)}"
+    )
+
+
+_NO_MEDIA: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), what)
+    for pattern, what in (
+        (rb"<!doctype html|<html|<head|<!--", "an HTML page: a server's error or sign-in page?"),
+        (rb"version https://git-lfs\.", "a pointer of Git LFS: the file itself is fetched by `git lfs pull`"),
+        (rb"<\?xml|<error", "an XML text: a server's error message?"),
+        (rb"[{\[]\s*[\"\[{\]}]", "a JSON text: a server's error message?"),
+        (rb"%PDF-", "a PDF"),
+        (rb"PK\x03\x04", "a ZIP archive"),
+        (rb"\x1f\x8b", "compressed by gzip"),
+    )
+)
+
+
+def described(head: bytes) -> str:
+    """Return a sentence on what is no media at all, to be put behind another; empty where it is not known.
+
+    >>> described(b"<!DOCTYPE html><title>Sign in</title>")
+    " It is an HTML page: a server's error or sign-in page?"
+    """
+    text = bytes(head[:_HEAD]).lstrip(b"\xef\xbb\xbf \t\r\n")
+    for pattern, what in _NO_MEDIA:
+        if pattern.match(text):
+            return f" It is {what}" if what.endswith("?") else f" It is {what}."
+    return ""
 
 
 def by_magic(head: Buffer) -> str | None:

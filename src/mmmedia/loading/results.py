@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from mmmedia.errors import InvalidArgumentError
 from mmmedia.options import VideoMetadata
+from mmmedia.packages import packages_for
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +82,7 @@ class Video(tuple[Frames, VideoMetadata]):
         """Pixels of a frame from top to bottom."""
         return int(self.frames.shape[1])
 
+    @packages_for("A tensor")
     def to_tensor(self) -> "torch.Tensor":
         """Return the frames as a tensor, uint8 (n, 3, height, width); no copy is made."""
         import torch
@@ -189,6 +191,7 @@ class Audio(tuple[Waveform, float]):
         """How many channels there are."""
         return 1 if self.waveform.ndim == 1 else int(self.waveform.shape[0])
 
+    @packages_for("A tensor")
     def to_tensor(self) -> "torch.Tensor":
         """Return the waveform as a tensor of its shape; no copy is made."""
         import torch

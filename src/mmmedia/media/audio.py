@@ -38,6 +38,7 @@ from mmmedia.media.sound_files import (
     load,
     words,
 )
+from mmmedia.packages import packages_for
 
 AUDIO_BACKENDS: Final = ("auto", "soundfile", "pyav", "torchcodec")
 """Decoders by name; "auto" is torchcodec where it is installed, else the other two in that order."""
@@ -182,6 +183,7 @@ class AudioEmbeddingMediaIO(EmbeddingMediaIO):
     modality = "audio_embedding"
 
 
+@packages_for("A sound")
 def load_audio(
     path: AudioSource,
     *,

@@ -27,6 +27,7 @@ from mmmedia.errors import (
     RemoteFileError,
     RemoteFileNotFoundError,
 )
+from mmmedia.packages import missing_package
 from mmmedia.urls import MAX_URL_LENGTH, redact_url, url_scheme
 from mmmedia.work.executors import ProcessPool
 
@@ -149,7 +150,7 @@ def read_object(url: str) -> bytes:
         except MediaError:
             raise
         except ImportError as error:
-            raise MissingPackageError(
+            raise missing_package(error, f"Reading {source.scheme}://") or MissingPackageError(
                 f"Reading {source.scheme}:// needs a package that is not installed: {error}."
             ) from error
         except FileNotFoundError as error:

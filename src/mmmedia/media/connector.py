@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import unquote
 
 from mmmedia import envs, metrics
@@ -24,6 +24,7 @@ from mmmedia.media.cached import Goal
 from mmmedia.media.downloads import SharedDownloads
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error  # noqa: F401  # its place in vLLM
 from mmmedia.media.local import allowed_directory, opened_below
+from mmmedia.options import warn_of_slips
 from mmmedia.registry import ExtensionManager
 from mmmedia.urls import ANY_HOST, HTTPURL, domain_list, file_url_path, parse_http_url, redact_url, url_scheme
 from mmmedia.work.calls import calls_of_loop, number_waiting
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from mmmedia.media.base import MediaWithBytes
     from mmmedia.media.image import ImageMediaIO
     from mmmedia.media.video import VideoMediaIO
+    from mmmedia.options import MediaIOKwargs
 
 T = TypeVar("T")
 
@@ -159,7 +161,7 @@ class MediaConnector(SharedDownloads):
 
     def __init__(
         self,
-        media_io_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
+        media_io_kwargs: "MediaIOKwargs | None" = None,
         connection: HTTPConnection = global_http_connection,
         *,
         allowed_local_media_path: str | os.PathLike[str] = "",
@@ -170,8 +172,9 @@ class MediaConnector(SharedDownloads):
     ) -> None:
         self.connection = connection
         self.media_io_kwargs: dict[str, dict[str, Any]] = {}
-        for modality, kwargs in (media_io_kwargs or {}).items():
+        for modality, kwargs in cast("Mapping[str, Any]", media_io_kwargs or {}).items():
             self.media_io_kwargs[modality] = dict(kwargs or {})
+        warn_of_slips(self.media_io_kwargs)
         self.allowed_local_media_path = (
             allowed_directory(allowed_local_media_path) if allowed_local_media_path else None
         )
@@ -183,6 +186,15 @@ class MediaConnector(SharedDownloads):
         self._media_cache_dir = cache.directory
         self._media_cache_max_bytes = cache.max_bytes
         self._media_cache_ttl_secs = cache.ttl_seconds
+
+    def __repr__(self) -> str:
+        shown = {
+            "media_io_kwargs": self.media_io_kwargs,
+            "allowed_local_media_path": str(self.allowed_local_media_path or ""),
+            "allowed_media_domains": self.allowed_media_domains,
+        }
+        given = ", ".join(f"{name}={value!r}" for name, value in shown.items() if value)
+        return f"{type(self).__name__}({given})"
 
     # Any media.
 
@@ -264,7 +276,10 @@ class MediaConnector(SharedDownloads):
         if scheme in ("data", "file"):
             return None
         shown = redact_url(url) if isinstance(url, str) else type(url).__name__
-        raise InvalidURLError(f"The URL must be either a HTTP, data or file URL. Got {shown!r}.")
+        raise InvalidURLError(
+            f"The URL must be either a HTTP, data or file URL. Got {shown!r}. "
+            "(mmmedia.load_image, load_video and load_audio also take paths.)"
+        )
 
     def _load_in_place(self, url: str, media_io: MediaIO[T]) -> T:
         """Load from a data or file URL."""
@@ -297,7 +312,10 @@ class MediaConnector(SharedDownloads):
         """Load from a file below the allowed path."""
         url = str(url_spec)
         if self.allowed_local_media_path is None:
-            raise LocalFilesDisabledError("Cannot load local files without `--allowed-local-media-path`.")
+            raise LocalFilesDisabledError(
+                "allowed_local_media_path is not set: Cannot load local files without "
+                "`--allowed-local-media-path`."
+            )
         with opened_below(self.allowed_local_media_path, file_url_path(url)) as file:
             max_bytes = media_io.get_max_bytes() if hasattr(media_io, "get_max_bytes") else None
             if max_bytes is not None and file.size > max_bytes:

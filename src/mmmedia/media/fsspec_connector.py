@@ -6,7 +6,7 @@ each store (s3fs, gcsfs, adlfs, huggingface-hub), and reads only from buckets th
 
 import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from mmmedia import envs
@@ -20,6 +20,7 @@ from mmmedia.media.buckets import (
 )
 from mmmedia.media.budget import Budget, MediaBudget
 from mmmedia.media.connector import MEDIA_CONNECTOR_REGISTRY, MediaConnector
+from mmmedia.options import MediaIOKwargs
 from mmmedia.urls import url_scheme
 
 
@@ -51,7 +52,7 @@ class FsspecConnector(MediaConnector):
 
     def __init__(
         self,
-        media_io_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
+        media_io_kwargs: MediaIOKwargs | None = None,
         connection: HTTPConnection = global_http_connection,
         *,
         allowed_buckets: Iterable[str] | None = None,

@@ -26,6 +26,9 @@ _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
 
+_INVALID = "allowed_local_media_path: Invalid `--allowed-local-media-path`"
+
+
 class LocalFile(NamedTuple):
     """An open file.
 
@@ -68,9 +71,9 @@ def allowed_directory(path: str | os.PathLike[str]) -> Path | None:
         return None
     directory = Path(path)
     if not directory.exists():
-        raise InvalidArgumentError(f"Invalid `--allowed-local-media-path`: {str(path)!r} does not exist.")
+        raise InvalidArgumentError(f"{_INVALID}: {str(path)!r} does not exist.")
     if not directory.is_dir():
-        raise InvalidArgumentError(f"Invalid `--allowed-local-media-path`: {str(path)!r} is not a directory.")
+        raise InvalidArgumentError(f"{_INVALID}: {str(path)!r} is not a directory.")
     return directory.absolute()
 
 
@@ -92,7 +95,9 @@ def opened_below(directory: Path, name: str) -> Iterator[LocalFile]:
         root, goal = Path(os.path.realpath(directory)), Path(os.path.realpath(name))
         if not goal.is_relative_to(root):
             raise RefusedURLError(
-                f"The file path {name!r} must be a subpath of `--allowed-local-media-path`.", reason="path"
+                f"allowed_local_media_path: The file path {name!r} must be a subpath of "
+                "`--allowed-local-media-path`.",
+                reason="path",
             )
         descriptor = _open_without_links(root, goal.relative_to(root).parts)
     except OSError as error:

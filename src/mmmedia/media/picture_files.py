@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 from PIL import IcoImagePlugin, Image, ImageFile
 
 from mmmedia import envs
+from mmmedia.containers import described
 from mmmedia.errors import InvalidMediaError, LimitExceededError
 
 # What Pillow hands to outside programs (EPS to Ghostscript, WMF to the system), to drivers that others
@@ -131,7 +132,8 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     """
     if not data:
         refuse("no data.")
-    reason = f"the {len(data)} bytes are of no format that is read."
+    what = described(data)
+    reason = f"the {len(data)} bytes are of no format that is read.{what}"
     beginning = data[:16]
     for name in _format_names(beginning):
         factory, accept = Image.OPEN[name]
@@ -147,7 +149,8 @@ def _open(data: bytes) -> ImageFile.ImageFile:
                 _check_icon_pixels(name, data)
             image = factory(io.BytesIO(data), "")
         except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as `Image.open` goes on
-            reason = reason if accept is None else f"broken {name}: {brief(error)}"
+            if accept is not None and not what:
+                reason = f"broken {name}: {brief(error)}"
             continue
         if name == "FITS" and any(tile[0] == "fits_gzip" for tile in image.tile):
             refuse("compressed FITS is not read: Pillow inflates it whatever its size.")

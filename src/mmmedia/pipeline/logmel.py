@@ -161,10 +161,35 @@ class LogMelExtractor:
 
 @lru_cache(maxsize=16)
 def _mel_filters(sample_rate: int, n_fft: int, n_mels: int, f_max: float) -> npt.NDArray[np.float32]:
-    """Return the weights of the bands, float32 (n_mels, 1 + n_fft // 2)."""
-    import librosa
+    """Return the weights of the bands, float32 (n_mels, 1 + n_fft // 2); bit for bit those of librosa.
 
-    filters: npt.NDArray[np.float32] = librosa.filters.mel(
-        sr=sample_rate, n_fft=n_fft, n_mels=n_mels, fmax=f_max
-    )
+    A band is a triangle between the middles of its neighbours, of which each has the same area.
+    """
+    frequencies = np.fft.rfftfreq(n_fft, 1 / sample_rate)
+    edges = _hertz(np.linspace(0, _mels(f_max), n_mels + 2))[:, None]
+    left, middle, right = edges[:-2], edges[1:-1], edges[2:]
+    rising, falling = -((left - frequencies) / (middle - left)), (right - frequencies) / (right - middle)
+    triangles = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    filters: npt.NDArray[np.float32] = (triangles * (2 / (right - left))).astype(np.float32)
     return filters
+
+
+# Slaney's scale: 3 mels for each 200 Hz up to 1000 Hz, from there on 27 for each factor of 6.4.
+_LINEAR_HZ, _BREAK_HZ, _BREAK_MELS, _LOG_STEP = 200 / 3, 1000.0, 15.0, math.log(6.4) / 27
+
+
+def _mels(hertz: float) -> float:
+    """Return a frequency on Slaney's scale.
+
+    >>> _mels(200), _mels(6400)
+    (3.0, 42.0)
+    """
+    if hertz < _BREAK_HZ:
+        return hertz / _LINEAR_HZ
+    return _BREAK_MELS + math.log(hertz / _BREAK_HZ) / _LOG_STEP
+
+
+def _hertz(mels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    above = _BREAK_HZ * np.exp(_LOG_STEP * (mels - _BREAK_MELS))
+    found: npt.NDArray[np.float64] = np.where(mels < _BREAK_MELS, _LINEAR_HZ * mels, above)
+    return found

@@ -9,6 +9,7 @@ import numpy as np
 
 from mmmedia import containers
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
+from mmmedia.packages import packages_for
 from mmmedia.video.decoders import clips, eligible, sparse
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
 from mmmedia.video.decoders.packets import index
@@ -56,6 +57,7 @@ class Excerpt:
     reason: str | None = None
 
 
+@packages_for("A video")
 def excerpt(
     source: Source, indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]
 ) -> Excerpt:

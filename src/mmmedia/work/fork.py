@@ -65,7 +65,17 @@ def _let_go() -> None:
         lock.release()
 
 
+_is_child = False
+
+
+def is_forked_child() -> bool:
+    """Say whether this process was forked from one that had this library, and perhaps threads of others."""
+    return _is_child
+
+
 def _begin_afresh() -> None:
+    global _is_child  # noqa: PLW0603
+    _is_child = True
     _let_go()
     for each in tuple(_beginnings.values()):
         if (begin := each()) is not None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from mmmedia import containers, envs
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSeekableError
+from mmmedia.packages import packages_for
 from mmmedia.video.decoders import clips, eligible, opencv, plan, pyav, sparse, stats
 from mmmedia.video.decoders.animation import Animation, animation
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
@@ -87,6 +88,7 @@ class Way:
         return frames[:count], valid
 
 
+@packages_for("A video")
 def read_video(
     data: bytes,
     choose: Choose,
