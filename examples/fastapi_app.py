@@ -3,7 +3,7 @@
     MMMEDIA_MEDIA_LOADING_THREAD_COUNT=2 uvicorn --app-dir examples fastapi_app:app \
         --workers 2 --timeout-graceful-shutdown 30
 
-`GET /frames?url=https://example.org/clip.mp4&count=8` answers with their numbers and a JPEG of each, in base64.
+`GET /frames?url=https://example.org/clip.mp4&count=8` answers with their numbers and JPEGs in base64.
 """
 
 import asyncio

@@ -47,9 +47,12 @@ def main(clips, out):
     todo = sorted({str(path) for path in Path(clips).iterdir()} - done)
     if todo:
         rows = ray.data.from_items([{"path": path} for path in todo], override_num_blocks=len(todo) // 8 + 1)
-        decoded = decode_videos(rows, "path", num_frames=1, resize=320, concurrency=2, keep_source=True)
-        # Each block becomes a file of its own as soon as it is ready: what is there is whole.
-        decoded.map(thumbnail).write_parquet(out)
+        # Not all of a CPU: what comes behind needs some as well, or waits until all clips are decoded.
+        decoded = decode_videos(
+            rows, "path", num_frames=1, resize=320, concurrency=2, num_cpus=0.9, keep_source=True
+        )
+        # Each block becomes a file of its own as soon as it is ready.
+        decoded.map(thumbnail, num_cpus=0.1).write_parquet(out, ray_remote_args={"num_cpus": 0.1})
     rows = written(out)
     failed = [row for row in rows if row["error"]]
     print(f"{len(todo)} new, {len(rows)} in all, {len(failed)} of them unreadable:")
