@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 from _clips import CLIPS, clip
 from _machine import describe
 
@@ -88,7 +89,7 @@ class Plain:
             errors.append(error)
         np.stack(made)  # which a batch is made of; handing it on needs no decoder
         return {
-            "error": np.array(errors, object),
+            "error": pyarrow.array(errors, pyarrow.string()),
             "begin": self.begin.repeat(len(errors)),
             **{name: value.repeat(len(errors)) for name, value in facts().items()},
         }
