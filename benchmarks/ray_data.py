@@ -70,7 +70,7 @@ class Plain:
     def __init__(self):
         import cv2
 
-        self.resize = cv2.resize
+        self.resize, self.area = cv2.resize, cv2.INTER_AREA
         self.open()
         self.begin = facts()["cpu"]
 
@@ -82,7 +82,10 @@ class Plain:
         for path in batch["path"]:
             error = None
             try:
-                frames = [self.resize(frame, SIZE[::-1]) for frame in self.read(path)]
+                # As this library does it; the way that is quicker blurs less than it should.
+                frames = [
+                    self.resize(frame, SIZE[::-1], interpolation=self.area) for frame in self.read(path)
+                ]
             except Exception as failure:  # noqa: BLE001
                 frames, error = [], f"{type(failure).__name__}: {failure}"
             made.append(np.stack(frames) if frames else np.zeros((FRAMES, *SIZE, 3), np.uint8))

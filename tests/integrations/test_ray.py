@@ -89,6 +89,7 @@ with_ray = pytest.mark.filterwarnings("ignore")  # those of Ray itself
 
 @pytest.fixture(scope="module")
 def ray():
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # where the machine is busy
     ray = pytest.importorskip("ray")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     # What this file defines can't be imported by the actors.
