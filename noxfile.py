@@ -95,6 +95,30 @@ def torchcodec(session: nox.Session) -> None:
 
 
 @nox.session
+def ray(session: nox.Session) -> None:
+    """Ray Data on a cluster of this machine, Daft, the examples; `nox -s ray -- bench` measures instead."""
+    install_project(session, "dev", "ray", "daft")
+    session.install(*CONSTRAINTS, "fastapi", "uvicorn")
+    if session.posargs[:1] == ["bench"]:
+        session.run("python", "benchmarks/ray_data.py", *session.posargs[1:])
+    else:
+        tests = [f"tests/integrations/test_{name}.py" for name in ("ray", "daft", "examples")]
+        session.run("pytest", *(session.posargs or tests))
+
+
+@nox.session
+def hf(session: nox.Session) -> None:
+    """Video processors of transformers, datasets, qwen-vl-utils, and tiny models from configurations."""
+    install_project(session, "dev", "transformers")
+    session.install(*CONSTRAINTS, "datasets")
+    # Without what they ask for, which would be another torch; torchcodec is of the last release for this one.
+    session.install("--no-deps", "torchvision==0.28.0", "torchcodec==0.11.1")
+    session.install("--no-deps", *CONSTRAINTS, "qwen-vl-utils", "qwen-omni-utils")
+    tests = [f"tests/integrations/test_{name}.py" for name in ("video_processors", "transformers", "qwen")]
+    session.run("pytest", "-n", "2", *(session.posargs or [*tests, "tests/pipeline/test_pretrained.py"]))
+
+
+@nox.session
 @nox.parametrize("release", ["0.32", "0.33"])
 def vllm(session: nox.Session, release: str) -> None:
     """Two frontends of a real vLLM side by side; `nox -s vllm -- bench` measures them instead."""

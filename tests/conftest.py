@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from support import needs
 from support.server import Server
+
+needs.let_torchvision_load()
 
 # Where torch can't be had, files of tests that import it at their head are left out, and so are examples of
 # modules that use it. A test among others asks for it itself: `pytest.importorskip("torch")`.

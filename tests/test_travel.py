@@ -77,6 +77,11 @@ STAY = {
     "VideoLoader": "abstract",
     "Chargeable": "a protocol",
     "Reservable": "a protocol",
+    "RequestBudget": "a protocol",
+    "Toll": "of a download under way",
+    "MultiModalGPUMemoryPool": "counts the memory of this process's GPU",
+    "MultiModalGPUMemoryLease": "a part of that memory",
+    "PretrainedPipeline": "as far as its model does",
     "Encoder": "a protocol",
     "Source": "abstract",
     "SourceMediaIO": "abstract",
@@ -107,8 +112,8 @@ def _made(kind: type) -> Any:
     name = kind.__name__
     if kind is errors.PartError:
         return errors.PartError.around(errors.InvalidMediaError("bad"), 0, 2, "image_url")
-    if kind is connections.MediaDownloadSizeExceededError:
-        return connections.MediaDownloadSizeExceededError(5, 6)
+    if kind.__name__ in ("MediaDownloadSizeExceededError", "HTTPResponseSizeExceededError"):
+        return kind(5, 6)
     if issubclass(kind, BaseException):
         return kind("what was wrong")
     if name in MAKERS:

@@ -39,7 +39,7 @@ def test_a_batch_comes_back_row_by_row():
     assert first["clip"][0] == CLIP
     second, third = rows
     assert second["frames"].shape == (1, 0, 0, 0, 3)
-    assert second["error"][0].startswith("InvalidMediaError")
+    assert str(second["error"][0]).startswith("InvalidMediaError")
     assert third["frames"].shape == (1, 4, 64, 160, 3)
     assert [each["label"][0] for each in (first, second, third)] == [1, 2, 3]
     kinds = [
@@ -65,7 +65,7 @@ def test_an_incomplete_clip_is_named():
         start, size = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size][5]
     data[start + 4 : start + size] = bytes(size - 4)
     (row,) = DecodeVideos("clip", num_frames=12)(batch_of(clip=[bytes(data)]))
-    assert "frames can't be decoded" in row["error"][0]
+    assert "frames can't be decoded" in str(row["error"][0])
 
 
 def test_columns_have_the_names_that_are_asked_for():
@@ -89,6 +89,7 @@ with_ray = pytest.mark.filterwarnings("ignore")  # those of Ray itself
 
 @pytest.fixture(scope="module")
 def ray():
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # where the machine is busy
     ray = pytest.importorskip("ray")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     # What this file defines can't be imported by the actors.
@@ -113,6 +114,20 @@ def test_a_column_of_paths_on_two_actors(ray, tmp_path: Path):
     assert found["broken"]["frames"].size == 0
     assert [name for name, row in found.items() if row["error"] is not None] == ["broken"]
     assert list(found["2"]["metadata"]["frames_indices"]) == [0, 9, 19, 29]
+
+
+@with_ray
+def test_columns_are_of_one_type_also_where_nothing_failed(ray, tmp_path: Path):
+    """Else Parquet files of one dataset could not be read together."""
+    import pyarrow.parquet
+
+    for number, clips in enumerate(([CLIP], [b"no video"])):
+        rows = ray.data.from_items([{"clip": data} for data in clips])
+        decode_videos(rows, "clip", num_frames=1, concurrency=1).write_parquet(str(tmp_path / str(number)))
+    schemas = [pyarrow.parquet.read_schema(path) for path in sorted(tmp_path.rglob("*.parquet"))]
+    assert schemas[0].field("error") == schemas[1].field("error")
+    assert schemas[0].field("metadata") == schemas[1].field("metadata")
+    assert schemas[0].field("error").type == pyarrow.string()
 
 
 class Threads(DecodeVideos):

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -110,6 +111,17 @@ def test_the_stream_is_the_one_put_together_by_hand(towers, use_async, max_batch
     vision = [shape[0] for shape in towers.batches if len(shape) == 4]
     assert vision == {1: [1] * 5, 2: [2, 2, 1], 16: [5]}[max_batch]
     assert not stream.embeddings.requires_grad
+
+
+def test_it_says_once_that_roles_are_dropped(towers, caplog: pytest.LogCaptureFixture):
+    pipeline = towers.pipeline()
+    with caplog.at_level(logging.WARNING, "mmmedia"):
+        pipeline.run(user(text("Hello")))
+        assert not caplog.records
+        pipeline.run([{"role": "system", "content": "Be brief."}, *user(text("Hello"))])
+        pipeline.run([{"role": "system", "content": "Be brief."}])
+    (record,) = caplog.records
+    assert "roles of messages (system, user) are dropped" in record.getMessage()
 
 
 POOL = [text("ab"), text("c"), image(1), image(2), image(1), video(1), video(2, 1), audio(7), audio(8),

@@ -5,7 +5,6 @@ import base64
 import io
 import logging
 import threading
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,6 @@ from support import needs
 from support.clips import clip, picture
 from support.sounds import encode, sine
 
-if find_spec("torchvision"):
-    needs.torchvision()
 transformers = pytest.importorskip("transformers")
 
 from support import tiny_models, whole_videos  # noqa: E402  # after what they need
@@ -82,13 +79,8 @@ def llava():
 
 @pytest.fixture(scope="module")
 def qwen():
-    needs_video_processor()
+    needs.torchvision()
     return tiny_models.qwen2_5_vl(videos=True)
-
-
-def needs_video_processor() -> None:
-    if not find_spec("torchvision"):
-        pytest.skip("needs torchvision")
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen"])

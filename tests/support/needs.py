@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
@@ -17,13 +17,18 @@ def torch_for(sampler: str) -> None:
 
 
 def torchvision() -> None:
-    """Skip a file where there is no torchvision, or let one built for CUDA load beside another torch."""
-    try:
-        build = version("torchvision")
-    except PackageNotFoundError:
+    """Skip a test, or a file of tests, where there is no torchvision."""
+    if not importlib.util.find_spec("torchvision"):
         pytest.skip("needs torchvision", allow_module_level=True)
-    torch = pytest.importorskip("torch")
-    if "+cu" in build and torch.version.cuda is None and _SHIM.stem not in sys.modules:
+
+
+def let_torchvision_load() -> None:
+    """Let a torchvision that was built for CUDA load beside a torch that was not; transformers imports it."""
+    try:
+        build = distribution("torchvision").locate_file("torchvision/version.py")
+    except PackageNotFoundError:
+        return
+    if "+cu" in Path(str(build)).read_text(encoding="utf-8") and _SHIM.stem not in sys.modules:
         spec = importlib.util.spec_from_file_location(_SHIM.stem, _SHIM)
         sys.modules[_SHIM.stem] = shim = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(shim)

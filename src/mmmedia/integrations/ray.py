@@ -63,7 +63,7 @@ class _Decode:
 
     def _cells(self, row: Row) -> dict[str, Any]:
         output, metadata, error = self._names
-        return {output: row.media[None], metadata: [_typed(row.metadata)], error: _objects([row.error])}
+        return {output: row.media[None], metadata: [_typed(row.metadata)], error: _words(row.error)}
 
 
 class DecodeVideos(_Decode):
@@ -168,7 +168,10 @@ def _typed(metadata: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _objects(values: list[Any]) -> npt.NDArray[Any]:
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
+def _words(error: str | None) -> Any:
+    """Return a column of one text, which says that it is one also where it holds none."""
+    try:
+        import pyarrow
+    except ModuleNotFoundError:  # outside of Ray, which needs it
+        return np.array([error], object)
+    return pyarrow.array([error], pyarrow.string())

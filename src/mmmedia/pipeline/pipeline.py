@@ -165,7 +165,7 @@ class MultimodalPipeline:
 
     def warn_of_roles(self, roles: set[str]) -> None:
         """Say once that text is embedded as it is, whoever it is from."""
-        if roles > {"user"} and not self._has_warned:
+        if not roles <= {"user"} and not self._has_warned:
             self._has_warned = True
             logger.warning(
                 "The roles of messages (%s) are dropped: MultimodalPipeline.from_pretrained applies a chat "

@@ -183,7 +183,7 @@ class PretrainedPipeline:
         )
 
     def _warn_of_roles(self, roles: set[str]) -> None:
-        if roles == {"user"} or self._has_warned:
+        if roles <= {"user"} or self._has_warned:
             return
         self._has_warned = True
         logger.warning(
