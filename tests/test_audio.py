@@ -255,6 +255,11 @@ def test_a_resampler_without_a_target_or_with_an_unknown_method():
         AudioResampler().resample(np.zeros(1, np.float32), orig_sr=1)
     with pytest.raises(InvalidArgumentError, match="Invalid resampling method: 'magic'"):
         AudioResampler(16_000, method="magic")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MMMEDIA_COMPAT", "0.20")
+        magic = AudioResampler(16_000, method="magic")
+    with pytest.raises(InvalidArgumentError, match="Invalid resampling method: 'magic'"):
+        magic.resample(np.zeros(9, np.float32), orig_sr=8_000)
 
 
 # --------------------------------------------------------------------------------------------- splitting

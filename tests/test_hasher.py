@@ -170,3 +170,28 @@ def test_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "blake3", None)
     with pytest.raises(MissingPackageError, match="blake3"):
         MultiModalHasher.hash_kwargs("blake3", x=1)
+
+
+def test_without_an_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As code for vLLM 0.20 has it: that of the setting, else the best that is installed."""
+    monkeypatch.setenv("VLLM_MM_HASHER_ALGORITHM", "sha512")
+    assert MultiModalHasher.hash_kwargs(x=1) == MultiModalHasher.hash_kwargs("sha512", x=1)
+    monkeypatch.delenv("VLLM_MM_HASHER_ALGORITHM")
+    monkeypatch.setattr("mmmedia.hasher.find_spec", lambda _: None)
+    assert MultiModalHasher.hash_kwargs(x=1) == hashed(x=1)
+
+
+def test_step_by_step() -> None:
+    """A keyword is its name and its value, and a value begins with its kind."""
+    assert b"".join(MultiModalHasher.iter_item_to_bytes("x", b"ab")) == field(b"x") + b"\x03" + field(b"ab")
+    assert b"".join(MultiModalHasher.iter_value_to_bytes(None)) == b"\x00"
+    assert b"".join(MultiModalHasher.serialize_item(b"ab")) == field(b"ab")
+
+
+def test_broken_exif_data_names_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Image.Image) -> object:
+        raise SyntaxError("not a TIFF file")
+
+    expected = hashed(x=Image.fromarray(PIXELS))
+    monkeypatch.setattr(Image.Image, "getexif", broken)
+    assert hashed(x=Image.fromarray(PIXELS)) == expected

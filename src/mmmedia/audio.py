@@ -325,13 +325,15 @@ class AudioResampler:
             "librosa".
 
     Raises:
-        InvalidArgumentError: (a `ValueError`) an unknown method.
+        InvalidArgumentError: (a `ValueError`) an unknown method; with ``MMMEDIA_COMPAT=0.20`` only when it is
+            used.
     """
 
     def __init__(self, target_sr: float | None = None, method: ResamplingMethod | None = None) -> None:
         if method is None:
             method = "librosa" if envs.MMMEDIA_COMPAT == "0.20" else default_resampling_method()
-        _check_method(method)
+        if envs.MMMEDIA_COMPAT != "0.20":
+            _check_method(method)
         self.target_sr = target_sr
         self.method: ResamplingMethod = method
 

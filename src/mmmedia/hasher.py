@@ -16,11 +16,13 @@ import logging
 import pickle
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from typing import Any, Final
 
 import numpy as np
 from PIL import Image
 
+from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError, MissingPackageError
 
 logger = logging.getLogger(__name__)
@@ -33,11 +35,12 @@ class MultiModalHasher:
     """The hash of named values."""
 
     @classmethod
-    def hash_kwargs(cls, algorithm: str, /, **kwargs: Any) -> str:
+    def hash_kwargs(cls, algorithm: str | None = None, /, **kwargs: Any) -> str:
         """Return the hash of keywords as hexadecimal digits; their order does not matter.
 
         Args:
-            algorithm: "blake3", "sha256" or "sha512".
+            algorithm: "blake3", "sha256" or "sha512"; `None`, as code for vLLM 0.20 has it: that of
+                `VLLM_MM_HASHER_ALGORITHM`.
             **kwargs: bytes, text, numbers, pictures, arrays, tensors, what media IOs load, or lists, tuples
                 and dicts of these. Anything else is pickled, which is warned of.
 
@@ -48,7 +51,7 @@ class MultiModalHasher:
         >>> MultiModalHasher.hash_kwargs("sha256", text="a", number=1)[:16]
         'ed2f0f1306a4237c'
         """
-        digest = _digest(algorithm)
+        digest = _digest(algorithm or _usual_algorithm())
         for name in sorted(kwargs):
             for part in cls.iter_item_to_bytes(name, kwargs[name]):
                 digest.update(part)
@@ -70,6 +73,11 @@ class MultiModalHasher:
     def serialize_item(cls, obj: object) -> Iterator[bytes | memoryview]:
         """Yield the bytes that stand for a value, without the byte of its kind."""
         yield from _leaf(obj)
+
+
+def _usual_algorithm() -> str:
+    usual = "blake3" if find_spec("blake3") is not None else "sha256"
+    return envs.VLLM_MM_HASHER_ALGORITHM or usual
 
 
 def _digest(algorithm: str) -> Any:

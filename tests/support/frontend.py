@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 MODEL = Path(__file__).parent.parent / "integrations" / "vllm_real" / "tiny-qwen3-vl"
-STARTS_WITHIN_S = 400
+STARTS_WITHIN_S = 1500  # where the machine is busy
 ANSWERS_WITHIN_S = 120
 
 Part = dict[str, Any]

@@ -36,6 +36,9 @@ from mmmedia.media.embedding import EmbeddingMediaIO
 from mmmedia.media.isolation import apart
 from mmmedia.media.picture_files import brief, check_pixels, open_picture, refuse, without_large_texts
 
+MAGIC_NUMPY_PREFIX: Final = b"\x93NUMPY"
+"""By which an embedding is told to be a NumPy array."""
+
 _SCALING_DECODERS: Final = ("JPEG", "MPO")
 _KEPT_INFO: Final = ("exif", "icc_profile", "xmp")
 

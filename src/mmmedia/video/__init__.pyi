@@ -27,6 +27,7 @@ from .loaders import (
     get_video_loader_backend_for_processor as get_video_loader_backend_for_processor,
 )
 from .mixins import (
+    DecodedFrames as DecodedFrames,
     OpenCVVideoBackendMixin as OpenCVVideoBackendMixin,
     PyAVVideoBackendMixin as PyAVVideoBackendMixin,
 )

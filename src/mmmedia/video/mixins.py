@@ -4,7 +4,7 @@ The loaders of this library do not: they go the way of `mmmedia.video.decoders.r
 """
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,11 @@ from mmmedia.video.samplers import VideoSourceMetadata
 if TYPE_CHECKING:
     import av
     import cv2
+    import torch
 
 Frames = npt.NDArray[np.uint8]
+DecodedFrames: TypeAlias = Union[npt.NDArray[np.uint8], "torch.Tensor"]  # a name that is not loaded
+"""uint8 RGB (n, height, width, 3)."""
 
 
 class ReadsCaptures:
@@ -90,19 +93,19 @@ class OpenCVVideoBackendMixin(ReadsCaptures):
         return opencv.open_capture(data)
 
     @staticmethod
-    def get_video_metadata(source: Any) -> VideoSourceMetadata:
+    def get_video_metadata(data: Any) -> VideoSourceMetadata:
         """Return what a video is.
 
         Args:
-            source: encoded bytes, of which frames are counted, as in vLLM 0.33; or an open capture, whose
+            data: encoded bytes, of which frames are counted, as in vLLM 0.33; or an open capture, whose
                 claims are returned, as in 0.20.
 
         Raises:
             InvalidMediaError: (a `ValueError`) no video, or one without frames.
         """
-        if not isinstance(source, bytes | bytearray | memoryview):
-            return opencv.source_metadata(source, 1 << 62)
-        admitted = containers.admit(bytes(source))
+        if not isinstance(data, bytes | bytearray | memoryview):
+            return opencv.source_metadata(data, 1 << 62)
+        admitted = containers.admit(bytes(data))
         packets = index.build(admitted)
         shown = shown_frames(packets)
         try:

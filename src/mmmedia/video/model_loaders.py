@@ -171,6 +171,7 @@ class Glm5NextVideoBackend(ModelVideoBackend):
     """Frames as GLM 5 samples them: `samplers.sample_glm5next`."""
 
     sampler = SAMPLERS["glm5next"]
+    default_fps = 2
     _SEEK_GAP_THRESHOLD: ClassVar[int] = 64
     """Fewer frames than these are passed over one by one; else the capture is told to seek."""
 

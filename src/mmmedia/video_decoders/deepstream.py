@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mmmedia.video.codecs.deepstream import DeepStreamVideoBackendMixin
 from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
 from mmmedia.video_decoders.decoding import decode_with
 
 if TYPE_CHECKING:
     from mmmedia.video.loaders import VideoLoader
     from mmmedia.video_decoders.base import DecodedFrames
+
+
+__all__ = ["DeepStreamVideoBackendMixin", "decode_deepstream"]
 
 
 def decode_deepstream(

@@ -23,6 +23,7 @@ from mmmedia.errors import (
 from mmmedia.media import ImageMediaIO, VideoMediaIO
 from mmmedia.video import VIDEO_LOADER_REGISTRY, VideoBackend, VideoSourceMetadata, VideoTargetMetadata
 from mmmedia.video.codecs import deepstream, pynvvideocodec
+from mmmedia.video.codecs.deepstream import DeepStreamVideoBackendMixin
 from mmmedia.video.codecs.torchcodec import TorchCodecVideoBackendMixin
 from mmmedia.video_decoders import check_frame_pixel_limit, decode_video
 from support import torch_codecs
@@ -419,9 +420,34 @@ class TestDeepStream:
         with pytest.raises(LimitExceededError, match="VLLM_MAX_IMAGE_PIXELS"):
             VideoBackend.load_bytes(clip(**CLIP), 1, backend="deepstream")
 
+    def test_step_by_step(self) -> None:
+        """For loaders of third parties."""
+        source = VideoSourceMetadata(90, 25.0, 3.6)
+        mixin = DeepStreamVideoBackendMixin
+        frames, valid = mixin.decode_indices(clip(**CLIP), [9, 4, 9], source, pool_size=1, timeout_sec=3)
+        assert [read_number(frame) for frame in frames] == valid == [4, 9]
+        with pytest.raises(InvalidArgumentError, match="timeout_sec"):
+            mixin.decode_indices(clip(**CLIP), [9], source, timeout_sec=0)
+
+    def test_nothing_wanted(self) -> None:
+        target = VideoTargetMetadata(-1, -1, 300)
+
+        class Nothing(VideoBackend):
+            @classmethod
+            def compute_frames_index_to_sample(cls, source: Any, target: Any, **kwargs: Any) -> list[int]:
+                return []
+
+        with pytest.raises(InvalidMediaError, match="Nothing to sample"):
+            decode_video("deepstream", Nothing, clip(**CLIP), target, {}, {})
+
     def test_its_errors(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(*_: object) -> None:
+        def fail(*_: object, **__: object) -> None:
             raise RuntimeError("no element nvdec")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(DecodePool, "decode", fail)
+            with pytest.raises(InvalidMediaError, match="no element nvdec"):
+                VideoBackend.load_bytes(clip(**CLIP), 1, backend="deepstream")
 
         monkeypatch.setattr(sys.modules["nvidia.deepstream_videodecode"], "probe_metadata", fail)
         with pytest.raises(InvalidMediaError, match="no element nvdec"):

@@ -1,7 +1,7 @@
 """DeepStream: NVIDIA's decoder through pipelines of GStreamer, in a pool that a process keeps."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from mmmedia import containers, envs
@@ -13,6 +13,8 @@ from mmmedia.work.fork import afresh_in_child
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    Frames = npt.NDArray[np.uint8]
 
 Choose = Callable[[VideoSourceMetadata], list[int]]
 
@@ -60,7 +62,7 @@ def pool_of(size: object, make: Callable[[int], Any]) -> Any:
 
 def read(
     data: bytes, choose: Choose, options: Mapping[str, Any]
-) -> "tuple[npt.NDArray[np.uint8], list[int], VideoSourceMetadata]":
+) -> "tuple[Frames, list[int], VideoSourceMetadata]":
     """Decode the whole stream, and keep the frames that `choose` picks.
 
     Args:
@@ -79,6 +81,52 @@ def read(
         InvalidMediaError: (a `ValueError`) a video that can't be decoded, or not in time.
         LimitExceededError: (a `ValueError`) frames larger than the settings admit.
     """
+    deepstream = _package()
+    seconds = _seconds(options["timeout_sec"])
+    pool = pool_of(options["pool_size"], deepstream.DecodePool)
+    encoded = bytes(containers.admit(data).data)
+    try:
+        told = deepstream.probe_metadata(encoded)
+    except RuntimeError as error:
+        raise _invalid(error) from error
+    total, rate, width, height = int(told[0]), float(told[1]), int(told[3]), int(told[4])
+    source = VideoSourceMetadata(total, rate, float(told[2]))
+    check_size(height, width, 1)
+    wanted = choose(source)
+    if not wanted:
+        raise InvalidMediaError(f"Nothing to sample from a video of {total} frames.")
+    check_size(height, width, len(set(wanted)))
+    return *_decoded(pool, encoded, wanted, str(told[5]), seconds), source
+
+
+class DeepStreamVideoBackendMixin:
+    """What decoding by DeepStream takes, step by step, for loaders of third parties."""
+
+    @classmethod
+    def decode_indices(
+        cls,
+        data: bytes,
+        frame_indices: list[int],
+        source: VideoSourceMetadata,  # noqa: ARG003  # the pool tells by itself
+        codec: str = "",
+        pool_size: int | None = None,
+        timeout_sec: float = 120.0,
+    ) -> "tuple[Frames, list[int]]":
+        """Decode frames by their indices; arguments, results and errors as in `read`.
+
+        Args:
+            data: an encoded video.
+            frame_indices: which frames; each comes once, in order.
+            source: what the video is.
+            codec: its name, by which a pipeline is kept.
+            pool_size: how many pipelines there are.
+            timeout_sec: how long it may take.
+        """
+        pool = pool_of(pool_size, _package().DecodePool)
+        return _decoded(pool, bytes(containers.admit(data).data), frame_indices, codec, _seconds(timeout_sec))
+
+
+def _package() -> Any:
     try:
         import nvidia.deepstream_videodecode as deepstream
     except ImportError as error:
@@ -86,31 +134,31 @@ def read(
             'backend="deepstream" needs NVIDIA DeepStream and an NVIDIA GPU: '
             "pip install nvidia-deepstream-videodecode-cu13."
         ) from error
-    seconds = options["timeout_sec"]
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not seconds > 0:
-        raise InvalidArgumentError(f"timeout_sec={seconds!r:.64}: expected a positive number of seconds.")
-    pool = pool_of(options["pool_size"], deepstream.DecodePool)
-    encoded = bytes(containers.admit(data).data)
+    return deepstream
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        raise InvalidArgumentError(f"timeout_sec={value!r:.64}: expected a positive number of seconds.")
+    return float(value)
+
+
+def _decoded(
+    pool: Any, data: bytes, wanted: Iterable[int], codec: str, seconds: float
+) -> "tuple[Frames, list[int]]":
+    """Have a pool decode frames, to memory of the host; where fewer come, they are the first."""
+    unique = sorted(set(wanted))
     try:
-        told = deepstream.probe_metadata(encoded)
-        total, rate, width, height = int(told[0]), float(told[1]), int(told[3]), int(told[4])
-        source = VideoSourceMetadata(total, rate, float(told[2]))
-        check_size(height, width, 1)
-        wanted = choose(source)
-        unique = sorted(set(wanted))
-        if not unique:
-            raise InvalidMediaError(f"Nothing to sample from a video of {total} frames.")
-        check_size(height, width, len(unique))
         decoded = pool.decode(
-            encoded,
-            target_indices=unique,
-            codec=str(told[5]),
-            max_frames=len(unique),
-            timeout_sec=float(seconds),
+            data, target_indices=unique, codec=codec, max_frames=len(unique), timeout_sec=seconds
         )
     except RuntimeError as error:
-        raise InvalidMediaError(f"DeepStream can't decode the video: {error!s:.200}") from error
+        raise _invalid(error) from error
     if decoded.error or decoded.frames is None or not len(decoded.frames):
-        raise InvalidMediaError(f"DeepStream can't decode the video: {decoded.error or 'no frame'!s:.200}")
-    frames = decoded.frames.cpu().numpy()
-    return frames, unique[: len(frames)], source
+        raise _invalid(decoded.error or "no frame came")
+    frames: Frames = decoded.frames.cpu().numpy()
+    return frames, unique[: len(frames)]
+
+
+def _invalid(reason: object) -> InvalidMediaError:
+    return InvalidMediaError(f"DeepStream can't decode the video: {reason!s:.200}")
