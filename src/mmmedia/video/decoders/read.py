@@ -147,10 +147,10 @@ def read_video(
             raise InvalidArgumentError('decode="seek": this loader reads in a way of its own.')
         mode = "sequential"
     way = Way(reader, recovery, mode, built_in, part)
-    if not opencv.is_replaced() and (pictures := animation(data)) is not None:
-        return _animated(pictures, choose, mode, part)
     if opencv.is_replaced() or envs.MMMEDIA_COMPAT == "0.20":
         return _as_claimed(data, choose, way)
+    if (pictures := animation(data)) is not None:
+        return _animated(pictures, choose, mode, part)
     admitted = containers.admit(data)
     once = functools.lru_cache(choose)  # what chooses may keep what it chose
     return _plainly(admitted, once, way) or _Request(admitted, once, way).answer()
