@@ -8,19 +8,28 @@ held to `FORMAT_WHITELIST`, to in-memory reading, and to no protocol at all.
 
 from mmmedia.containers.claims import Admitted, admit, recognisable
 from mmmedia.containers.mp4_boxes import Buffer, boxes
-from mmmedia.containers.pyav import AV_OPTIONS, FORMAT_WHITELIST, open_av, video_stream
+from mmmedia.containers.pyav import (
+    AV_OPTIONS,
+    FORMAT_WHITELIST,
+    PATIENCE,
+    moving_pictures,
+    open_av,
+    video_stream,
+)
 from mmmedia.containers.signatures import identify
 from mmmedia.containers.truncation import missing_bytes
 
 __all__ = [
     "AV_OPTIONS",
     "FORMAT_WHITELIST",
+    "PATIENCE",
     "Admitted",
     "Buffer",
     "admit",
     "boxes",
     "identify",
     "missing_bytes",
+    "moving_pictures",
     "open_av",
     "recognisable",
     "video_stream",

@@ -3,7 +3,7 @@
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -98,9 +98,16 @@ def open_capture(
     encoded = containers.recognisable(data) if isinstance(data, containers.Admitted) else data
     api = get_cv2_video_api()
     parameters = [cv2.CAP_PROP_N_THREADS, threads] if threads else []
-    with _capture_options():
+    more: Mapping[str, str] = {}
+    with _capture_options(more):
         capture = _open(encoded, api, parameters)
-        if not (is_replaced() or threads) and capture.isOpened() and not may_use_threads(kind(capture)):
+    is_stream = isinstance(data, containers.Admitted) and data.name == "mpegts"
+    if is_stream and capture.isOpened() and not capture.get(cv2.CAP_PROP_FRAME_WIDTH):
+        more = containers.PATIENCE
+        with _capture_options(more):
+            capture = _open(encoded, api, parameters)
+    if not (is_replaced() or threads) and capture.isOpened() and not may_use_threads(kind(capture)):
+        with _capture_options(more):
             capture = _open(encoded, api, [cv2.CAP_PROP_N_THREADS, 1])
     if not turned:
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
@@ -130,7 +137,7 @@ def kind(capture: Capture) -> str:
 
 
 @contextmanager
-def _capture_options() -> Iterator[None]:
+def _capture_options(more: Mapping[str, str]) -> Iterator[None]:
     """Hold FFmpeg under OpenCV to the allow-list while a capture is opened.
 
     OpenCV takes options for FFmpeg from one environment variable alone, and reads it when it opens. It is
@@ -139,7 +146,7 @@ def _capture_options() -> Iterator[None]:
     """
     with _environment_lock:
         before = os.environ.get(_OPTIONS_VARIABLE)
-        held = [f"{key};{value}" for key, value in containers.AV_OPTIONS.items()]
+        held = [f"{key};{value}" for key, value in {**more, **containers.AV_OPTIONS}.items()]
         os.putenv(_OPTIONS_VARIABLE, "|".join([before or _OPENCV_DEFAULT_OPTIONS, *held]))
         try:
             yield
