@@ -156,6 +156,8 @@ class TestRefused:
             b"hello, I am a video", b"\0", b"\0" * 5000, b"RIFF", b"RIFF\0\0\0\0WEBP", b"FORM\0\0\0\0ILBM",
             b"ID3",
             b"G" * 3, b"\x1aE", b"\0\0\0\x18fty", b"%PDF-1.7", b"PK\x03\x04", b"\x7fELF" + bytes(60),
+            b"MM\0*\0\0\0\x08" + 9 * b"\x01\x03\0\x03\0\0\0\x01",
+            b"MM\0*\0\0\0\x08" + 9 * b"\x01\0\0\x04\0\0\0\x01",
             b"\x89PNG\r\n\x1a\n", b"<html>", b"{}", b"#!/bin/sh\n", b"\0\0\1", b"\0\0\1\xff",
             b"\xff\xff\xff\xff",
             b";FFMETADATA1\n", b"WEBVTT\n\n", b"1\n00:00:00,000 --> 00:00:01,000\nhi\n",

@@ -17,6 +17,7 @@ from mmmedia.video import OpenCVVideoBackend, excerpt
 from mmmedia.video.decoders.packets import index
 from support import corpus
 from support.clips import clip, read_number
+from support.kinds import KINDS
 from support.picking import Pick
 
 WAYS = [
@@ -184,6 +185,34 @@ def test_half_an_animated_webp() -> None:
     assert metadata["total_num_frames"] == 7
     assert metadata["duration"] == pytest.approx(7 * 0.08)
     assert InspectIO().load_bytes(whole[: starts[7] + 100])["frames"] == 7
+
+
+@pytest.mark.parametrize("more", [0, 30])
+def test_half_an_animated_png(more: int) -> None:
+    """A frame that is announced, and of which nothing is there, does not count."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(5).integers(0, 255, (12, 40, 60, 3), np.uint8)
+    images = [Image.fromarray(pixels) for pixels in noise]
+    images[0].save(file, "PNG", save_all=True, append_images=images[1:], duration=80)
+    whole = file.getvalue()
+    starts = [match.end() for match in re.finditer(b"fcTL", whole)]
+    frames, metadata = OpenCVVideoBackend.load_bytes(whole[: starts[7] + 30 + more], num_frames=-1)
+    assert np.array_equal(frames, noise[:7])
+    assert metadata["total_num_frames"] == 7
+    assert metadata["duration"] == pytest.approx(7 * 0.08)
+
+
+@pytest.mark.parametrize("part", [0.5, 0.8])
+def test_half_an_avif_sequence(part: float) -> None:
+    """What is there of it, the same in every way."""
+    whole = KINDS["avif sequence"].make()
+    data = whole[: int(len(whole) * part)]
+    total = OpenCVVideoBackend.load_bytes(data, num_frames=1)[1]["total_num_frames"]
+    assert 0 < total < OpenCVVideoBackend.load_bytes(whole, num_frames=1)[1]["total_num_frames"]
+    for way in WAYS:
+        frames, metadata = OpenCVVideoBackend.load_bytes(data, num_frames=-1, **way)
+        assert metadata["frames_indices"] == list(range(total))
+        assert [read_number(frame) for frame in frames] == list(range(total))
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)

@@ -2,6 +2,7 @@
 
 import io
 import logging
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,36 @@ def test_a_song_with_a_cover_is_no_video(way: dict[str, Any]) -> None:
                     out.mux(packet)
     with pytest.raises(InvalidMediaError, match=r"Could not open video stream|No video stream"):
         OpenCVVideoBackend.load_bytes(buffer.getvalue(), **way)
+
+
+@pytest.mark.parametrize("way", WAYS[:4], ids=str)
+def test_a_song_with_a_cover_of_asf_is_no_video(way: dict[str, Any]) -> None:
+    """There a cover is a stream like any other, of one picture; what has more is a video."""
+    fields: dict[str, Any] = {"codec": "mjpeg", "container": "asf", "pix_fmt": "yuvj420p", "audio": True}
+    with pytest.raises(InvalidMediaError, match=r"Could not open video stream|No video stream"):
+        OpenCVVideoBackend.load_bytes(clip(**SIZE, **fields, frames=1, sound_seconds=1.0), **way)
+    assert len(OpenCVVideoBackend.load_bytes(clip(**SIZE, **fields, frames=6), **way)[0]) == 6
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_pictures_far_apart_in_a_transport_stream(way: dict[str, Any]) -> None:
+    """The first one ends where the next begins, which FFmpeg by itself does not wait for."""
+    data = clip(
+        **SIZE, container="mpegts", frames=4, timestamps=[0, 60, 120, 180], time_base=Fraction(1),
+        audio=True, sound_seconds=180.0,
+    )  # fmt: skip
+    frames, metadata = OpenCVVideoBackend.load_bytes(data, num_frames=4, **way)
+    assert [read_number(frame) for frame in frames] == metadata["frames_indices"] == [0, 1, 2, 3]
+    assert metadata["duration"] == pytest.approx(240, abs=1)
+
+
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[1], WAYS[4]], ids=str)
+def test_a_single_jpeg(way: dict[str, Any]) -> None:
+    """A stream of one picture; of two as well, which no longer is a picture."""
+    data = clip(**SIZE, codec="mjpeg", container="mjpeg", frames=1, pix_fmt="yuvj420p")
+    frames, metadata = OpenCVVideoBackend.load_bytes(data, **way)
+    assert [read_number(frame) for frame in frames] == metadata["frames_indices"] == [0]
+    assert (metadata["total_num_frames"], metadata["fps"], metadata["duration"]) == (1, 25.0, 0.04)
 
 
 class TestCompat:

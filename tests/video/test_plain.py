@@ -9,7 +9,7 @@ from mmmedia.video import OpenCVVideoBackend
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.plain import PlainVideo, plain_video
 from support import corpus
-from support.clips import clip
+from support.clips import clip, read_number
 from support.kinds import KINDS, with_cover
 
 CLIP: dict[str, Any] = {"frames": 40, "width": 96, "height": 64}
@@ -22,6 +22,18 @@ def with_a_large_sample(data: bytes, track: int) -> bytes:
         at = data.index(b"stsz", at + 1)
     at += 16 + 4 * 4
     return data[:at] + (1 << 24).to_bytes(4, "big") + data[at + 4 :]
+
+
+def becomes_interlaced() -> bytes:
+    """An MP4 whose second half brings a parameter set of its own, as where recordings are joined."""
+    parts = [clip(**CLIP, container="h264"), clip(**CLIP, **corpus.x264("tff=1"), container="h264")]
+    return corpus.remux([b"".join(parts)], "mp4")
+
+
+def test_what_becomes_interlaced() -> None:
+    for way in ({"decode": "sequential"}, {"decode": "auto"}, {"backend": "pyav"}):
+        frames, metadata = OpenCVVideoBackend.load_bytes(becomes_interlaced(), num_frames=8, **way)
+        assert [read_number(frame) for frame in frames] == [each % 40 for each in metadata["frames_indices"]]
 
 
 def with_a_large_box(data: bytes, name: bytes) -> bytes:
@@ -66,6 +78,7 @@ def test_plain_ones(fields: dict[str, Any]) -> None:
         lambda: with_a_large_sample(clip(**CLIP, codec="libvpx-vp9"), 0),
         lambda: with_a_large_sample(clip(**CLIP, audio=True), 1),
         lambda: with_a_large_box(clip(**CLIP), b"mdia"),
+        becomes_interlaced,
         lambda: b"\0\0\0\x10ftypisom\0\0\0\0",
         *(
             KINDS[name].make

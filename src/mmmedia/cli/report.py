@@ -108,11 +108,7 @@ class InspectIO(MediaIO[Report]):
         admitted = containers.admit(data)
         with open_held(admitted) as container:
             name, audio = container.format.name, _audio_track(container)
-            videos = [
-                stream
-                for stream in container.streams.video
-                if not stream.disposition & stream.disposition.attached_pic
-            ]
+            videos = containers.moving_pictures(container)
         return self._describe_video(admitted, name, audio) if videos else _describe_audio(data)
 
     def _describe_video(

@@ -8,13 +8,21 @@ held to `FORMAT_WHITELIST`, to in-memory reading, and to no protocol at all.
 
 from mmmedia.containers.claims import Admitted, admit, recognisable
 from mmmedia.containers.mp4_boxes import Buffer, boxes
-from mmmedia.containers.pyav import AV_OPTIONS, FORMAT_WHITELIST, open_av, video_stream
+from mmmedia.containers.pyav import (
+    AV_OPTIONS,
+    FORMAT_WHITELIST,
+    PATIENCE,
+    moving_pictures,
+    open_av,
+    video_stream,
+)
 from mmmedia.containers.signatures import described, identify
 from mmmedia.containers.truncation import missing_bytes
 
 __all__ = [
     "AV_OPTIONS",
     "FORMAT_WHITELIST",
+    "PATIENCE",
     "Admitted",
     "Buffer",
     "admit",
@@ -22,6 +30,7 @@ __all__ = [
     "described",
     "identify",
     "missing_bytes",
+    "moving_pictures",
     "open_av",
     "recognisable",
     "video_stream",

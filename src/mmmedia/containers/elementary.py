@@ -1,6 +1,6 @@
 r"""Raw streams of pictures, told by their start codes, also where they begin in the midst of a picture.
 
->>> within(b"\x5a\x00\x00\x01\xb6\x10\x00\x00\x01\xb6\x50")
+>>> within(b"\x5a" + 3 * b"\x00\x00\x01\xb6\x50")
 'm4v'
 """
 
@@ -11,13 +11,13 @@ from mmmedia.containers.mp4_boxes import Buffer
 # A picture of the largest that raw streams hold may be cut before the first start code.
 _FAR = 1 << 20
 _CODES = re.compile(rb"\x00\x00\x01(..)", re.DOTALL)
-_MOST_CODES = 64
+_LEAST_CODES, _MOST_CODES = 3, 64
 
 # What may follow: MPEG-4's objects, layers, headers and planes; MPEG-2's pictures, slices and headers.
 _MPEG4 = frozenset([*range(0x30), *range(0xB0, 0xB7)])
 _MPEG4_PLANE = 0xB6
 _MPEG2 = frozenset([*range(0xB0), 0xB2, 0xB3, 0xB5, 0xB7, 0xB8])
-_MPEG2_PICTURE = frozenset([0, 1])  # and its first slice
+_MPEG2_PICTURE = frozenset([0, 0xB5, 1])  # its header, the header's extension, its first slice
 # NAL units of H.264 that others refer to, or not, or either; and those of HEVC.
 _H264_REFERRED, _H264_NEVER, _H264_SLICES = {5, 7, 8}, {6, 9, 10, 11, 12}, {1, 5}
 _HEVC_SLICES = {*range(10), *range(16, 22)}
@@ -27,14 +27,14 @@ _HEVC_OTHERS = set(range(32, 41))
 def within(data: Buffer) -> str | None:
     """Return FFmpeg's name of a raw stream of H.264, HEVC, MPEG-4 or MPEG-2, wherever in it the data begins.
 
-    Its first two start codes or more must all be such a stream's.
+    Its first three start codes or more must all be such a stream's, and a picture's among them.
     """
     codes = []
     for found in _CODES.finditer(bytes(data[:_FAR])):
         codes.append(found[1])
         if len(codes) == _MOST_CODES:
             break
-    if len(codes) < 2:
+    if len(codes) < _LEAST_CODES:
         return None
     firsts = {code[0] for code in codes}
     if _MPEG4_PLANE in firsts and firsts <= _MPEG4:
@@ -43,7 +43,7 @@ def within(data: Buffer) -> str | None:
         return "mpegvideo"
     if all(map(_is_hevc, codes)) and any(code[0] >> 1 in _HEVC_SLICES for code in codes):
         return "hevc"
-    if all(map(_is_h264, codes)) and any(code[0] & 0x1F in _H264_SLICES for code in codes):
+    if all(map(_is_h264, codes)) and any(code[0] & 0x1F in _H264_SLICES and code[0] >> 5 for code in codes):
         return "h264"
     return None
 

@@ -1,4 +1,4 @@
-"""Animated PNG and WebP as videos, read by Pillow: FFmpeg is not shown pictures."""
+"""Animated PNG and WebP, and a JPEG by itself, as videos, read by Pillow: FFmpeg does not take them."""
 
 import io
 import itertools
@@ -17,8 +17,11 @@ from mmmedia.video.samplers import VideoSourceMetadata
 Frames = npt.NDArray[np.uint8]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
 # Players show a frame of no length for a tenth of a second.
 _SHORTEST = 0.1
+# FFmpeg's rate for JPEGs one behind the other.
+_ONE_OF_MANY = 1 / 25
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Animation:
         valid: list[int] = []
         deadline = Deadline()
         try:
-            with Image.open(io.BytesIO(self.data), formats=("PNG", "WEBP")) as image:
+            with Image.open(io.BytesIO(self.data), formats=("PNG", "WEBP", "JPEG")) as image:
                 for number in range(targets[-1] + 1 if targets else 0):
                     deadline.check()
                     image.seek(number)
@@ -78,11 +81,14 @@ class Animation:
 
 
 def animation(data: bytes) -> Animation | None:
-    """Return what an animated PNG or WebP is; None for everything else, a picture that stands still included.
+    """Return what an animated PNG or WebP is, or a single JPEG; None for everything else.
 
-    Nothing is decoded for it.
+    Nothing is decoded for it. Any other picture that stands still is no video; a JPEG is a stream of one,
+    which FFmpeg does not recognise.
     """
     try:
+        if data.startswith(_JPEG):
+            return _jpeg(data)
         if data.startswith(_PNG):
             return _png(data)
         if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X":
@@ -95,7 +101,7 @@ def animation(data: bytes) -> Animation | None:
 def _png(data: bytes) -> Animation | None:
     """By the frame control chunks (PNG, third edition, 11.3.5)."""
     durations = []
-    animated = False
+    animated, name = False, b""
     width, height = struct.unpack_from(">II", data, 16)
     for name, start, size in _png_chunks(data):
         if name == b"acTL":
@@ -105,7 +111,23 @@ def _png(data: bytes) -> Animation | None:
         elif name == b"fcTL" and size >= 26:
             numerator, denominator = struct.unpack_from(">HH", data, start + 20)
             durations.append(numerator / (denominator or 100) or _SHORTEST)
+    if durations and name == b"fcTL":  # cut short: nothing of that frame is there
+        durations.pop()
     return Animation(data, height, width, durations) if durations else None
+
+
+def _jpeg(data: bytes) -> Animation | None:
+    """By the segments of a JPEG behind which nothing stands (ITU-T T.81, B.1)."""
+    at, height, width = 2, 0, 0
+    while data[at] == 0xFF and data[at + 1] != 0xDA:
+        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, at + 5)
+        at += 2 + length
+    end = data.find(b"\xff\xd9", at)
+    if not height or end < 0 or data[end + 2 :].strip(b"\0"):
+        return None
+    return Animation(data, height, width, [_ONE_OF_MANY])
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

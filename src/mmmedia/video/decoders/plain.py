@@ -13,6 +13,9 @@ from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 
 _MOST_BOXES = 200
 Place = tuple[int, int]
+_STRETCH = 1 << 20
+# Of H.264 (ITU-T H.264, annex A).
+_PROFILES = frozenset([66, 77, 88, 100, 110, 122, 244, 44])
 
 
 class PlainVideo(NamedTuple):
@@ -141,8 +144,29 @@ def _clock(data: bytes, header: Place) -> int:
 def _is_progressive(data: bytes, descriptions: Place) -> bool:
     name = data[descriptions[0] + 12 : descriptions[0] + 16]
     if name == b"avc1":
-        return is_progressive_h264(data) and not _tells_colours(data, descriptions)
+        return (
+            is_progressive_h264(data)
+            and not _tells_colours(data, descriptions)
+            and not _has_sets_within(data, descriptions)
+        )
     return name in (b"vp09", b"av01")
+
+
+def _has_sets_within(data: bytes, descriptions: Place) -> bool:
+    """Whether a sequence parameter set may stand among the samples, which need not be as the first says."""
+    record = data.index(b"avcC", *descriptions) + 4
+    if data[record + 4] & 3 != 3:
+        return True  # unusual: looked at more closely elsewhere
+    for start in range(0, len(data), _STRETCH):
+        stretch = np.frombuffer(data, np.uint8)[start : start + _STRETCH + 6]
+        if len(stretch) < 6:
+            break
+        # A length in four bytes, of less than 256; the unit's kind; a profile.
+        begins = (stretch[4:-1] & 0x9F == SPS) & (stretch[3:-2] > 0)
+        begins &= (stretch[2:-3] == 0) & (stretch[1:-4] == 0) & (stretch[:-5] == 0)
+        if any(stretch[at + 5] in _PROFILES for at in np.flatnonzero(begins).tolist()):
+            return True
+    return False
 
 
 def _tells_colours(data: bytes, descriptions: Place) -> bool:

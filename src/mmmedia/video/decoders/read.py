@@ -148,10 +148,10 @@ def read_video(
             raise InvalidArgumentError('decode="seek": this loader reads in a way of its own.')
         mode = "sequential"
     way = Way(reader, recovery, mode, built_in, part)
-    if not opencv.is_replaced() and (pictures := animation(data)) is not None:
-        return _animated(pictures, choose, mode, part)
     if opencv.is_replaced() or envs.MMMEDIA_COMPAT == "0.20":
         return _as_claimed(data, choose, way)
+    if (pictures := animation(data)) is not None:
+        return _animated(pictures, choose, mode, part)
     admitted = containers.admit(data)
     return _plainly(admitted, choose, way) or _Request(admitted, choose, way).answer()
 

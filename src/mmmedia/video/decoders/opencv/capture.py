@@ -3,7 +3,7 @@
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -101,10 +101,17 @@ def open_capture(
     api = get_cv2_video_api()
     most = threads or (worker_count() if envs.MMMEDIA_VIDEO_DECODE_FOR == "throughput" else 0)
     parameters = [cv2.CAP_PROP_N_THREADS, most] if most else []
-    with _capture_options():
+    more: Mapping[str, str] = {}
+    with _capture_options(more):
         capture = _open(encoded, api, parameters)
-        may_stall = not (is_replaced() or threads) and most != 1
-        if may_stall and capture.isOpened() and not may_use_threads(kind(capture)):
+    is_stream = isinstance(data, containers.Admitted) and data.name == "mpegts"
+    if is_stream and capture.isOpened() and not capture.get(cv2.CAP_PROP_FRAME_WIDTH):
+        more = containers.PATIENCE
+        with _capture_options(more):
+            capture = _open(encoded, api, parameters)
+    may_stall = not (is_replaced() or threads) and most != 1
+    if may_stall and capture.isOpened() and not may_use_threads(kind(capture)):
+        with _capture_options(more):
             capture = _open(encoded, api, [cv2.CAP_PROP_N_THREADS, 1])
     if not turned:
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
@@ -134,7 +141,7 @@ def kind(capture: Capture) -> str:
 
 
 @contextmanager
-def _capture_options() -> Iterator[None]:
+def _capture_options(more: Mapping[str, str]) -> Iterator[None]:
     """Hold FFmpeg under OpenCV to the allow-list while a capture is opened.
 
     OpenCV takes options for FFmpeg from one environment variable alone, and reads it when it opens. It is
@@ -143,7 +150,7 @@ def _capture_options() -> Iterator[None]:
     """
     with _environment_lock:
         before = os.environ.get(_OPTIONS_VARIABLE)
-        held = [f"{key};{value}" for key, value in containers.AV_OPTIONS.items()]
+        held = [f"{key};{value}" for key, value in {**more, **containers.AV_OPTIONS}.items()]
         os.putenv(_OPTIONS_VARIABLE, "|".join([before or _OPENCV_DEFAULT_OPTIONS, *held]))
         try:
             yield
