@@ -32,6 +32,7 @@ from mmmedia import (
     video,
 )
 from mmmedia.connections import HTTPConnection, global_http_connection
+from mmmedia.gpu_ipc_memory import MultiModalGPUMemoryPool
 from mmmedia.image import Depth
 from mmmedia.media import MediaConnector, MediaDecodedBudget, buckets, image as images
 from mmmedia.media.budget import MediaBudget, Share
@@ -82,6 +83,8 @@ STAY = {
     "MediaBudget": "a copy would be used up twice",
     "MediaDecodedBudget": "a copy would be used up twice",
     "MediaRequestDownloadBudget": "a copy would be used up twice",
+    "MultiModalGPUMemoryPool": "its memory is there once",
+    "MultiModalGPUMemoryLease": "its memory is there once",
 }
 """What does not travel, and why."""
 
@@ -91,8 +94,8 @@ def _made(kind: type) -> Any:
     name = kind.__name__
     if kind is errors.PartError:
         return errors.PartError.around(errors.InvalidMediaError("bad"), 0, 2, "image_url")
-    if kind is connections.MediaDownloadSizeExceededError:
-        return connections.MediaDownloadSizeExceededError(5, 6)
+    if kind in (connections.MediaDownloadSizeExceededError, connections.HTTPResponseSizeExceededError):
+        return kind(5, 6)
     if issubclass(kind, BaseException):
         return kind("what was wrong")
     if name in MAKERS:
@@ -234,6 +237,8 @@ def test_what_is_forked_is_usable() -> None:
         MediaBudget,
         lambda: MediaDecodedBudget(5),
         lambda: connections.MediaRequestDownloadBudget(5),
+        lambda: MultiModalGPUMemoryPool(5),
+        lambda: MultiModalGPUMemoryPool(5).acquire(1),
         lambda: MediaConnector(budget=MediaBudget(max_decoded_bytes=5)),
     ],
 )
