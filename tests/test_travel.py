@@ -35,6 +35,7 @@ from mmmedia import (
     video,
 )
 from mmmedia.connections import HTTPConnection, global_http_connection
+from mmmedia.gpu_ipc_memory import MultiModalGPUMemoryPool
 from mmmedia.image import Depth
 from mmmedia.media import MediaConnector, MediaDecodedBudget, buckets, image as images
 from mmmedia.media.budget import MediaBudget, Share
@@ -79,8 +80,8 @@ STAY = {
     "Reservable": "a protocol",
     "RequestBudget": "a protocol",
     "Toll": "of a download under way",
-    "MultiModalGPUMemoryPool": "counts the memory of this process's GPU",
-    "MultiModalGPUMemoryLease": "a part of that memory",
+    "MultiModalGPUMemoryPool": "its memory is there once",
+    "MultiModalGPUMemoryLease": "its memory is there once",
     "PretrainedPipeline": "as far as its model does",
     "Encoder": "a protocol",
     "Source": "abstract",
@@ -112,7 +113,7 @@ def _made(kind: type) -> Any:
     name = kind.__name__
     if kind is errors.PartError:
         return errors.PartError.around(errors.InvalidMediaError("bad"), 0, 2, "image_url")
-    if kind.__name__ in ("MediaDownloadSizeExceededError", "HTTPResponseSizeExceededError"):
+    if kind in (connections.MediaDownloadSizeExceededError, connections.HTTPResponseSizeExceededError):
         return kind(5, 6)
     if issubclass(kind, BaseException):
         return kind("what was wrong")
@@ -264,6 +265,8 @@ def test_what_is_forked_is_usable() -> None:
         MediaBudget,
         lambda: MediaDecodedBudget(5),
         lambda: connections.MediaRequestDownloadBudget(5),
+        lambda: MultiModalGPUMemoryPool(5),
+        lambda: MultiModalGPUMemoryPool(5).acquire(1),
         lambda: MediaConnector(budget=MediaBudget(max_decoded_bytes=5)),
     ],
 )

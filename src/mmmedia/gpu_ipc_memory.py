@@ -24,7 +24,12 @@ PYNVVIDEOCODEC_DEFAULT_HW_DECODERS: Final = 2
 """Decoders of a process."""
 
 
-class MultiModalGPUMemoryLease:
+class _OfThisProcess:
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(f"A {type(self).__name__} can't be copied or pickled: its memory is there once.")
+
+
+class MultiModalGPUMemoryLease(_OfThisProcess):
     """Bytes of a pool, until they are released; also a context manager.
 
     Attributes:
@@ -50,7 +55,7 @@ class MultiModalGPUMemoryLease:
         self.release()
 
 
-class MultiModalGPUMemoryPool:
+class MultiModalGPUMemoryPool(_OfThisProcess):
     """Bytes that many threads share: who asks for more than are left waits.
 
     Args:

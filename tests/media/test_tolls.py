@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mmmedia.connections import HTTPConnection, MediaRequestDownloadBudget, Toll
+from mmmedia.connections import HTTPConnection, MediaRequestDownloadBudget
+from mmmedia.connections.budget import Toll
 from mmmedia.exceptions import MediaRequestDownloadSizeExceededError, VLLMUnprocessableEntityError
 from mmmedia.media.base import MediaIO
 from mmmedia.media.connector import MediaConnector

@@ -8,7 +8,7 @@ aiohttp. These three are imported when they are first needed.
 import asyncio
 import time
 
-from mmmedia.connections.budget import MediaRequestDownloadBudget, RequestBudget, Toll
+from mmmedia.connections.budget import MediaRequestDownloadBudget
 from mmmedia.connections.connection import HTTPConnection, global_http_connection
 from mmmedia.connections.environment import environment_proxy
 from mmmedia.connections.failures import async_error, http_status, is_transient, status_of, sync_error
@@ -31,9 +31,7 @@ __all__ = [
     "MediaRequestDownloadBudget",
     "MediaRequestDownloadSizeExceededError",
     "Progress",
-    "RequestBudget",
     "RetryPlan",
-    "Toll",
     "async_error",
     "asyncio",  # these two by which tests of engines shorten waiting
     "environment_proxy",

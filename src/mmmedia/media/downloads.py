@@ -11,11 +11,11 @@ from typing import Any, Generic, TypeVar, cast
 from mmmedia.connections import (
     FetchPolicy,
     HTTPConnection,
-    Toll,
     async_error,
     fetch_policy,
     sync_error,
 )
+from mmmedia.connections.budget import Toll
 from mmmedia.connections.rules import policy_under_way
 from mmmedia.media import sparse
 from mmmedia.media.base import MediaIO

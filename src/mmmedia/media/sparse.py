@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mmmedia import metrics
 from mmmedia.cache import BlockCacheSource
-from mmmedia.connections import HTTPConnection, RequestBudget, fetch_policy, status_of
+from mmmedia.connections import HTTPConnection, fetch_policy, status_of
+from mmmedia.connections.budget import RequestBudget
 from mmmedia.connections.ranges import Whole, aopen_source, open_source
 from mmmedia.errors import SourceChangedError
 from mmmedia.exceptions import MediaDownloadSizeExceededError, MediaRequestDownloadSizeExceededError
