@@ -226,7 +226,9 @@ def test_the_same_bytes_whatever_the_threads(name: str, monkeypatch: pytest.Monk
     for threads in (1, 2, 4, 16):
         parameters = [cv2.CAP_PROP_N_THREADS, threads]
         monkeypatch.setattr(capture, "_open", lambda d, api, _, p=parameters: open_really(d, api, p))
-        monkeypatch.setattr(pyav, "_decode", lambda d, _, *begin, n=threads: decode_really(d, n, *begin))
+        monkeypatch.setattr(
+            pyav, "_decode", lambda d, threads, begin=0, n=threads: decode_really(d, n, begin)
+        )
         for way in WAYS:
             try:
                 frames, metadata = OpenCVVideoBackend.load_bytes(data, num_frames=6, **way)
