@@ -39,6 +39,15 @@ CLIPS = {
         250,
         {"preset": "veryfast", "crf": "27", "bf": "3"},
     ),
+    "h264_720p_60s_rich.mp4": (
+        "libx264",
+        1280,
+        720,
+        60,
+        30,
+        250,
+        {"preset": "veryfast", "crf": "19", "bf": "3"},
+    ),
     "h264_1080p_60s.mp4": (
         "libx264",
         1920,

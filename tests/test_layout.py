@@ -15,8 +15,8 @@ SOURCE = Path(mmmedia.__file__).parent
 LAYERS = (
     ("errors", "_quiet", "_version"),
     ("envs", "registry", "metrics"),
-    ("work", "urls", "containers", "egress", "hasher", "hashing", "tensors", "image", "audio"),
-    ("connections", "exceptions", "sources", "cache", "video", "video_decoders"),
+    ("work", "urls", "containers", "egress", "hasher", "hashing", "tensors", "image", "audio", "sources"),
+    ("connections", "exceptions", "cache", "video", "video_decoders"),
     ("media",),
     ("pipeline",),
     ("cli", "integrations", "__main__"),

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     VLLM_MEDIA_ALLOWED_BUCKETS: str
     VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB: int
     VLLM_MAX_MEDIA_REQUEST_DOWNLOAD_SIZE_MB: int
+    VLLM_MAX_MEDIA_SOURCE_SIZE_MB: int
+    MMMEDIA_SPARSE_FETCH: str
+    MMMEDIA_SPARSE_GAP_KB: int
     VLLM_MAX_MEDIA_REQUEST_DECODE_BYTES: int
     VLLM_MAX_AUDIO_CLIP_FILESIZE_MB: int
     VLLM_MAX_AUDIO_PREPROCESS_WORKERS: int
@@ -101,6 +104,12 @@ def _decode_mode(text: str) -> str:
     return text
 
 
+def _fetch_mode(text: str) -> str:
+    if text not in {"auto", "never", "always"}:
+        raise ValueError("not a mode")
+    return text
+
+
 def _compat(text: str) -> str:
     name = text.strip()
     if name not in {"0.20", "0.33"}:
@@ -123,6 +132,7 @@ _EXPECTED: dict[Callable[[str], Value], str] = {
     _compat: "0.20 or 0.33",
     _switch: "0 or 1",
     _decode_mode: "auto, sequential or seek",
+    _fetch_mode: "auto, never or always",
 }
 
 
@@ -224,6 +234,12 @@ SETTINGS: dict[str, Setting] = {
         Setting("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", 256, _integer, "one download in MiB; 0 or less: no limit"),
         Setting("VLLM_MAX_MEDIA_REQUEST_DOWNLOAD_SIZE_MB", 256, _integer,
                 "all downloads of a request in MiB, for `MediaRequestDownloadBudget`; 0 or less: no limit"),
+        Setting("VLLM_MAX_MEDIA_SOURCE_SIZE_MB", 0, _integer,
+                "what may be read in pieces, in MiB of the whole; 0 or less: no limit"),
+        Setting("MMMEDIA_SPARSE_FETCH", "auto", _fetch_mode,
+                "of long videos fetch what frames need: auto (where that pays), never, always (or raise)"),
+        Setting("MMMEDIA_SPARSE_GAP_KB", 256, _integer,
+                "pieces no further apart than so many KiB are fetched as one"),
         Setting("VLLM_MAX_MEDIA_REQUEST_DECODE_BYTES", 715827880, _integer,
                 "all that a request decodes to, for `MediaDecodedBudget`; 0 or less: no limit"),
         Setting("VLLM_MAX_AUDIO_CLIP_FILESIZE_MB", 25, _integer,

@@ -6,6 +6,8 @@ Each is a `MediaError`, and each is also of the built-in type that callers alrea
     ├── InvalidMediaError      ValueError            bytes that are not what they should be
     ├── UnsupportedMediaError  NotImplementedError   a form of input or output this library does not have
     ├── NotSeekableError       ValueError            a video that decode="seek" can't prove exact
+    ├── NotSparseError         ValueError            a video that fetch="always" can't read in pieces
+    ├── SourceChangedError     OSError               what is read in pieces has become another thing
     ├── InvalidArgumentError   ValueError            an argument the caller got wrong
     │   ├── RecoveryError      … and AssertionError  frame_recovery with a decoder that has none
     │   └── PoolSizeError      … and RuntimeError    another number of decoders than the process has
@@ -56,6 +58,35 @@ class NotSeekableError(MediaError, ValueError):
     """A video that was to be decoded by seeking only, and for which that can't be proven exact."""
 
     http_status = 422
+
+
+class NotSparseError(MediaError, ValueError):
+    """A video that was to be read in pieces only, and of which that can't be."""
+
+    http_status = 422
+
+    @classmethod
+    def of(cls, name: str, reason: str) -> "NotSparseError":
+        """Return the error of a source by its name for messages."""
+        return cls(f"{name!r} can't be read in pieces: {reason} (MMMEDIA_SPARSE_FETCH=always).")
+
+
+class SourceChangedError(MediaError, OSError):
+    """What is read in pieces has become another thing midway.
+
+    Attributes:
+        whole: all of what it has become, where that came; None: it did not.
+    """
+
+    http_status = 503
+    whole: bytes | None = None
+
+    @classmethod
+    def of(cls, name: str, whole: bytes | None = None) -> "SourceChangedError":
+        """Return the error of a source by its name for messages."""
+        error = cls(f"{name!r} was changed while it was read in pieces.")
+        error.whole = whole
+        return error
 
 
 class InvalidArgumentError(MediaError, ValueError):

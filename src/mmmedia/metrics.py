@@ -60,6 +60,10 @@ METRICS: dict[str, Description] = {
     "mmmedia_download_retries_total": Description(
         "counter", "Attempts that failed and were followed by another, by what failed.", ("reason",)
     ),
+    "mmmedia_pieces_total": Description("counter", "Pieces of sources that were fetched."),
+    "mmmedia_bytes_saved_total": Description(
+        "counter", "Bytes of sources that were not fetched, as nobody needed them."
+    ),
     "mmmedia_refusals_total": Description(
         "counter", "Requests for media that were refused, by the rule.", ("reason",)
     ),
@@ -116,6 +120,8 @@ class _Metrics:
         self.seconds = self._make("mmmedia_download_seconds")
         self.in_flight = self._make("mmmedia_downloads_in_flight")
         self.retries = self._make("mmmedia_download_retries_total")
+        self.pieces = self._make("mmmedia_pieces_total")
+        self.saved = self._make("mmmedia_bytes_saved_total")
         self.refusals = self._make("mmmedia_refusals_total")
         self.decoded = functools.lru_cache(maxsize=64)(self._make("mmmedia_decode_seconds").labels)
         self.failures = self._make("mmmedia_decode_failures_total")
@@ -288,6 +294,18 @@ def count_retry(error: BaseException) -> None:
     """Count an attempt that failed and is followed by another."""
     if metrics := _metrics():
         metrics.retries.labels(failure(error)).inc()
+
+
+def count_piece() -> None:
+    """Count a piece of a source that was fetched."""
+    if metrics := _metrics():
+        metrics.pieces.inc()
+
+
+def count_saved(number_of_bytes: int) -> None:
+    """Count bytes of a source that need not be fetched."""
+    if metrics := _metrics():
+        metrics.saved.inc(number_of_bytes)
 
 
 def note_decode_path(path: str) -> None:

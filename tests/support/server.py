@@ -11,6 +11,7 @@ A behaviour is a function of a `Request`; it writes raw bytes with `request.send
 
 import contextlib
 import gzip
+import re
 import socket
 import ssl
 import threading
@@ -204,6 +205,38 @@ def slowly(seconds: float, then: Behaviour) -> Behaviour:
     def behave(request: Request) -> None:
         request.wait(seconds)
         then(request)
+
+    return behave
+
+
+def ranged(
+    body: bytes,
+    *,
+    validators: dict[str, object] | None = None,
+    total: object = None,
+    headers: dict[str, object] | None = None,
+    most: int | None = None,
+) -> Behaviour:
+    """Answer requests for a part with that part, as nginx and S3 do; others with the whole.
+
+    `total` is what is said of the whole's length, if not the truth; `most` is the longest part that is given.
+    """
+    told = {"ETag": '"one"'} if validators is None else validators
+
+    def behave(request: Request) -> None:
+        extra = {**told, **(headers or {})}
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
+        condition = request.headers.get("If-Range")
+        if asked is None or (condition is not None and condition not in told.values()):
+            request.send(head(200, {"Content-Length": len(body), **extra}) + body)
+            return
+        start, last = int(asked[1]), min(int(asked[2] or len(body)), len(body) - 1)
+        if start >= len(body):
+            request.send(head(416, {"Content-Length": 0, "Content-Range": f"bytes */{len(body)}"}))
+            return
+        part = body[start : last + 1][:most]
+        where = f"bytes {start}-{start + len(part) - 1}/{len(body) if total is None else total}"
+        request.send(head(206, {"Content-Length": len(part), "Content-Range": where, **extra}) + part)
 
     return behave
 

@@ -20,6 +20,7 @@ from mmmedia.connections.failures import headers_of, is_transient, own_error
 from mmmedia.connections.retries import TOTAL_SECONDS, RetryPlan, retry_after_seconds
 from mmmedia.connections.rules import (
     HEADERS,
+    AskedPiece,
     BodyLimits,
     Download,
     FetchPolicy,
@@ -45,7 +46,9 @@ logger = logging.getLogger(__name__)
 # Conditions are about one resource, and a redirect leads to another.
 _CONDITIONS = frozenset({"if-none-match", "if-modified-since"})
 # What a redirect to another origin takes along; anything else may be a credential.
-_PLAIN_HEADERS = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
+_PLAIN_HEADERS = frozenset(
+    {"accept", "accept-encoding", "accept-language", "if-range", "range", "user-agent"}
+)
 
 
 class Hop(NamedTuple):
@@ -162,6 +165,7 @@ def exchange(
     max_bytes: int | None = None,
     request_budget: RequestBudget | None = None,
     on_progress: Progress | None = None,
+    piece: AskedPiece | None = None,
 ) -> Exchange:
     """Yield the steps that fetch the body behind a URL.
 
@@ -176,6 +180,7 @@ def exchange(
         max_bytes: what the body may have beside the download limit; `None` for no such limit.
         request_budget: charged with all that comes, also in attempts that fail.
         on_progress: is told how much has come; of a further attempt from 0 again.
+        piece: what of the body is asked for by `extra_headers`; None: all.
 
     Raises:
         InvalidURLError: (a `ValueError`) no HTTP URL.
@@ -190,6 +195,8 @@ def exchange(
     first = Hop.first(parsed, extra_headers)
     plan = RetryPlan(timeout, 1 if any_status else policy.settings.attempts)
     limits = None if any_status else BodyLimits.of(policy, max_bytes, request_budget, on_progress)
+    if limits is not None and piece is not None:
+        limits = limits._replace(piece=piece)
     started = begun = time.monotonic()
     seconds = TOTAL_SECONDS if timeout is None else timeout
     for attempt in itertools.count():
@@ -208,7 +215,8 @@ def exchange(
                         reason="redirect",
                     )
                 hop = hop.redirected(status, location, policy.domains)
-            if any_status or (is_conditional and status == 304 and not hop.number):
+            is_unchanged = is_conditional and status == 304 and not hop.number
+            if any_status or is_unchanged or (piece is not None and piece.ends(status)):
                 yield Answer(hop, status, headers)
             yield Reject(_reason(status))
         except Exception as error:

@@ -100,6 +100,18 @@ class RequestBudget(Protocol):
         """Take so many bytes; raise if the request has used up its share."""
 
 
+class AskedPiece(Protocol):
+    """A part of a body that is asked for; as `mmmedia.connections.ranges.Piece`."""
+
+    def body(
+        self, url: HTTPURL, status: int, headers: Mapping[str, str], limits: "BodyLimits", /
+    ) -> "Body | None":
+        """Return what reads the body of a response; None for one that does not have what is asked for."""
+
+    def ends(self, status: int, /) -> bool:
+        """Return whether a response of which no body is read is an answer too."""
+
+
 class BodyLimits(NamedTuple):
     """What a body may have.
 
@@ -108,12 +120,14 @@ class BodyLimits(NamedTuple):
         is_of_kind: whether that is the limit of a kind of media, lower than the general one.
         budget: charged with what comes out, piece by piece.
         on_progress: is told how much has come, piece by piece.
+        piece: what of the whole is asked for; None: all.
     """
 
     max_bytes: float
     is_of_kind: bool = False
     budget: RequestBudget | None = None
     on_progress: Progress | None = None
+    piece: "AskedPiece | None" = None
 
     @classmethod
     def of(
@@ -131,6 +145,16 @@ class BodyLimits(NamedTuple):
 
 class CutShortError(Exception):
     """A coded body that ends before its end; each half raises its library's own error for it."""
+
+
+def codings_of(encoding: str) -> list[str]:
+    """Return the codings in a `Content-Encoding`; words that are none change nothing.
+
+    >>> codings_of("UTF-8, x-gzip")
+    ['gzip']
+    """
+    words = (word.strip().lower() for word in encoding.split(","))
+    return [_CODINGS[word] for word in words if word in _CODINGS]
 
 
 class Body:
@@ -175,8 +199,7 @@ class Body:
             raise self._too_long(self._expected)
         self.coding = ""
         if encoding := headers.get("Content-Encoding"):
-            words = [word.strip().lower() for word in encoding.split(",")]
-            codings = [_CODINGS[word] for word in words if word in _CODINGS]
+            codings = codings_of(encoding)
             if len(codings) > 1 or not _OTHER_CODINGS.isdisjoint(codings):
                 raise InvalidMediaError(
                     f"Content-Encoding {encoding[:64]!r} of {self._url!r} was not asked for and is not read."
@@ -251,6 +274,8 @@ def whole_body(url: HTTPURL, status: int, headers: Mapping[str, str], limits: Bo
         LimitExceededError: (a `ValueError`) it is longer than the limit.
         InvalidMediaError: (a `ValueError`) an encoding that was not asked for.
     """
+    if limits.piece is not None:
+        return limits.piece.body(url, status, headers, limits)
     if status == 206:
         part = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
         if part is None or int(part[1]) + 1 != int(part[2]):

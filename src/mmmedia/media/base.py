@@ -15,6 +15,7 @@ import pybase64
 from mmmedia import envs
 from mmmedia.connections.budget import Uncopied
 from mmmedia.errors import InvalidMediaError, LimitExceededError
+from mmmedia.sources import Source
 
 T = TypeVar("T")
 
@@ -120,6 +121,24 @@ class MediaIO(ABC, Generic[T]):
 
         The connector does not: it reads the file that it has checked, and calls `load_bytes`.
         """
+
+
+class SourceMediaIO(MediaIO[T]):
+    """A media IO that also loads through a source, of which it reads what it needs.
+
+    Attributes:
+        smallest_source: bytes below which it is given all of them instead, unless `fetch_mode` is "always".
+    """
+
+    smallest_source: int = 0
+
+    @abstractmethod
+    def load_source(self, source: Source) -> T:
+        """Load through a source."""
+
+    @abstractmethod
+    def fetch_mode(self) -> str:
+        """Return "auto", "never" or "always": whether it is to be given sources."""
 
 
 class Chargeable(Protocol):

@@ -8,14 +8,16 @@ configuration says (``FSSPEC_S3_ENDPOINT_URL``, ``~/.config/fsspec/``).
 import asyncio
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from mmmedia import envs, metrics
 from mmmedia.connections import HTTPConnection, RetryPlan
+from mmmedia.connections.ranges import check_source_size
 from mmmedia.errors import (
     InvalidArgumentError,
     InvalidURLError,
@@ -23,10 +25,10 @@ from mmmedia.errors import (
     MediaError,
     MissingPackageError,
     RefusedURLError,
-    RemoteFileDeniedError,
     RemoteFileError,
     RemoteFileNotFoundError,
 )
+from mmmedia.sources import FsspecSource, errors_of_stores
 from mmmedia.urls import MAX_URL_LENGTH, redact_url, url_scheme
 from mmmedia.work.executors import ProcessPool
 
@@ -143,33 +145,51 @@ def read_object(url: str) -> bytes:
         MissingPackageError: (an `ImportError`) fsspec or the store's package is not installed.
     """
     source = parse_object_url(url)
-    with metrics.downloading(sink := io.BytesIO()):
-        try:
-            _read(source, sink)
-        except MediaError:
-            raise
-        except ImportError as error:
-            raise MissingPackageError(
-                f"Reading {source.scheme}:// needs a package that is not installed: {error}."
-            ) from error
-        except FileNotFoundError as error:
-            raise RemoteFileNotFoundError(f"{redact_url(url)!r} does not exist.") from error
-        except PermissionError as error:
-            raise RemoteFileDeniedError(f"The store does not admit {redact_url(url)!r}.") from error
-        except Exception as error:  # each store's package has its own
-            # Its text may hold a signed URL or worse.
-            raise RemoteFileError(f"{redact_url(url)!r} can't be read: {type(error).__name__}.") from error
+    with metrics.downloading(sink := io.BytesIO()), _as_ours(source):
+        _read(source, sink)
     return sink.getvalue()
 
 
-def _read(source: ObjectURL, sink: io.BytesIO) -> None:
+def open_object(url: str) -> FsspecSource:
+    """Return what reads an object in pieces; errors as of `read_object`, but for the limit.
+
+    Raises:
+        LimitExceededError: (a `ValueError`) it is larger than `VLLM_MAX_MEDIA_SOURCE_SIZE_MB`.
+    """
+    url_of = parse_object_url(url)
+    with _as_ours(url_of):
+        gap = max(envs.MMMEDIA_SPARSE_GAP_KB, 1) * 1024
+        source = FsspecSource(_filesystem(url_of), url_of.path, name=str(url_of), gap=gap)
+    check_source_size(source.name, source.size)
+    return source
+
+
+@contextmanager
+def _as_ours(source: ObjectURL) -> Iterator[None]:
+    """Turn the errors of a store's package, or of its absence, into ours."""
+    try:
+        with errors_of_stores(redact_url(str(source))):
+            yield
+    except MediaError:
+        raise
+    except ImportError as error:
+        raise MissingPackageError(
+            f"Reading {source.scheme}:// needs a package that is not installed: {error}."
+        ) from error
+
+
+def _filesystem(source: ObjectURL) -> Any:
     import fsspec
 
     try:
         fsspec.get_filesystem_class(source.scheme)
     except ValueError:
         raise MissingPackageError(f"No installed package makes fsspec read {source.scheme}://.") from None
-    filesystem = fsspec.filesystem(source.scheme)
+    return fsspec.filesystem(source.scheme)
+
+
+def _read(source: ObjectURL, sink: io.BytesIO) -> None:
+    filesystem = _filesystem(source)
     filesystem.invalidate_cache(source.path)  # a listing kept from before may be out of date
     info: Mapping[str, Any] = filesystem.info(source.path)
     shown = redact_url(str(source))
@@ -221,6 +241,25 @@ class ObjectConnection:
         except FutureTimeoutError:
             pending.cancel()
             raise _too_long(url, seconds) from None
+
+    def open_object(self, url: str, *, timeout: float | None = None) -> FsspecSource:
+        """Return what reads an object in pieces; errors as of the function, and `TimeoutError`."""
+        pending = _readers.executor().submit(open_object, url)
+        seconds = _longest(timeout)
+        try:
+            return pending.result(seconds)
+        except FutureTimeoutError:
+            pending.cancel()
+            raise _too_long(url, seconds) from None
+
+    async def async_open_object(
+        self,
+        url: str,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # of one attempt
+    ) -> FsspecSource:
+        """Return what reads an object in pieces; see `open_object`."""
+        return await asyncio.to_thread(self.open_object, url, timeout=timeout)
 
     async def async_get_bytes(
         self,

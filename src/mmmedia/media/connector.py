@@ -19,6 +19,7 @@ from mmmedia import envs, metrics
 from mmmedia.connections import HTTPConnection, Progress, global_http_connection
 from mmmedia.errors import InvalidURLError, LocalFilesDisabledError, MediaError, UnsupportedMediaError
 from mmmedia.exceptions import HTTPResponseSizeExceededError
+from mmmedia.media import sparse
 from mmmedia.media.base import MediaIO
 from mmmedia.media.budget import Budget, MediaBudget, is_reservable
 from mmmedia.media.cached import Goal
@@ -309,6 +310,8 @@ class MediaConnector(SharedDownloads):
             max_bytes = media_io.get_max_bytes() if hasattr(media_io, "get_max_bytes") else None
             if max_bytes is not None and file.size > max_bytes:
                 raise HTTPResponseSizeExceededError.of(file.size, max_bytes)
+            if sparse.is_for_file(media_io, file.size):
+                return sparse.load_file(self, file.descriptor, file.name, media_io)
             self._charge_download(file.size)
             data = file.read()
         return self._decode(media_io, media_io.load_bytes, data)
@@ -347,8 +350,8 @@ class MediaConnector(SharedDownloads):
 
     def _opening(self, url: str, modality: str | None) -> Opening:
         check_modality(modality)
-        max_bytes = None if modality is None else self._media_io(modality, {}).get_max_bytes()
-        return Opening(self, url, modality, max_bytes)
+        media_io = None if modality is None else self._media_io(modality, {})
+        return Opening(self, url, modality, media_io)
 
     def _media_io(self, modality: str, kwargs: Mapping[str, Any]) -> MediaIO[Any]:
         """Return the media IO of a modality, with keywords over those of the connector."""

@@ -11,7 +11,6 @@ as wide.
 import copy
 import math
 import operator
-import secrets
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
@@ -87,26 +86,21 @@ class Content(NamedTuple):
     def hash(self) -> str:
         """A name for it: the `content_hash` of its bytes.
 
-        Of a source only its name, its validator and its size are known; such a name begins with "source-".
+        Of a source only its key, its validator and its size are known; such a name begins with "source-".
         Without a validator nothing says what is behind it, and it is named differently each time.
         """
         if self.source is None:
             return content_hash(self.bytes)
-        validator = self.source.validator or secrets.token_hex(16)
-        return f"source-{content_hash([self.source.name, validator, self.source.size])}"
+        return f"source-{content_hash(self.source.identity)}"
 
     def load(self, media_io: MediaIO[Any]) -> Any:
         """Decode it."""
         if self.source is not None:
             load: Callable[[Source], Any] | None = getattr(media_io, "load_source", None)
-            return load(self.source) if load else media_io.load_bytes(_whole(self.source))
+            return load(self.source) if load else media_io.load_bytes(self.source.read_all())
         if isinstance(self.data, str):
             return media_io.load_base64(self.media_type, self.data)
         return media_io.load_bytes(self.data or b"")
-
-
-def _whole(source: Source) -> bytes:
-    return source.read([(0, source.size)])[0]
 
 
 class Decoded:

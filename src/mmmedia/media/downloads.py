@@ -4,7 +4,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Executor
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from mmmedia.connections import (
     FetchPolicy,
@@ -14,17 +14,23 @@ from mmmedia.connections import (
     sync_error,
 )
 from mmmedia.connections.rules import policy_under_way
+from mmmedia.media import sparse
 from mmmedia.media.base import MediaIO
 from mmmedia.media.cached import CachedLoads, Downloaded, Goal
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
+from mmmedia.media.handles import Opening
 from mmmedia.media.sharing import SharedDecode, decode_key
+from mmmedia.sources import Source
 from mmmedia.work.calls import calls_of_loop, holdable
-from mmmedia.work.flight import SingleFlight, fly_again, late
+from mmmedia.work.flight import Flight, SingleFlight, fly_again, late
 from mmmedia.work.fork import afresh_in_child
 
 T = TypeVar("T")
 
-_flights: SingleFlight[bytes | Downloaded] = SingleFlight()
+Brought = bytes | Downloaded | Source
+"""What a download ends with; a source of which not all has been fetched."""
+
+_flights: SingleFlight[Brought] = SingleFlight()
 
 
 def _start_afresh() -> None:
@@ -47,9 +53,6 @@ def _held_to(goal: Goal, media_io: MediaIO[Any]) -> Goal:
 class SharedDownloads(CachedLoads):
     """Loads from remote URLs: who asks for the same at the same time shares the download and the decode."""
 
-    def _policy(self, goal: Goal) -> FetchPolicy:
-        return FetchPolicy(self._domains, goal.settings, goal.is_of_kind, self.on_progress)
-
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
         goal = _held_to(goal, media_io)
@@ -58,9 +61,10 @@ class SharedDownloads(CachedLoads):
             how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
             fetch = self.connection.get_bytes
             url = goal.remote if getattr(fetch, "__func__", None) is HTTPConnection.get_bytes else goal.url
-            download: Callable[[], bytes | Downloaded] = functools.partial(fetch, url, **how)
+            download: Callable[[], Brought] = functools.partial(fetch, url, **how)
             if goal.settings.revalidate and self._can_revalidate():
                 download = functools.partial(self._get_if_changed, goal, how)
+            download = sparse.opens(self, goal, media_io) or download
             try:
                 flight = _flights.fly(
                     key,
@@ -75,9 +79,45 @@ class SharedDownloads(CachedLoads):
                     raise
                 raise translated from error
         try:
+            if isinstance(flight.result, Source):
+                return self._load_source(goal, flight, media_io)
             return self._load_downloaded(goal.url, flight, media_io)
         finally:
             _flights.retire(flight)
+
+    def _load_source(self, goal: Goal, flight: Flight[Brought], media_io: MediaIO[T]) -> T:
+        """Load what a download has begun to bring, and fetch of it what is needed."""
+        if isinstance(media_io, Opening):
+            return cast("T", sparse.handle(self, goal, cast("Source", flight.result), media_io))
+        try:
+            media, source = sparse.load(self, goal, cast("Source", flight.result), media_io)
+        except Exception as error:
+            translated = sparse.translated(goal.url, sync_error(error, goal.url))
+            if translated is error:
+                raise
+            raise translated from error
+        self._store_source(goal.url, flight, source)
+        return media
+
+    async def _load_source_async(self, goal: Goal, flight: Flight[Brought], media_io: MediaIO[T]) -> T:
+        """Load what a download has begun to bring; see `_load_source`."""
+        if isinstance(media_io, Opening):
+            return cast("T", self._load_source(goal, flight, media_io))
+        try:
+            media, source = await sparse.load_async(self, goal, cast("Source", flight.result), media_io)
+        except Exception as error:
+            translated = sparse.translated(goal.url, async_error(error, goal.url))
+            if translated is error:
+                raise
+            raise translated from error
+        if self._media_cache_dir and source.whole is not None:
+            await asyncio.to_thread(self._store_source, goal.url, flight, source)
+        return media
+
+    def _store_source(self, url: str, flight: Flight[Brought], source: Source) -> None:
+        """Store what was read in pieces, if all of it was."""
+        if self._media_cache_dir and source.whole is not None and flight.claim():
+            self._store(url, Downloaded(source.whole))
 
     def _begin(self, goal: Goal, media_io: MediaIO[T], pool: Executor) -> "Wanted[T]":
         """Begin to download on a loop, or join who is downloading the same; `pool` will decode it."""
@@ -87,9 +127,10 @@ class SharedDownloads(CachedLoads):
         fetch = self.connection.async_get_bytes
         is_ours = getattr(fetch, "__func__", None) is HTTPConnection.async_get_bytes
         url = goal.remote if is_ours else goal.url  # others take a text
-        download: Callable[[], Awaitable[bytes | Downloaded]] = functools.partial(fetch, url, **how)
+        download: Callable[[], Awaitable[Brought]] = functools.partial(fetch, url, **how)
         if goal.settings.revalidate and self._can_revalidate():
             download = functools.partial(self._get_if_changed_async, goal, how, pool)
+        download = sparse.opens_async(self, goal, media_io) or download
         return Wanted(self, goal, policy, download, media_io, pool)
 
     def _get_if_changed(self, goal: Goal, how: dict[str, Any]) -> Downloaded:
@@ -125,7 +166,7 @@ class Wanted(Generic[T]):
         loads: SharedDownloads,
         goal: Goal,
         policy: FetchPolicy,
-        download: Callable[[], Awaitable[bytes | Downloaded]],
+        download: Callable[[], Awaitable[Brought]],
         media_io: MediaIO[T],
         pool: Executor,
     ) -> None:
@@ -184,7 +225,7 @@ class Wanted(Generic[T]):
     def charge(self, media: T) -> None:
         """Charge for a copy of what another request decoded."""
         result = self.flight.result
-        data = result.data if isinstance(result, Downloaded) else result
+        data = result.data if isinstance(result, Downloaded) else cast("bytes", result)
         self._loads._charge_for(self._goal.url, len(data))
         self._loads._charge_copy(media, self._media_io)
 
@@ -195,6 +236,9 @@ class Wanted(Generic[T]):
         try:
             if self.flight.error is not None:
                 self.future.set_exception(holdable(self.flight.error))
+            elif isinstance(self.flight.result, Source):
+                loading = self._loads._load_source_async(self._goal, self.flight, self._media_io)
+                _follow(self.future, asyncio.ensure_future(loading))
             elif not (self.flight.is_shared and self._share()):
                 calls_of_loop(self._pool).resolve(
                     self.future, self._loads._load_downloaded, self._goal.url, self.flight, self._media_io
@@ -221,3 +265,21 @@ class Wanted(Generic[T]):
         """End the waiting for a flight that has not landed in time."""
         if not (self.flight.has_landed or self.future.done()):
             self.future.set_exception(late(self._goal.longest))
+
+
+def _follow(future: "asyncio.Future[T]", task: "asyncio.Future[T]") -> None:
+    """Have a future end as a task does, and the task with it if it is cancelled."""
+
+    def end(_: object) -> None:
+        if future.done():
+            if not task.cancelled():
+                task.exception()
+        elif task.cancelled():
+            future.cancel()
+        elif (error := task.exception()) is not None:
+            future.set_exception(holdable(error))
+        else:
+            future.set_result(task.result())
+
+    task.add_done_callback(end)
+    future.add_done_callback(lambda _: task.cancel() if future.cancelled() else None)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from mmmedia.errors import InvalidArgumentError, LimitExceededError
-from mmmedia.media.base import MediaIO
+from mmmedia.media.base import MediaIO, SourceMediaIO
 from mmmedia.media.decoded import Content, Decoded, DecodedCache, how, written
 from mmmedia.media.kinds import kind_of
 from mmmedia.sources.base import Source
@@ -52,6 +52,7 @@ class Media:
         self.content_hash_of: Literal["bytes", "source"] = "bytes" if content.source is None else "source"
         self.size = content.size
         self._decodes = DecodedCache(None)
+        self._translate: Callable[[Exception], Exception] | None = None
         self._when_sound: Callable[[], object] | None = None
         self._when_unsound: Callable[[], object] | None = None
 
@@ -87,7 +88,13 @@ class Media:
         def decode() -> Decoded:
             nonlocal is_decoded
             is_decoded = True
-            return self._loads._decoded(media_io, self._content, self.content_hash)
+            try:
+                return self._loads._decoded(media_io, self._content, self.content_hash)
+            except Exception as error:
+                translated = error if self._translate is None else self._translate(error)
+                if translated is error:
+                    raise
+                raise translated from error
 
         try:
             found = decode() if name is None else self._decodes.get_or_decode(name, decode)
@@ -125,24 +132,33 @@ def _modality_of(content: Content) -> str:
     return kind_of(content.data) if is_file else "video"  # type: ignore[arg-type]
 
 
-class Opening(MediaIO[Media]):
+class Opening(SourceMediaIO[Media]):
     """Loads to a handle, so that opening goes the way of every load; nothing is decoded or stored by it.
 
     Args:
         loads: the connector that opens.
         url: what it opens.
         modality: what it is opened as.
-        max_bytes: what it may have.
+        media_io: what it will be decoded by, unless told otherwise; `None` where that is not known yet.
     """
 
-    def __init__(self, loads: _Loads, url: str, modality: str | None, max_bytes: int | None) -> None:
-        self._loads, self._url, self._modality, self._max_bytes = loads, url, modality, max_bytes
+    def __init__(self, loads: _Loads, url: str, modality: str | None, media_io: MediaIO[Any] | None) -> None:
+        self._loads, self._url, self._modality, self._media_io = loads, url, modality, media_io
         self._media: Media | None = None
         self._when_unsound: Callable[[], object] | None = None
 
     def get_max_bytes(self) -> int | None:
         """Return what the media IO of the modality takes."""
-        return self._max_bytes
+        return None if self._media_io is None else self._media_io.get_max_bytes()
+
+    @property
+    def smallest_source(self) -> int:  # type: ignore[override]
+        """That of the media IO."""
+        return getattr(self._media_io, "smallest_source", 0)
+
+    def fetch_mode(self) -> str:
+        """Return that of the media IO."""
+        return self._media_io.fetch_mode() if isinstance(self._media_io, SourceMediaIO) else "never"
 
     def load_bytes(self, data: bytes) -> Media:
         """Return the handle of a file."""

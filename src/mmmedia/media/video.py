@@ -14,13 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from mmmedia import envs
-from mmmedia.errors import InvalidArgumentError, InvalidMediaError, UnsupportedMediaError
-from mmmedia.media.base import Chargeable, MediaIO, MediaWithBytes, decode_base64
+from mmmedia.errors import (
+    InvalidArgumentError,
+    InvalidMediaError,
+    NotSparseError,
+    UnsupportedMediaError,
+)
+from mmmedia.media.base import Chargeable, MediaWithBytes, SourceMediaIO, decode_base64
 from mmmedia.media.embedding import EmbeddingMediaIO
 from mmmedia.media.image import ImageMediaIO
+from mmmedia.sources import FileSource, Source
 from mmmedia.video.codecs.options import STARTUP_OPTIONS, incompatible_backend_options
 from mmmedia.video.decoders.limits import check_size
-from mmmedia.video.loaders import VIDEO_LOADER_REGISTRY
+from mmmedia.video.loaders import VIDEO_LOADER_REGISTRY, takes_sources
+from mmmedia.video.piecewise.reading import SMALLEST, fetch_mode, refusal
 
 Frames = npt.NDArray[Any]
 Video = tuple[Frames, dict[str, Any]]
@@ -32,7 +39,7 @@ class VideoEmbeddingMediaIO(EmbeddingMediaIO):
     modality = "video_embedding"
 
 
-class VideoMediaIO(MediaIO[MediaWithBytes[Video]]):
+class VideoMediaIO(SourceMediaIO[MediaWithBytes[Video]]):
     """Loads a video to frames, uint8 RGB (n, height, width, 3), and a plain dict of metadata, with its bytes.
 
     Args:
@@ -95,10 +102,41 @@ class VideoMediaIO(MediaIO[MediaWithBytes[Video]]):
 
     def load_bytes(self, data: bytes) -> MediaWithBytes[Video]:
         """Load a video file; results and errors are those of the loader, and of the budget."""
-        video = self.video_loader.load_bytes(data, num_frames=self.num_frames, **self.kwargs)
+        return _with(self._load(data), data)
+
+    def _load(self, data: bytes | Source) -> Video:
+        loader: Any = self.video_loader  # of which only our own take sources
+        video: Video = loader.load_bytes(data, num_frames=self.num_frames, **self.kwargs)
         if self.decoded_budget is not None and getattr(video[0], "ndim", 0) >= 3:
             self.decoded_budget.charge(video[0].nbytes)
-        return _with(video, data)
+        return video
+
+    @property
+    def smallest_source(self) -> int:  # type: ignore[override]
+        """Bytes below which a source is read whole."""
+        return 0 if self.fetch_mode() == "always" else SMALLEST
+
+    def fetch_mode(self) -> str:
+        """Return "auto", "never" or "always"; "never" where the loader can't do without all bytes."""
+        mode = fetch_mode(self.kwargs.get("fetch"))
+        is_able = takes_sources(type(self.video_loader)) and refusal(
+            mode, self.kwargs.get("backend"), self.kwargs.get("decode")
+        ) is None  # fmt: skip
+        return mode if is_able or mode == "always" else "never"
+
+    def load_source(self, source: Source) -> MediaWithBytes[Video]:
+        """Load through a source, of which only what the sampled frames need is read where that pays.
+
+        The `original_bytes` are the `identity` of the source, unless all of it was read.
+
+        Raises:
+            NotSparseError: (a `ValueError`) `fetch` is "always", and pieces won't do.
+            MediaError: as of `load_bytes`, and of `Source.read`.
+        """
+        if self.fetch_mode() == "always" and not takes_sources(type(self.video_loader)):
+            raise NotSparseError.of(source.name, "the loader takes no sources")
+        video = self._load(source if takes_sources(type(self.video_loader)) else source.read_all())
+        return _with(video, source.identity if source.whole is None else source.whole)
 
     def load_base64(self, media_type: str, data: str) -> MediaWithBytes[Video]:
         """Load comma-separated base64 JPEGs for the media type "video/jpeg", else a video file in base64.
@@ -113,7 +151,10 @@ class VideoMediaIO(MediaIO[MediaWithBytes[Video]]):
 
     def load_file(self, filepath: Path) -> MediaWithBytes[Video]:
         """Load a video file from a path."""
-        return self.load_bytes(Path(filepath).read_bytes())
+        with FileSource(filepath) as source:
+            if self.fetch_mode() == "never" or source.size < self.smallest_source:
+                return self.load_bytes(source.read_all())
+            return self.load_source(source)
 
     def encode_base64(self, media: Frames, *, video_format: str = "JPEG") -> str:
         """Return frames, uint8 RGB (n, height, width, 3), as comma-separated base64 JPEGs.

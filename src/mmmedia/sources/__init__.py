@@ -1,5 +1,25 @@
-"""Sources: things of known size that are read in pieces."""
+"""Sources: things of known size that are read in pieces, wherever they are.
 
-from mmmedia.sources.base import Source
+`BytesSource` is in memory, `FileSource` on a disk, `FsspecSource` an object of a store; those behind HTTP are
+`mmmedia.connections.ranges.HttpSource`. `Window` is what of a source has been read so far, and `SourceFile`
+makes a file of one.
+"""
 
-__all__ = ["Source"]
+from mmmedia.sources.base import Ranges, Source, check_ranges
+from mmmedia.sources.file import SourceFile
+from mmmedia.sources.local import BytesSource, FileSource
+from mmmedia.sources.objects import FsspecSource, errors_of_stores
+from mmmedia.sources.window import Window, coalesced
+
+__all__ = [
+    "BytesSource",
+    "FileSource",
+    "FsspecSource",
+    "Ranges",
+    "Source",
+    "SourceFile",
+    "Window",
+    "check_ranges",
+    "coalesced",
+    "errors_of_stores",
+]

@@ -1,30 +1,40 @@
 """Excerpts: a small clip that holds only what some frames of a video need, for any player and decoder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from mmmedia import containers
-from mmmedia.errors import InvalidArgumentError, InvalidMediaError
+from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSparseError
+from mmmedia.sources import FileSource, Source, Window
 from mmmedia.video.decoders import clips, eligible, sparse
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.shown import Shown, shown_frames
+from mmmedia.video.piecewise.layout import CannotTellError
+from mmmedia.video.piecewise.parts import Video, open_video, read_parts
+from mmmedia.video.piecewise.reading import check_pays, fetch_mode, is_small, refusal
 from mmmedia.video.samplers import VideoSourceMetadata
 
-Source = bytes | bytearray | memoryview | str | PathLike[str]
+Readable = bytes | bytearray | memoryview | str | PathLike[str] | Source
 
 
-def bytes_of(source: Source) -> bytes:
-    """Return an encoded file that is given, or lies at a path.
+@contextmanager
+def opened(readable: Readable) -> Iterator[bytes | Source]:
+    """Give an encoded file, or the source of what lies at a path, open inside the block.
 
     Raises:
-        OSError: the path can't be read.
+        LocalFileError: (an `OSError` and a `ValueError`) the path can't be read.
     """
-    return Path(source).read_bytes() if isinstance(source, str | PathLike) else bytes(source)
+    if isinstance(readable, str | PathLike):
+        with FileSource(readable) as source:
+            yield source
+    else:
+        yield readable if isinstance(readable, Source) else bytes(readable)
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,10 @@ class Excerpt:
 
 
 def excerpt(
-    source: Source, indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]
+    source: Readable,
+    indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]],
+    *,
+    fetch: Literal["auto", "never", "always"] | None = None,
 ) -> Excerpt:
     """Cut out of a video what some of its frames need.
 
@@ -65,8 +78,9 @@ def excerpt(
     can't be told which packets a frame needs, the clip holds all of them.
 
     Args:
-        source: an encoded file, or the path of one.
+        source: an encoded file, the path of one, or a source that is read in pieces, as a path is.
         indices: numbers of frames, as in `frames_indices`; or what chooses them when told what the video is.
+        fetch: as in `read_frames`.
 
     Raises:
         InvalidMediaError: (a `ValueError`) there is no video that can be read.
@@ -77,22 +91,55 @@ def excerpt(
     >>> part.indices, len(part.positions), part.left_out > 0
     ([3, 100], 2, True)
     """
-    admitted = containers.admit(bytes_of(source))
+    with opened(source) as data:
+        if not isinstance(data, Source):
+            return _of_bytes(data, indices)
+        window = Window(data)
+        mode = fetch_mode(fetch)
+        reason = "it is small" if is_small(data, mode) else refusal(mode)
+        if reason is None:
+            try:
+                return _of_pieces(open_video(window), indices, must_pay=mode != "always")
+            except (CannotTellError, CannotSeekError) as error:
+                reason = str(error)
+        if mode == "always":
+            raise NotSparseError.of(data.name, reason)
+        return _of_bytes(window.all(), indices)
+
+
+def _of_bytes(
+    data: bytes, indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]
+) -> Excerpt:
+    admitted = containers.admit(data)
     packets = index.build(admitted)
     shown = shown_frames(packets)
-    rate = float(packets.average_rate or packets.rate)
-    claim = VideoSourceMetadata(shown.total, rate, shown.total / rate if rate > 0 else 0.0)
-    told = shown.metadata(claim, packets.rate)
-    wanted = [int(number) for number in (indices(told) if callable(indices) else indices)]
-    if not wanted:
-        raise InvalidArgumentError("An excerpt needs at least one frame.")
-    for number in wanted:
-        if not 0 <= number < shown.total:
-            raise InvalidArgumentError(f"The video has no frame {number}: it has {shown.total}.")
+    told = _told(packets, shown)
+    wanted = _wanted(indices, told, shown.total)
     try:
         return _of_parts(admitted, packets, shown, wanted, told)
     except CannotSeekError as refusal:
         return _of_all(admitted, packets, shown, wanted, told, str(refusal))
+
+
+def _told(packets: index.PacketIndex, shown: Shown) -> VideoSourceMetadata:
+    """What a video is, by its packets alone."""
+    rate = float(packets.average_rate or packets.rate)
+    claim = VideoSourceMetadata(shown.total, rate, shown.total / rate if rate > 0 else 0.0)
+    return shown.metadata(claim, packets.rate)
+
+
+def _wanted(
+    indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]],
+    told: VideoSourceMetadata,
+    total: int,
+) -> list[int]:
+    wanted = [int(number) for number in (indices(told) if callable(indices) else indices)]
+    if not wanted:
+        raise InvalidArgumentError("An excerpt needs at least one frame.")
+    for number in wanted:
+        if not 0 <= number < total:
+            raise InvalidArgumentError(f"The video has no frame {number}: it has {total}.")
+    return wanted
 
 
 def _of_parts(
@@ -105,15 +152,46 @@ def _of_parts(
     packets, structure, positions = eligible.judge(packets, shown)
     order = sorted(set(wanted))
     plan = sparse.make_plan(packets, structure, positions[order], one_clip=True)
+    places = dict(zip(order, positions[order].tolist(), strict=True))
+    return _cut(admitted, plan, shown, [places[number] for number in wanted], wanted, told)
+
+
+def _of_pieces(
+    video: Video,
+    indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]],
+    *,
+    must_pay: bool,
+) -> Excerpt:
+    told = _told(video.packets, video.shown)
+    wanted = _wanted(indices, told, video.shown.total)
+    present = sorted(set(wanted))
+    if must_pay:
+        check_pays(video, present)
+    parts = read_parts(video, present, one_clip=True)
+    places = dict(zip(present, parts.positions[parts.rows].tolist(), strict=True))
+    return _cut(video.admitted, parts.plan, parts.shown, [places[number] for number in wanted], wanted, told)
+
+
+def _cut(
+    admitted: "containers.Admitted[bytes]",
+    plan: sparse.SparsePlan,
+    shown: Shown,
+    positions: list[int],
+    wanted: list[int],
+    told: VideoSourceMetadata,
+) -> Excerpt:
+    """Write the clip of a plan, in which frames have these decode positions."""
+    packets, structure = plan.index, plan.structure
     clip = clips.arrange(packets, structure, plan.in_one())
     if clip.possible.any():
         raise CannotSeekError("no key frame at the start")
     data = clips.write(packets, structure, clip, clips.template_of(admitted, packets))
     place = {int(position): int(at) for position, at in zip(clip.positions, clip.places, strict=True)}
     visible = np.sort(clip.places[clip.certain])
-    found = np.searchsorted(visible, [place[int(positions[number])] for number in wanted]).tolist()
+    found = np.searchsorted(visible, [place[position] for position in positions]).tolist()
     whole = int(np.isin(clip.positions, shown.packets).sum()) - len(clip.spared)
-    return Excerpt(data, wanted, found, len(visible), len(clip.spared), shown.total - whole, told)
+    left_out = told.total_frames_num - whole
+    return Excerpt(data, wanted, found, len(visible), len(clip.spared), left_out, told)
 
 
 def _of_all(

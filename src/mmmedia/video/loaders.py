@@ -21,11 +21,13 @@ import numpy.typing as npt
 
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError
+from mmmedia.sources import Source
 from mmmedia.video import codecs, samplers
 from mmmedia.video.decoders import opencv
 from mmmedia.video.decoders.part import WHOLE, Part, part_of
-from mmmedia.video.decoders.read import Decoded, read_video
+from mmmedia.video.decoders.read import Decoded
 from mmmedia.video.loader_registry import VideoLoaderRegistry
+from mmmedia.video.piecewise.reading import read_source
 from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
 
 Frames = npt.NDArray[np.uint8]
@@ -93,6 +95,19 @@ _READERS = {
 def reads_as_built_in(loader: type) -> bool:
     """Whether frames may be got otherwise than through the methods that read, as nobody changed these."""
     return all(inspect.getattr_static(loader, name) is reader for name, reader in _READERS.items())
+
+
+_OWN = frozenset({"mmmedia.video.loaders", "mmmedia.video.model_loaders"})
+
+
+def takes_sources(loader: type) -> bool:
+    """Return whether what a loader loads may be given as a source: where its `load_bytes` is one of ours."""
+    methods = (getattr(loader, name, None) for name in ("load_bytes", "load_bytes_opencv"))
+    return (
+        not getattr(loader, "needs_bytes", False)
+        and reads_as_built_in(loader)
+        and all(getattr(method, "__module__", None) in _OWN for method in methods if method is not None)
+    )
 
 
 VIDEO_LOADER_REGISTRY: VideoLoaderRegistry[VideoLoader] = VideoLoaderRegistry()
@@ -354,7 +369,7 @@ class Molmo2VideoBackend(VideoLoader):
         decode: str | None = None,
         start: float | None = None,
         end: float | None = None,
-        **kwargs: Any,  # noqa: ARG003 - engines pass one dict to all
+        **kwargs: Any,
     ) -> tuple[Frames, dict[str, Any]]:
         """Load a video file; as `OpenCVVideoBackend.load_bytes`, but for the sampler.
 
@@ -382,7 +397,7 @@ class Molmo2VideoBackend(VideoLoader):
             target = VideoTargetMetadata(count, sampling_fps, source.duration)
             return _plain(cls.compute_frames_index_to_sample(source, target, **options))
 
-        decoded = read_video(
+        decoded = read_source(
             data,
             choose,
             cls,
@@ -391,6 +406,7 @@ class Molmo2VideoBackend(VideoLoader):
             decode=decode,
             may_seek=reads_as_built_in(cls),
             part=part_of(start, end),
+            fetch=kwargs.get("fetch"),
         )
         whole = frame_sample_mode is None and len(decoded.indices) == decoded.source.total_frames_num
         return decoded.frames, _metadata(decoded, backend or "opencv", do_sample_frames=whole)
@@ -414,7 +430,7 @@ def _plain(indices: Iterable[int]) -> list[int]:
 
 def _decode(
     loader: type[VideoLoader],
-    data: bytes,
+    data: bytes | Source,
     target: VideoTargetMetadata,
     options: dict[str, Any],
     recovery: bool,
@@ -429,13 +445,15 @@ def _decode(
         chosen = _plain(loader.compute_frames_index_to_sample(prepared, target, **options))
         return chosen or first_of_a_short_clip(source, target)
 
+    fetch = options.get("fetch")
     options, decoder_options = codecs.resolve_video_backend_kwargs(backend, options)
     if backend in codecs.OTHER_DECODERS:
         if part != WHOLE or decode not in {None, "auto"}:
             raise InvalidArgumentError(f"backend={backend!r} has no start, end or decode.")
-        decoded = codecs.read(backend, data, choose, decoder_options, recovery=recovery)
+        encoded = data.read_all() if isinstance(data, Source) else data
+        decoded = codecs.read(backend, encoded, choose, decoder_options, recovery=recovery)
         return replace(decoded, source=loader._prepare_source(decoded.source))
-    decoded = read_video(
+    decoded = read_source(
         data,
         choose,
         loader,
@@ -444,6 +462,7 @@ def _decode(
         decode=decode,
         may_seek=reads_as_built_in(loader),
         part=part,
+        fetch=fetch,
     )
     return replace(decoded, source=loader._prepare_source(decoded.source))
 

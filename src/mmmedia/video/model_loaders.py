@@ -115,6 +115,8 @@ class PyNvVideoCodecVideoBackend(OpenCVVideoBackend):
 class NemotronVLVideoBackend(OpenCVVideoBackend):
     """Frames evenly spaced over the video; the encoded file goes along in the metadata."""
 
+    needs_bytes = True
+
     @classmethod
     def load_bytes(cls, data: bytes, *args: Any, **kwargs: Any) -> tuple[Frames, dict[str, Any]]:
         """Load a video file; as "opencv" does, with `original_video_bytes` among the metadata."""

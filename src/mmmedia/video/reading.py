@@ -8,9 +8,9 @@ import numpy.typing as npt
 
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 from mmmedia.video.decoders.limits import check_size
-from mmmedia.video.decoders.read import read_video
-from mmmedia.video.excerpts import Source, bytes_of
+from mmmedia.video.excerpts import Readable, opened
 from mmmedia.video.loaders import VideoLoader
+from mmmedia.video.piecewise.reading import read_source
 from mmmedia.video.samplers import VideoSourceMetadata
 
 Choice = Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]
@@ -18,22 +18,26 @@ _FEW = 8
 
 
 def read_frames(
-    source: Source,
+    source: Readable,
     frames: Choice,
     *,
     decode: Literal["auto", "sequential", "seek"] | None = None,
     missing: Literal["raise", "drop"] = "raise",
+    fetch: Literal["auto", "never", "always"] | None = None,
 ) -> tuple[npt.NDArray[np.uint8], list[int], VideoSourceMetadata]:
     """Return frames of a video by their numbers.
 
     The n-th frame is the n-th that a player shows; see `VideoSourceMetadata`.
 
     Args:
-        source: an encoded file, or the path of one.
+        source: an encoded file, the path of one, or a source that is read in pieces, as a path is.
         frames: numbers of frames, in any order, also several times; or what chooses them when told what the
             video is.
         decode: as in the loaders: "auto", "sequential" or "seek"; None: the setting `VLLM_VIDEO_DECODE`.
         missing: what becomes of frames that can't be decoded: "raise" says how many, "drop" leaves them out.
+        fetch: "auto": of a path or a source, only the pieces that the frames need are read where that pays
+            and is exact; "never": all is read; "always": pieces, or an error; None: the setting
+            `MMMEDIA_SPARSE_FETCH`.
 
     Returns:
         The frames, uint8 RGB (n, height, width, 3); the number of each; and what the video is.
@@ -63,7 +67,8 @@ def read_frames(
                 )
         return sorted(set(wanted))
 
-    decoded = read_video(bytes_of(source), choose, VideoLoader, decode=decode)
+    with opened(source) as data:
+        decoded = read_source(data, choose, VideoLoader, decode=decode, fetch=fetch)
     rows = {number: row for row, number in enumerate(decoded.indices)}
     lost = sorted({number for number in wanted if number not in rows})
     if lost and missing == "raise":

@@ -1,0 +1,177 @@
+"""The elements of a Matroska or WebM file (RFC 8794, RFC 9559): what of them is read and written."""
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from mmmedia.video.piecewise.layout import CannotTellError
+
+HEADER, SEGMENT = 0x1A45DFA3, 0x18538067
+SEEK_HEAD, SEEK, SEEK_ID, SEEK_POSITION = 0x114D9B74, 0x4DBB, 0x53AB, 0x53AC
+INFO, SCALE, TRACKS, TRACK, CUES, CLUSTER = 0x1549A966, 0x2AD7B1, 0x1654AE6B, 0xAE, 0x1C53BB6B, 0x1F43B675
+NUMBER, KIND, DEFAULT_DURATION, ENCODINGS = 0xD7, 0x83, 0x23E383, 0x6D80
+TAGS, CHAPTERS, ATTACHMENTS = 0x1254C367, 0x1043A770, 0x1941A469
+TIME, SIMPLE_BLOCK, GROUP, BLOCK, REFERENCE = 0xE7, 0xA3, 0xA0, 0xA1, 0xFB
+CUE_POINT, CUE_TIME, CUE_PLACES, CUE_TRACK, CUE_CLUSTER, CUE_WITHIN = 0xBB, 0xB3, 0xB7, 0xF7, 0xF1, 0xF0
+
+LONGEST_HEAD = 12
+"""Bytes of an element's identifier and length at most."""
+
+
+class Element(NamedTuple):
+    """An element: what it is, where it begins, where its content does, and where it ends."""
+
+    kind: int
+    start: int
+    begin: int
+    stop: int
+
+
+def element(data: bytes, at: int, base: int = 0) -> Element | None:
+    """Return the element at an offset of some bytes; None where they end within its head.
+
+    Args:
+        data: the bytes.
+        at: the offset.
+        base: where in the file the bytes begin.
+
+    Raises:
+        CannotTellError: no element, or one of unknown length.
+    """
+    if at >= len(data):
+        return None
+    width = 9 - data[at].bit_length()
+    if width > 4:
+        raise CannotTellError("elements")
+    if at + width >= len(data):
+        return None
+    kind = int.from_bytes(data[at : at + width], "big")
+    begin = at + width
+    longer = 9 - data[begin].bit_length()
+    if longer > 8:
+        raise CannotTellError("elements")
+    if begin + longer > len(data):
+        return None
+    length = int.from_bytes(data[begin : begin + longer], "big") & ((1 << 7 * longer) - 1)
+    if length == (1 << 7 * longer) - 1:
+        raise CannotTellError("elements of unknown length")
+    begin += longer
+    return Element(kind, base + at, base + begin, base + begin + length)
+
+
+def children(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield what each element of some content is, and its own content.
+
+    Raises:
+        CannotTellError: one reaches beyond it.
+    """
+    at = 0
+    while at < len(data):
+        found = element(data, at)
+        if found is None or found.stop > len(data):
+            raise CannotTellError("elements")
+        yield found.kind, data[found.begin : found.stop]
+        at = found.stop
+
+
+def number(data: bytes) -> int:
+    """Return an unsigned integer."""
+    return int.from_bytes(data, "big")
+
+
+def written(kind: int, content: bytes, *, wide: bool = False) -> bytes:
+    """Return an element.
+
+    Args:
+        kind: what it is.
+        content: what is in it.
+        wide: whether its length takes eight bytes, however small it is.
+    """
+    name = kind.to_bytes((kind.bit_length() + 7) // 8, "big")
+    if len(content) < 127 and not wide:
+        return name + bytes([0x80 | len(content)]) + content
+    return name + struct.pack(">Q", 1 << 56 | len(content)) + content
+
+
+class Block(NamedTuple):
+    """A block of a cluster.
+
+    Attributes:
+        track: its track's number.
+        time: in ticks of the file.
+        is_key: whether decoding may begin here, for all that the file says.
+        is_laced: whether it holds several frames.
+        begin: where its payload begins.
+        stop: where that ends, and most often the block.
+        start: where the element begins.
+        end: where that ends.
+    """
+
+    track: int
+    time: int
+    is_key: bool
+    is_laced: bool
+    begin: int
+    stop: int
+    start: int
+    end: int
+
+
+_HEAD_OF_BLOCK = 16
+
+
+def blocks(peek: Callable[[int, int], bytes], at: int, stop: int, time: int) -> Iterator[Block]:
+    """Yield the blocks of a cluster; it ends where bytes are not there.
+
+    Args:
+        peek: returns so many bytes at an offset of the file, fewer or none where they are not there.
+        at: where an element of the cluster begins.
+        stop: where the cluster ends.
+        time: that of the cluster, in ticks.
+    """
+    while at < stop:
+        head = peek(at, LONGEST_HEAD + _HEAD_OF_BLOCK)
+        found = element(head, 0, at)
+        if found is None:
+            return
+        if found.stop > stop:
+            raise CannotTellError("elements")
+        if found.kind == SIMPLE_BLOCK:
+            block = _block(head, found, found, time)
+            if block is None:
+                return
+            yield block
+        elif found.kind == GROUP:
+            group = _group(peek, found, time)
+            if group is None:
+                return
+            yield group
+        at = found.stop
+
+
+def _block(head: bytes, found: Element, outer: Element, time: int, key: bool | None = None) -> Block | None:
+    at = found.begin - found.start
+    width = 9 - head[at].bit_length() if at < len(head) else 1
+    if at + width + 3 > len(head):
+        return None
+    track = int.from_bytes(head[at : at + width], "big") & ((1 << 7 * width) - 1)
+    ticks, flags = struct.unpack_from(">hB", head, at + width)
+    is_key = bool(flags & 0x80) if key is None else key
+    begin = found.begin + width + 3
+    return Block(track, time + ticks, is_key, bool(flags & 0x06), begin, found.stop, outer.start, outer.stop)
+
+
+def _group(peek: Callable[[int, int], bytes], outer: Element, time: int) -> Block | None:
+    """The block of a group, which refers to others or is a key frame."""
+    at, inner, refers = outer.begin, None, False
+    head = b""
+    while at < outer.stop:
+        read = peek(at, LONGEST_HEAD + _HEAD_OF_BLOCK)
+        found = element(read, 0, at)
+        if found is None:
+            return None
+        if found.kind == BLOCK:
+            inner, head = found, read
+        refers = refers or found.kind == REFERENCE
+        at = found.stop
+    return None if inner is None else _block(head, inner, outer, time, not refers)

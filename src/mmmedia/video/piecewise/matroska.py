@@ -1,0 +1,482 @@
+"""Matroska and WebM files (RFC 9559).
+
+They have no table of their frames. Of a file that costs nothing to look into the head of every block is read,
+and all is known. Of others there are the times of key frames (`Cues`), and where those are. Where the file
+declares a constant rate, a time says which frame it is; that is checked at every key frame, and at every
+frame that is read.
+"""
+
+import bisect
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mmmedia.sources import Source, Window
+from mmmedia.video.piecewise import ebml
+from mmmedia.video.piecewise.ebml import Block
+from mmmedia.video.piecewise.layout import (
+    FRONT_BYTES,
+    FRONT_PACKETS,
+    CannotTellError,
+    Layout,
+    Packet,
+    Times,
+)
+
+Peek = Callable[[int, int], bytes]
+
+_VIDEO = 1
+_MOST_FRAMES = 1 << 22
+_LARGEST_INDEX = 1 << 26
+_CHUNK = 8192  # most blocks' heads are within so many bytes of each other, or a step apart
+_FRONT_GUESS = 1 << 18
+_HEAD = 64  # of a cluster, up to its time
+_TICKS = 30_000  # within a cluster, of 16 bits
+# Of a stretch between key frames what its first frame takes, by guess; what more is read at a time.
+_FIRST, _MORE = 0.05, 0.1
+_REORDERED = 20
+_CODECS = (b"V_MPEG4/ISO/AVC", b"V_MPEGH/ISO/HEVC", b"V_VP9", b"V_AV1")
+_CODEC = 0x86
+
+
+class _File(NamedTuple):
+    """What stands around the clusters.
+
+    Attributes:
+        header: the header of the file.
+        described: the elements that say what is in it, as they are.
+        track: the number of the video's track.
+        scale: nanoseconds of a tick.
+        step: nanoseconds from one frame to the next; 0 where none is declared.
+        first: where the first cluster begins.
+        base: where the segment's content begins.
+        stop: where that ends.
+        cues: the content of the index; None where there is none.
+    """
+
+    header: bytes
+    described: bytes
+    track: int
+    scale: int
+    step: int
+    first: int
+    base: int
+    stop: int
+    cues: bytes | None
+
+
+def read(window: Window) -> Layout:
+    """Return the layout of a file.
+
+    Args:
+        window: the file.
+
+    Raises:
+        CannotTellError: it does not say enough.
+    """
+    file = _open(window)
+    if not window.source.gap:
+        return _by_blocks(window, file)
+    if not file.step:
+        raise CannotTellError("no rate")
+    return _ByCues(window, file, _cues(file)).layout()
+
+
+def _open(window: Window) -> _File:
+    head = _element(window, 0)
+    if head.kind != ebml.HEADER:
+        raise CannotTellError("elements")
+    segment = _element(window, head.stop)
+    if segment.kind != ebml.SEGMENT:
+        raise CannotTellError("elements")
+    if segment.stop > window.size:
+        raise CannotTellError("cut short")
+    described: list[bytes] = []
+    seeks: dict[int, int] = {}
+    cues = None
+    at, found = segment.begin, None
+    while at < segment.stop:
+        found = _element(window, at)
+        if found.kind == ebml.CLUSTER:
+            break
+        if found.stop - found.start > _LARGEST_INDEX:
+            raise CannotTellError("an index too large")
+        if found.kind in (ebml.INFO, ebml.TRACKS, ebml.TAGS):
+            described.append(window.piece(found.start, found.stop))
+        elif found.kind == ebml.SEEK_HEAD:
+            seeks.update(_seeks(window.piece(found.begin, found.stop)))
+        elif found.kind == ebml.CUES:
+            cues = window.piece(found.begin, found.stop)
+        at = found.stop
+    if found is None or found.kind != ebml.CLUSTER:
+        raise CannotTellError("no clusters")
+    if cues is None and ebml.CUES in seeks:
+        place = segment.begin + seeks[ebml.CUES]
+        if place < segment.stop:
+            index = _element(window, place)
+            if index.kind == ebml.CUES and index.stop <= window.size:
+                cues = window.piece(index.begin, index.stop)
+    if ebml.TAGS in seeks and segment.begin + seeks[ebml.TAGS] > found.start:
+        tags = _element(window, segment.begin + seeks[ebml.TAGS])
+        if tags.kind == ebml.TAGS and tags.stop <= window.size:
+            described.append(window.piece(tags.start, tags.stop))
+    track, scale, step = _described(described)
+    header = window.piece(head.start, head.stop)
+    return _File(
+        header, b"".join(described), track, scale, step, found.start, segment.begin, segment.stop, cues
+    )
+
+
+def _element(window: Window, at: int) -> ebml.Element:
+    found = ebml.element(window.head(at, ebml.LONGEST_HEAD), 0, at)
+    if found is None:
+        raise CannotTellError("cut short")
+    return found
+
+
+def _seeks(content: bytes) -> dict[int, int]:
+    """Where elements are, as the file says, from where the segment's content begins."""
+    places = {}
+    for kind, inner in ebml.children(content):
+        if kind == ebml.SEEK:
+            entry = dict(ebml.children(inner))
+            if {ebml.SEEK_ID, ebml.SEEK_POSITION} <= entry.keys():
+                places[ebml.number(entry[ebml.SEEK_ID])] = ebml.number(entry[ebml.SEEK_POSITION])
+    return places
+
+
+def _described(elements: Sequence[bytes]) -> tuple[int, int, int]:
+    """The number of the only video track, nanoseconds of a tick, and from one frame to the next."""
+    scale, tracks = 1_000_000, []
+    for kind, content in ebml.children(b"".join(elements)):
+        if kind == ebml.INFO:
+            scale = next((ebml.number(each) for k, each in ebml.children(content) if k == ebml.SCALE), scale)
+        elif kind == ebml.TRACKS:
+            tracks += [dict(ebml.children(each)) for k, each in ebml.children(content) if k == ebml.TRACK]
+    videos = [each for each in tracks if ebml.number(each.get(ebml.KIND, b"")) == _VIDEO]
+    if len(videos) != 1 or not scale:
+        raise CannotTellError("tracks")
+    video = videos[0]
+    if ebml.ENCODINGS in video or video.get(_CODEC, b"").rstrip(b"\0") not in _CODECS:
+        raise CannotTellError("codec")
+    step = ebml.number(video.get(ebml.DEFAULT_DURATION, b""))
+    return ebml.number(video.get(ebml.NUMBER, b"")), scale, step
+
+
+# What both ways have in common.
+
+
+def _begin(peek: Peek, cluster: ebml.Element) -> tuple[int, int] | None:
+    """Where the content of a cluster goes on behind its time, and that; None: not there to be read."""
+    at = cluster.begin
+    while at < cluster.stop:
+        head = peek(at, ebml.LONGEST_HEAD + 8)
+        found = ebml.element(head, 0, at)
+        if found is None or found.stop - at > len(head):
+            return None
+        if found.kind == ebml.TIME:
+            return found.stop, ebml.number(head[found.begin - at : found.stop - at])
+        at = found.stop
+    return None
+
+
+class _Front:
+    """The first blocks of all tracks, as they are, in clusters."""
+
+    def __init__(self, track: int) -> None:
+        self._track = track
+        self._count = self._bytes = 0
+        self._clusters: list[tuple[int, list[bytes]]] = []
+
+    @property
+    def is_full(self) -> bool:
+        return self._count >= FRONT_PACKETS or self._bytes >= FRONT_BYTES
+
+    def take(self, window: Window, time: int, block: Block) -> None:
+        if not self._clusters or self._clusters[-1][0] != time:
+            self._clusters.append((time, []))
+        self._clusters[-1][1].append(window.piece(block.start, block.end))
+        self._count += block.track == self._track
+        self._bytes += block.end - block.start
+
+    def written(self) -> bytes:
+        return b"".join(
+            ebml.written(ebml.CLUSTER, _time(time) + b"".join(each)) for time, each in self._clusters
+        )
+
+
+def _time(ticks: int) -> bytes:
+    return ebml.written(ebml.TIME, ticks.to_bytes(max(1, (ticks.bit_length() + 7) // 8), "big"))
+
+
+def _placeholders(track: int, frames: Iterable[tuple[int, bool]]) -> bytes:
+    """Clusters with a block of nothing for each frame: its time, and whether it is a key frame."""
+    number = bytes([0x80 | track]) if track < 127 else (1 << 14 | track).to_bytes(2, "big")
+    clusters: list[bytes] = []
+    begun, blocks = 0, list[bytes]()
+    for time, is_key in frames:
+        if blocks and not -_TICKS < time - begun < _TICKS:
+            clusters.append(ebml.written(ebml.CLUSTER, _time(begun) + b"".join(blocks)))
+            blocks = []
+        if not blocks:
+            begun = time
+        flags = 0x80 if is_key else 0
+        blocks.append(
+            ebml.written(ebml.SIMPLE_BLOCK, number + struct.pack(">hB", time - begun, flags) + b"\0")
+        )
+    if blocks:
+        clusters.append(ebml.written(ebml.CLUSTER, _time(begun) + b"".join(blocks)))
+    return b"".join(clusters)
+
+
+def _skeleton(file: _File, front: _Front, frames: Iterable[tuple[int, bool]]) -> bytes:
+    content = file.described + front.written() + _placeholders(file.track, frames)
+    return file.header + ebml.written(ebml.SEGMENT, content, wide=True)
+
+
+def _check(block: Block) -> None:
+    if block.is_laced or block.time < 0:
+        raise CannotTellError("laced blocks, or times below zero")
+
+
+# By the heads of all blocks.
+
+
+class _Reader:
+    """Bytes of a source here and there, ascending, of which hardly any are kept."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._start, self._piece = 0, b""
+
+    def __call__(self, at: int, length: int) -> bytes:
+        if not self._start <= at <= at + length <= self._start + len(self._piece):
+            stop = min(at + max(length, _CHUNK), self._source.size)
+            self._start, self._piece = at, self._source.read([(at, stop)])[0]
+        return self._piece[at - self._start : at - self._start + length]
+
+
+def _by_blocks(window: Window, file: _File) -> Layout:
+    peek = _Reader(window.source)
+    found: list[Block] = []
+    front = _Front(file.track)
+    real, at = 0, file.first
+    while at < file.stop:
+        cluster = ebml.element(peek(at, ebml.LONGEST_HEAD), 0, at)
+        if cluster is None or cluster.stop > window.size:
+            raise CannotTellError("cut short")
+        begun = _begin(peek, cluster) if cluster.kind == ebml.CLUSTER else None
+        if begun is not None:
+            for block in ebml.blocks(peek, begun[0], cluster.stop, begun[1]):
+                if not front.is_full:
+                    front.take(window, begun[1], block)
+                    real += block.track == file.track
+                if block.track == file.track:
+                    _check(block)
+                    found.append(block)
+        at = cluster.stop
+        if len(found) > _MOST_FRAMES:
+            raise CannotTellError("too many frames")
+    times = np.array([block.time for block in found], np.int64)
+    keys = np.array([block.is_key for block in found], np.bool_)
+    offset = np.array([block.begin for block in found], np.int64)
+    size = np.array([block.stop for block in found], np.int64) - offset
+    rest = zip(times[real:].tolist(), keys[real:].tolist(), strict=True)
+    return Layout(_skeleton(file, front, rest), offset, size, Times(times, keys))
+
+
+# By the times of key frames.
+
+
+class _Cue(NamedTuple):
+    """A key frame: its time in ticks, its cluster, and where its block is within; None: not told."""
+
+    time: int
+    cluster: int
+    within: int | None
+
+    @property
+    def start(self) -> int:
+        """Where its block is at the earliest."""
+        return self.cluster + (0 if self.within is None else 5 + self.within)
+
+
+def _cues(file: _File) -> list[_Cue]:
+    if file.cues is None:
+        raise CannotTellError("no index of key frames")
+    found = {}
+    for kind, content in ebml.children(file.cues):
+        if kind != ebml.CUE_POINT:
+            continue
+        time = None
+        for inner, body in ebml.children(content):
+            if inner == ebml.CUE_TIME:
+                time = ebml.number(body)
+            elif inner == ebml.CUE_PLACES and time is not None:
+                place = dict(ebml.children(body))
+                if ebml.number(place.get(ebml.CUE_TRACK, b"")) == file.track and ebml.CUE_CLUSTER in place:
+                    within = place.get(ebml.CUE_WITHIN)
+                    at = file.base + ebml.number(place[ebml.CUE_CLUSTER])
+                    found[time] = _Cue(time, at, None if within is None else ebml.number(within))
+    cues = [found[time] for time in sorted(found)]
+    if not cues or any(not file.first <= cue.cluster < file.stop for cue in cues):
+        raise CannotTellError("no index of key frames")
+    return cues
+
+
+class _ByCues:
+    """A file of a constant rate, by its key frames' times."""
+
+    def __init__(self, window: Window, file: _File, cues: list[_Cue]) -> None:
+        self._window, self._file, self._cues = window, file, cues
+        self._origin = cues[0].time
+        self._numbers = {self.number(cue.time): cue for cue in cues}
+        self._keys = sorted(self._numbers)
+
+    def number(self, time: int) -> int:
+        """Which frame is shown at a time.
+
+        Raises:
+            CannotTellError: none is, at a constant rate.
+        """
+        number, late = divmod((time - self._origin) * self._file.scale, self._file.step)
+        if late > self._file.step - late:
+            number, late = number + 1, late - self._file.step
+        if number < 0 or abs(late) > self._file.scale:
+            raise CannotTellError("the rate is not constant")
+        return number
+
+    def time(self, number: int) -> int:
+        """When a frame is shown, in ticks."""
+        return self._origin + (number * self._file.step + self._file.scale // 2) // self._file.scale
+
+    def layout(self) -> Layout:
+        """Read the first frames and the last, and say which there are in between."""
+        window, file = self._window, self._file
+        last = self._keys[-1]
+        window.need([(file.first, file.first + _FRONT_GUESS), *self._ranges(last, file.stop)])
+        front, real, goes_on = _Front(file.track), {}, False
+        for time, block in self._blocks(_Cue(0, file.first, None)):
+            if block is None or front.is_full or window.missing([(block.start, block.end)]):
+                goes_on = block is not None
+                break
+            front.take(window, time, block)
+            if block.track == file.track:
+                _check(block)
+                real[self.number(block.time)] = block.time
+        behind = list(self._stretch(last))
+        ends = {self.number(block.time) for block in behind if block is not None}
+        total = max(ends, default=-1) + 1
+        is_all = behind[-1:] == [None] and ends >= set(range(last, total))
+        if total > _MOST_FRAMES or not real or not is_all:
+            raise CannotTellError("frames are missing")
+        # Of the last that were read some may be shown before others that stand behind them.
+        sure = max(real) - _REORDERED if goes_on else total
+        if not real.keys() >= set(range(sure)):
+            raise CannotTellError("frames are missing")
+        rest = [(self.time(number), number in self._numbers) for number in range(total) if number not in real]
+        times = np.array([*real.values(), *(time for time, _ in rest)], np.int64)
+        keys = np.array([*(each in self._numbers for each in real), *(key for _, key in rest)], np.bool_)
+        unknown = np.zeros(len(times), np.int64)
+        return Layout(_skeleton(file, front, rest), unknown, unknown, Times(times, keys), self.locate)
+
+    def locate(self, stretches: Sequence[tuple[int, int]]) -> list[list[Packet]]:
+        """Read the packets from key frames on until others have come, by their numbers."""
+        window = self._window
+        lacking = dict(stretches)
+        found: dict[int, list[Packet]] = {}
+        more = {key: self._guess(key, last) for key, last in stretches}
+        while lacking:
+            window.need([each for key in lacking for each in self._ranges(key, more[key])])
+            for key, last in list(lacking.items()):
+                packets = self._upto(key, last)
+                if packets is not None:
+                    found[key] = packets
+                    del lacking[key]
+                elif self._numbers[key].start + more[key] >= self._file.stop:
+                    raise CannotTellError("frames are missing")
+                else:
+                    more[key] += int(_MORE * self._length(key)) + 4096
+        return [found[key] for key, _ in stretches]
+
+    def _upto(self, key: int, last: int) -> list[Packet] | None:
+        """The packets from a key frame on, until all up to another have come; None: not read so far."""
+        lacking, seen = set(range(key, last + 1)), set[int]()
+        packets: list[Packet] = []
+        for block in self._stretch(key):
+            if block is None:
+                raise CannotTellError("frames are missing")
+            number = self.number(block.time)
+            if number in seen or len(packets) > last - key + _REORDERED + 1:
+                raise CannotTellError("frames are missing")
+            seen.add(number)
+            lacking.discard(number)
+            packets.append(Packet(number, block.time, block.is_key, block.begin, block.stop))
+            if not lacking:
+                return packets
+        return None
+
+    def _stretch(self, key: int) -> Iterator[Block | None]:
+        """The blocks of the track from a key frame on, as far as they have been read; None: the end."""
+        cue, begun = self._numbers[key], False
+        for _, block in self._blocks(cue):
+            if block is None:
+                yield None
+                return
+            if self._window.missing([(block.start, block.end)]):
+                return
+            if block.track != self._file.track:
+                continue
+            begun = begun or block.time == cue.time
+            if begun:
+                _check(block)
+                yield block
+
+    def _blocks(self, cue: _Cue) -> Iterator[tuple[int, Block | None]]:
+        """Yield the blocks from one on, with their clusters' times, as far as they go; None: the end."""
+        at, within = cue.cluster, cue.within
+        while at < self._file.stop:
+            found = ebml.element(self._peek(at, ebml.LONGEST_HEAD), 0, at)
+            if found is None:
+                return
+            if found.kind == ebml.CLUSTER:
+                begun = _begin(self._peek, found)
+                if begun is None:
+                    return
+                start, time = begun
+                if within is not None:
+                    start, within = found.begin + within, None
+                blocks = ebml.blocks(self._peek, start, found.stop, time)
+                while (block := next(blocks, None)) is not None:
+                    start = block.end
+                    yield time, block
+                if start < found.stop and self._window.missing([(start, min(start + 16, found.stop))]):
+                    return
+            at = found.stop
+        yield 0, None
+
+    def _peek(self, at: int, length: int) -> bytes:
+        """As many of some bytes as have been read."""
+        stop = min(at + length, self._window.size)
+        lacking = self._window.missing([(at, stop)])
+        return self._window.piece(at, lacking[0][0] if lacking else stop)
+
+    def _ranges(self, key: int, length: int) -> list[tuple[int, int]]:
+        """Where the time of a key frame's cluster stands, and so many bytes from about the frame on."""
+        cue = self._numbers[key]
+        return [(cue.cluster, cue.cluster + _HEAD), (cue.start, cue.start + length)]
+
+    def _length(self, key: int) -> int:
+        """About how many bytes there are up to the next key frame."""
+        after = bisect.bisect_right(self._keys, key)
+        end = self._numbers[self._keys[after]].start if after < len(self._keys) else self._file.stop
+        return max(end - self._numbers[key].start, 0)
+
+    def _guess(self, key: int, last: int) -> int:
+        """About how many bytes a stretch has."""
+        after = bisect.bisect_right(self._keys, key)
+        frames = self._keys[after] - key if after < len(self._keys) else last - key + 1
+        part = min((last - key + 1) / max(frames, 1), 1.0)
+        return int(self._length(key) * (part + _FIRST * (1 - part))) + 8192
