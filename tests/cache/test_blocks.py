@@ -17,9 +17,11 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from mmmedia.cache import BlockCacheSource, MediaCache, blocks as blocks_module, partial
 from mmmedia.cache.partial import BLOCK_BYTES
+from mmmedia.cache.partial_entry import opened_entry
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 from support import block_worker
 from support.caches import LINUX, Clock, descriptors, forbid_attributes, url
+from support.forking import holds_in_child
 from support.sources import CountingSource, content
 
 KEY = "https://example.org/lecture.mp4"
@@ -601,6 +603,43 @@ def test_a_forked_child_can_read(tmp_path: Path) -> None:
     cache = block_worker.open_cache(str(tmp_path))
     cache.evict()
     assert cache.check() == []
+
+
+def test_a_child_does_not_hold_what_its_killed_parent_claimed(tmp_path: Path) -> None:
+    """It has a copy of the descriptor by which the parent had claimed a block."""
+    worker = _start("orphan", tmp_path, PYTHONWARNINGS="ignore::DeprecationWarning")
+    assert worker.stdin
+    assert worker.stdout
+    try:
+        assert worker.stdout.readline() == "child\n"
+        plan = partial.Plan(url(0), block_worker.SIZE, '"v1"')
+        with opened_entry(block_worker.open_cache(str(tmp_path)), plan) as entry:
+            assert entry is not None
+            assert entry.file.claim([0, 1]) == [1]
+            worker.kill()
+            worker.wait(timeout=60)
+            assert entry.file.claim([0]) == [0]
+    finally:
+        worker.communicate(timeout=60)  # which ends the child
+
+
+def test_a_child_forked_in_the_midst_of_a_read_of_its_own_reads_on(
+    cache: MediaCache, inner: CountingSource
+) -> None:
+    """It is without the parent's files, which is as if there were no cache."""
+    steps = BlockCacheSource(inner, cache, KEY)._steps([(0, 1)])
+    fetch = steps.send(None)
+    assert isinstance(fetch, blocks_module._Fetch)
+
+    def check() -> bool:
+        try:
+            steps.send([DATA[slice(*block(0))]])
+        except StopIteration as end:
+            return end.value == [DATA[:1]]
+        return False
+
+    assert holds_in_child(check)
+    steps.close()
 
 
 def test_readers_killed_at_random_moments(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from mmmedia.errors import LimitExceededError
+from mmmedia.media import decoded
 from mmmedia.media.base import MediaDecodedBudget, MediaWithBytes
 from mmmedia.media.connector import MediaConnector
 from mmmedia.media.image import ImageMediaIO
@@ -124,6 +125,21 @@ def test_what_one_does_to_its_picture_nobody_else_sees(server: Server, decodes: 
         result.media.paste((0, 255, 0), (0, 0, 40, 30))
         result.media.info["seen"] = number
         result.media.quantization.clear()
+
+
+def test_a_crowd_shares_what_was_decoded_before(
+    server: Server, decodes: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies are made of a copy, which others have too, and nobody sees what another does to its own."""
+    monkeypatch.setattr(decoded, "_cache", decoded.DecodedCache(0, unit="bytes"))
+    monkeypatch.setenv("MMMEDIA_DECODED_CACHE_MB", "8")
+    expected = np.asarray(asyncio.run(_fetch(server.route("/b", reply(JPEG))))).copy()
+    for _ in range(2):
+        for number, result in enumerate(_crowd(server, JPEG, [_fetch] * 30)):
+            assert np.array_equal(np.asarray(result.media), expected)
+            result.media.load()[number, 0] = (255, 0, 255)
+            result.media.paste((0, 255, 0), (0, 0, 40, 30))
+    assert len(decodes) == 1
 
 
 def test_other_settings_and_other_classes_decode_for_themselves(server: Server, decodes: list[bytes]) -> None:

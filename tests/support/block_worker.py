@@ -108,8 +108,22 @@ def fork(directory: str) -> None:
     sys.stdout.write(f"{failures}\n")
 
 
+def orphan(directory: str) -> None:
+    """Be in the middle of fetching, and fork a child that lives on until its input ends."""
+    cache = open_cache(directory)
+    inner = CountingSource(body(0))
+    inner.may_go.clear()
+    threading.Thread(target=BlockCacheSource(inner, cache, url(0)).read, args=[[(0, 1)]], daemon=True).start()
+    inner.has_begun.wait()
+    if os.fork():
+        threading.Event().wait()
+    os.write(1, b"child\n")
+    os.read(0, 1)
+    os._exit(0)
+
+
 if __name__ == "__main__":
     name, *rest = sys.argv[1:]
     if os.environ.get("WITHOUT_ATTRIBUTES"):
         forbid_attributes()
-    {"hammer": hammer, "share": share, "die": die, "fork": fork}[name](*rest)
+    {"hammer": hammer, "share": share, "die": die, "fork": fork, "orphan": orphan}[name](*rest)

@@ -179,12 +179,19 @@ class PartialFile:
 
     def close(self) -> None:
         """Unlock and close it."""
-        self.release()
-        os.close(self.descriptor)
+        if self.descriptor >= 0:
+            self.release()
+            os.close(self.descriptor)
+
+    def forget(self) -> None:
+        """Close it, in a forked child: what is locked by it is the parent's to unlock."""
+        with contextlib.suppress(OSError):
+            os.close(self.descriptor)
+        self.descriptor = -1
 
     def _lock(self, kind: int, start: int, length: int) -> bool:
         """Lock or unlock; return False if somebody else has it."""
-        if _SET_LOCK is None:
+        if _SET_LOCK is None or self.descriptor < 0:
             return True
         try:
             fcntl.fcntl(self.descriptor, _SET_LOCK, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0))

@@ -13,8 +13,20 @@ from mmmedia.cache.files import WRITE, charge_of_status, create_temp, remove, un
 from mmmedia.cache.names import entry_name, partial_name
 from mmmedia.cache.partial import MAX_VALIDATOR_BYTES, PartialFile, Plan, open_regular, plan_in
 from mmmedia.cache.store import MediaCache
+from mmmedia.work.fork import afresh_in_child
 
 _BLOCKS_AT_A_TIME = 16  # a MiB, for which the directory is locked
+
+_open_files: set[PartialFile] = set()
+
+
+def _forget_open_files() -> None:
+    """Else, were the parent killed, its claims would last for as long as this child lives."""
+    while _open_files:
+        _open_files.pop().forget()
+
+
+afresh_in_child(_forget_open_files)
 
 
 class PartialEntry:
@@ -60,6 +72,8 @@ class PartialEntry:
     def _write(self, blocks: Mapping[int, bytes]) -> bool:
         """Write some blocks; return False if there is no room, or the entry was removed."""
         cache, shared, file = self._cache, self._cache._shared, self.file
+        if file.descriptor < 0:  # the parent's
+            return False
         room = file.plan.room_of(blocks)
         with shared.locked() as directory:
             before = os.fstat(file.descriptor)
@@ -95,9 +109,12 @@ def opened_entry(cache: MediaCache, plan: Plan) -> Iterator[PartialEntry | None]
         cache._warn(error)
         entry = None
     try:
+        if entry is not None:
+            _open_files.add(entry.file)
         yield entry
     finally:
         if entry is not None:
+            _open_files.discard(entry.file)
             file = entry.file.descriptor
             with suppress(OSError):  # once more: to read it was a use by the system's clock, if not by ours
                 cache._set_times(file, os.fstat(file).st_mtime_ns)

@@ -90,6 +90,7 @@ def twin_maker(media: Any) -> Callable[[], Any] | None:
 
 
 def _image_maker(image: Image.Image) -> Callable[[], Image.Image]:
+    image = cast("Image.Image", _as_plain(image))  # of a copy as of what it is a copy of
     kind = type(image)
     if not kind.__module__.startswith("PIL."):
         raise _Unshareable
