@@ -56,7 +56,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     install_project(session, "docs")
-    for name in session.posargs or ["image", "audio", "cache", "video", "connector", "pipeline"]:
+    for name in session.posargs or ["image", "audio", "cache", "video", "connector", "pipeline", "sparse"]:
         session.run("python", f"benchmarks/{name}.py")
 
 
@@ -64,6 +64,18 @@ def bench(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     install_project(session, "dev")
     session.run("pytest", "-m", "slow", "--timeout=0", "-s", *session.posargs)
+
+
+@nox.session
+def s3(session: nox.Session) -> None:
+    """Pieces out of a real S3 API on loopback, and from nginx where that is installed."""
+    session.install(TORCH, ".[dev]", "s3fs")
+    # s3fs admits few versions of botocore, and pip tries all of boto3's unless told which fits.
+    found = session.run("python", "-c", "import botocore; print(botocore.__version__)", silent=True)
+    session.install("moto[server]", f"boto3=={str(found).strip()}")
+    session.run(
+        "pytest", *(session.posargs or ["tests/media/test_sparse_objects.py", "tests/media/test_nginx.py"])
+    )
 
 
 @nox.session

@@ -46,7 +46,7 @@ CLIPS = {
         60,
         30,
         250,
-        {"preset": "veryfast", "crf": "19", "bf": "3"},
+        {"preset": "veryfast", "crf": "13", "bf": "3"},
     ),
     "h264_1080p_60s.mp4": (
         "libx264",

@@ -5,9 +5,9 @@
 A server on loopback gives files in pieces, and waits as such a connection would: each answer comes 50 ms
 after its request, and all bodies together at 100 Mbit/s. For each layout and number of frames it prints the
 bytes that were fetched over those of the file, with the bar that they must not pass, how many requests were
-made, the seconds until the frames are there, and those that the whole download alone takes at least. Frames are
-checked to be those of the whole file where that is small enough to be fetched. "needed" is what is in the
-clip that `mmmedia.video.excerpt` cuts for them: less will not do.
+made, the seconds until the frames are there, and those that the whole download alone takes at least. "needed"
+is what is in the clip that `mmmedia.video.excerpt` cuts for them: less will not do. Frames are checked to be
+those of the whole file where that is small enough to be fetched.
 
 Files are made on first use, which takes minutes and some gigabytes, and kept in `benchmarks/.clips`; those of
 two hours are removed again. `--only` takes the rows whose title contains one of the texts; `--quick` leaves

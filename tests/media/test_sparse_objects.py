@@ -100,7 +100,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A filesystem over a real S3 API on loopback, in another process."""
     serve = (
         "from moto.server import ThreadedMotoServer; import sys, json\n"
-        "server = ThreadedMotoServer(ip_address='127.0.0.1', port=0); server.start()\n"
+        "server = ThreadedMotoServer('127.0.0.1', 0, verbose=False); server.start()\n"
         "print(json.dumps(server.get_host_and_port()), flush=True); sys.stdin.read(); server.stop()"
     )
     process = subprocess.Popen(

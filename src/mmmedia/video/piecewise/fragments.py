@@ -19,6 +19,7 @@ from mmmedia.video.piecewise.layout import LARGEST_HOLE, CannotTellError, Layout
 from mmmedia.video.piecewise.mp4 import Top
 
 _MOST_BOXES = 1 << 17
+_MOST_FRAGMENTS = 4096  # each of which is asked for
 _MOST_STEPS = 64  # into a source that takes its time for each
 _HEAD = 4096  # most often all of a fragment's tables
 _MEDIA = b"\x00\x00\x00\x09mdat\x00"  # FFmpeg does not see one of nothing
@@ -167,6 +168,8 @@ def _walk(window: Window, at: int) -> list[Box]:
 def _look_ahead(window: Window, at: int) -> None:
     """Read at once what stands where fragments begin, as far as an index tells."""
     starts = _starts_by_segments(window, at) or _starts_by_the_end(window)
+    if window.source.gap and len(starts) > _MOST_FRAGMENTS:
+        raise CannotTellError("too many fragments")
     window.need([(start, start + _HEAD) for start in starts])
     longer = []
     for start in starts:

@@ -37,6 +37,7 @@ _TICKS = 30_000  # within a cluster, of 16 bits
 # Of a stretch between key frames what its first frame takes, by guess; what more is read at a time.
 _FIRST, _MORE = 0.05, 0.1
 _REORDERED = 20
+_REGULAR = 0.5
 _CODECS = (b"V_MPEG4/ISO/AVC", b"V_MPEGH/ISO/HEVC", b"V_VP9", b"V_AV1")
 _CODEC = 0x86
 
@@ -355,6 +356,7 @@ class _ByCues:
     def layout(self) -> Layout:
         """Read the first frames and the last, and say which there are in between."""
         window, file = self._window, self._file
+        self._check_intervals()
         last = self._keys[-1]
         window.need([(file.first, file.first + _FRONT_GUESS), *self._ranges(last, file.stop)])
         front, real, goes_on = _Front(file.track), {}, False
@@ -381,6 +383,15 @@ class _ByCues:
         keys = np.array([*(each in self._numbers for each in real), *(key for _, key in rest)], np.bool_)
         unknown = np.zeros(len(times), np.int64)
         return Layout(_skeleton(file, front, rest), unknown, unknown, Times(times, keys), self.locate)
+
+    def _check_intervals(self) -> None:
+        """See that most of the time is between key frames as far apart as the encoder lets them be.
+
+        It counts frames for that, so that one that it never got makes such an interval longer.
+        """
+        steps = np.diff(self._keys)
+        if len(steps) and steps[steps == steps.max()].sum() < _REGULAR * steps.sum():
+            raise CannotTellError("the rate may not be constant")
 
     def locate(self, stretches: Sequence[tuple[int, int]]) -> list[list[Packet]]:
         """Read the packets from key frames on until others have come, by their numbers."""
