@@ -92,7 +92,7 @@ class PartialEntry:
             finally:
                 grown = charge_of_status(os.fstat(file.descriptor), is_partial=True) - taken
                 shared.set_account(directory, account.with_growth(grown))
-                cache._set_times(file.descriptor, before.st_mtime_ns)
+                _note_use(cache, file, before.st_mtime_ns)
         return True
 
 
@@ -115,9 +115,9 @@ def opened_entry(cache: MediaCache, plan: Plan) -> Iterator[PartialEntry | None]
     finally:
         if entry is not None:
             _open_files.discard(entry.file)
-            file = entry.file.descriptor
-            with suppress(OSError):  # once more: to read it was a use by the system's clock, if not by ours
-                cache._set_times(file, os.fstat(file).st_mtime_ns)
+            # Once more: to read it was a use by the system's clock, if not by ours.
+            with suppress(OSError):
+                _note_use(cache, entry.file, os.fstat(entry.file.descriptor).st_mtime_ns)
             entry.file.close()
 
 
@@ -169,12 +169,18 @@ def _open(cache: MediaCache, path: str, plan: Plan, *, is_first: bool = False) -
         elif not cache._life().is_fresh(status):
             cache._shared.count("expiries", int(is_first))
         else:
-            cache._set_times(file.descriptor, status.st_mtime_ns)
+            _note_use(cache, file, status.st_mtime_ns)
             is_good = True
     finally:
         if not is_good:
             file.close()
     return file if is_good else None
+
+
+def _note_use(cache: MediaCache, file: PartialFile, begun_ns: int) -> None:
+    """Set the times of an entry: of its beginning, which writing to it is not, and of its last use."""
+    with suppress(OSError):  # another user's file
+        cache._set_times(file.descriptor, begun_ns)
 
 
 def _begin(cache: MediaCache, path: str, plan: Plan) -> PartialFile:
