@@ -346,6 +346,21 @@ def fetch_settings() -> FetchSettings:
     return _fetch_settings_of(*map(os.environ.get, _FETCH_VARIABLES))
 
 
+def decoded_cache_bytes() -> int:
+    """Return how many bytes of decoded media are kept from now on; asked for at each decode.
+
+    Raises:
+        InvalidSettingError: (a `ValueError`) the variable's text can't be read.
+    """
+    return _decoded_cache_bytes_of(os.environ.get("MMMEDIA_DECODED_CACHE_MB"))
+
+
+@functools.lru_cache(maxsize=16)
+def _decoded_cache_bytes_of(text: str | None) -> int:
+    megabytes = SETTINGS["MMMEDIA_DECODED_CACHE_MB"].value_of(text)
+    return max(0, int(megabytes)) << 20
+
+
 _CACHE_SETTINGS = ("VLLM_MEDIA_CACHE", "VLLM_MEDIA_CACHE_MAX_SIZE_MB", "VLLM_MEDIA_CACHE_TTL_HOURS")
 _FETCH_SETTINGS = (
     "VLLM_MEDIA_FETCH_MAX_RETRIES",

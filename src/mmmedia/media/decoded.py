@@ -254,8 +254,8 @@ _cache = DecodedCache(0, unit="bytes", largest=0)
 
 def decoded_cache() -> DecodedCache | None:
     """Return the cache of this process, as large as the setting says now; `None` where it is 0."""
-    capacity = envs.MMMEDIA_DECODED_CACHE_MB << 20
-    if capacity <= 0:
+    capacity = envs.decoded_cache_bytes()
+    if not capacity:
         if len(_cache):
             _cache.clear()
         return None
