@@ -9,10 +9,8 @@ from typing import NamedTuple
 from mmmedia.cache.partial import BLOCK_BYTES, Plan, blocks_of, spans_of
 from mmmedia.cache.partial_entry import PartialEntry, opened_entry
 from mmmedia.cache.store import MediaCache
-from mmmedia.errors import InvalidArgumentError, InvalidMediaError
-from mmmedia.sources.base import Source
-
-Ranges = Sequence[tuple[int, int]]
+from mmmedia.errors import InvalidMediaError
+from mmmedia.sources.base import Ranges, Source, check_ranges
 
 _PATIENCE_SECONDS = 30.0  # for others who fetch the same blocks; after that they are fetched here as well
 _FIRST_PAUSE_SECONDS = 0.002
@@ -55,7 +53,7 @@ class BlockCacheSource(Source):
 
     @property
     def whole(self) -> bytes | None:
-        """All of the source behind, once somebody has read all."""
+        """All of it, once somebody has read all from the source behind."""
         return self._inner.whole
 
     @whole.setter
@@ -107,11 +105,7 @@ class BlockCacheSource(Source):
 
     def _steps(self, ranges: Ranges) -> _Steps:
         """Yield what is to be done meanwhile, and return the bytes of the ranges."""
-        for start, stop in ranges:
-            if not 0 <= start <= stop <= self.size:
-                raise InvalidArgumentError(
-                    f"{self.name!r} has no bytes {start} to {stop}: it has {self.size}."
-                )
+        check_ranges(ranges, self.size)
         with opened_entry(self._cache, self._plan) as entry:
             if entry is None:
                 fetched = yield _Fetch(list(ranges))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from mmmedia import envs, metrics
-from mmmedia.cache import MediaCache, StaleEntry, get_media_cache
-from mmmedia.connections import Download, HTTPConnection, Progress, RetryPlan, environment_proxy
+from mmmedia.cache import BlockCacheSource, MediaCache, StaleEntry, get_media_cache
+from mmmedia.connections import Download, FetchPolicy, HTTPConnection, Progress, RetryPlan, environment_proxy
 from mmmedia.egress import EgressPolicy, literal_address
 from mmmedia.envs import FetchSettings
 from mmmedia.errors import LimitExceededError
@@ -101,6 +101,9 @@ class CachedLoads:
     _media_cache_max_bytes: int
     _media_cache_ttl_secs: float
 
+    def _policy(self, goal: Goal) -> FetchPolicy:
+        return FetchPolicy(self._domains, goal.settings, goal.is_of_kind, self.on_progress)
+
     def _charge_download(self, number_of_bytes: int) -> None:
         if self.download_budget is not None:
             self.download_budget.charge(number_of_bytes)
@@ -175,6 +178,14 @@ class CachedLoads:
         else:
             self._store_once(url, flight)
         return media
+
+    def _kept_in_blocks(self, url: str, source: Source) -> Source:
+        """Return a source whose pieces are kept in the cache, if there is one, and nothing overridden."""
+        is_ours = _is_of(self._get_cached_bytes, CachedLoads._get_cached_bytes) and _is_of(
+            self._put_cached_bytes, CachedLoads._put_cached_bytes
+        )
+        cache = self._media_cache if is_ours else None
+        return source if cache is None else BlockCacheSource(source, cache, url)
 
     def _store_once(self, url: str, flight: Flight[Brought]) -> None:
         """Store what was downloaded, of all who shared it by the first who comes."""

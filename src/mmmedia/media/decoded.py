@@ -87,7 +87,7 @@ class Content(NamedTuple):
     def hash(self) -> str:
         """A name for it: the `content_hash` of its bytes.
 
-        Of a source only its URL, its validator and its size are known; such a name begins with "source-".
+        Of a source only its key, its validator and its size are known; such a name begins with "source-".
         Without a validator nothing says what is behind it, and it is named differently each time.
         """
         if self.source is None:

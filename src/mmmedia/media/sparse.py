@@ -12,7 +12,6 @@ from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mmmedia import metrics
-from mmmedia.cache import BlockCacheSource
 from mmmedia.connections import HTTPConnection, fetch_policy, status_of
 from mmmedia.connections.budget import RequestBudget
 from mmmedia.connections.ranges import Whole, aopen_source, open_source
@@ -59,7 +58,7 @@ def opens(
         return None
 
     def download() -> bytes | Source:
-        found = _brought(connector, goal, _opened(connector, goal, toll))
+        found = _brought(_opened(connector, goal, toll))
         if isinstance(found, Source) and found.size < _smallest(media_io):
             if toll is not None:
                 toll.charge(found.size)
@@ -78,7 +77,7 @@ def opens_async(
         return None
 
     async def download() -> bytes | Source:
-        found = _brought(connector, goal, await _aopened(connector, goal, toll))
+        found = _brought(await _aopened(connector, goal, toll))
         if isinstance(found, Source) and found.size < _smallest(media_io):
             if toll is not None:
                 toll.charge(found.size)
@@ -129,15 +128,9 @@ def _smallest(media_io: MediaIO[Any]) -> int:
     return media_io.smallest_source if isinstance(media_io, SourceMediaIO) else 0
 
 
-def _brought(connector: "SharedDownloads", goal: "Goal", found: Source | Whole) -> bytes | Source:
-    """What a download has brought: the one place where sources for URLs come from.
-
-    Where there is a cache, blocks of them are kept in it.
-    """
-    if isinstance(found, Whole):
-        return found.data
-    cache = connector._media_cache
-    return found if cache is None else BlockCacheSource(found, cache, goal.url)
+def _brought(found: Source | Whole) -> bytes | Source:
+    """What a download has brought."""
+    return found.data if isinstance(found, Whole) else found
 
 
 def load(
@@ -158,7 +151,7 @@ def load(
         again: bytes | Source | None = error.whole
     if again is None:
         with fetch_policy(connector._policy(goal)):
-            again = _brought(connector, goal, _opened(connector, goal))
+            again = _brought(_opened(connector, goal))
     return _load_once(connector, goal, _source(again, source), media_io, None)
 
 
@@ -172,7 +165,7 @@ async def load_async(
         again: bytes | Source | None = error.whole
     if again is None:
         with fetch_policy(connector._policy(goal)):
-            again = _brought(connector, goal, await _aopened(connector, goal))
+            again = _brought(await _aopened(connector, goal))
     return await _in_a_thread(connector, goal, _source(again, source), media_io)
 
 
@@ -212,7 +205,9 @@ def _load_once(
     if isinstance(media_io, SourceMediaIO) and media_io.keeps_source:
         reader = None  # whose loop may be gone by then
     limited = Limited(source, connector._charge_download, goal.settings.max_download_bytes, reader=reader)
-    media = connector._decode(media_io, _loader(media_io), limited)
+    # What comes out of the cache is not fetched, and not charged for.
+    pieces = connector._kept_in_blocks(goal.url, limited)
+    media = connector._decode(media_io, _loader(media_io), pieces)
     metrics.count_saved(max(source.size - limited.fetched, 0))
     return media, source
 
