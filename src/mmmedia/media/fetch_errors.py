@@ -20,7 +20,7 @@ def _wrap_media_fetch_error(url: str, exc: Exception) -> Exception:
     with ``MMMEDIA_COMPAT=0.20``.
 
     >>> error = _wrap_media_fetch_error("http://example.org/", ValueError("bad host"))
-    >>> type(error).__name__, str(error), error.http_status
+    >>> type(error).__name__, error.text, error.http_status
     ('VLLMUnprocessableEntityError', 'Invalid URL: bad host', 422)
     """
     message = None if envs.MMMEDIA_COMPAT == "0.20" else _message(exc)

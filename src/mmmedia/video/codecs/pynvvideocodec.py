@@ -37,11 +37,9 @@ PYNVVIDEOCODEC_DECODE_BATCH_SIZE: Final = 32
 
 
 def _invalid(reason: str) -> InvalidMediaError:
-    """Return vLLM's error of a video that can't be decoded; why is a note to it, and in the log."""
+    """Return vLLM's error of a video that can't be decoded; why is in the log."""
     logger.warning("A video can't be decoded by PyNvVideoCodec: %s", reason)
-    error = InvalidMediaError("Invalid or unsupported video file.")
-    error.add_note(reason)
-    return error
+    return InvalidMediaError("Invalid or unsupported video file.")
 
 
 class PyNvVideoCodecSourceMetadata(NamedTuple):
@@ -382,7 +380,7 @@ def _pynvvc_frames_to_nhwc(frames: Sequence[Any]) -> "torch.Tensor":
 
     tensor = torch.stack([from_dlpack(frame) for frame in frames])
     is_planar = tensor.shape[1] == 3 and tensor.shape[-1] != 3
-    return tensor.permute(0, 2, 3, 1) if is_planar else tensor
+    return tensor.permute(0, 2, 3, 1).contiguous() if is_planar else tensor
 
 
 def read(
