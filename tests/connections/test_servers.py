@@ -24,6 +24,7 @@ from support.server import (
     head,
     in_turn,
     interim,
+    ranged,
     raw,
     redirect,
     reply,
@@ -71,6 +72,7 @@ def redirect_in_full(request: Request) -> None:
 def whole() -> dict[str, Behaviour]:
     """Return, afresh, what brings the body."""
     return {
+        "able to give pieces": ranged(BODY),
     "a reply": reply(BODY),
     "chunks": chunked([BODY[:100], BODY[100:]]),
     "no length": raw(head(200, {}) + BODY),

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import os
 import re
 import threading
 from concurrent.futures import CancelledError
@@ -15,7 +16,7 @@ import pytest
 from mmmedia import metrics
 from mmmedia.connections import HTTPConnection, http_status
 from mmmedia.connections.ranges import FIRST_BYTES
-from mmmedia.errors import LimitExceededError, LocalFileError, NotSparseError, SourceChangedError
+from mmmedia.errors import LimitExceededError, NotSparseError, SourceChangedError
 from mmmedia.media import ImageMediaIO, MediaConnector, MediaWithBytes, VideoMediaIO
 from mmmedia.media.budget import MediaBudget
 from mmmedia.media.sparse import Limited, _OnLoop
@@ -267,8 +268,14 @@ def test_files_are_read_in_pieces(half: Half, tmp_path: Path) -> None:
     small = tmp_path / "small.mp4"
     small.write_bytes(long_clip())
     assert media_io.load_file(small).original_bytes == long_clip()
-    with pytest.raises(LocalFileError):
+    with pytest.raises(OSError, match="directory"):
         media_io.load_file(tmp_path)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=fifo.write_bytes, args=(long_clip(),))
+    writer.start()
+    assert media_io.load_file(fifo).original_bytes == long_clip()
+    writer.join()
     never = VideoMediaIO(ImageMediaIO(), num_frames=4, fetch="never")
     assert never.load_file(path).original_bytes == film()
 

@@ -169,6 +169,8 @@ class VideoMediaIO(SourceMediaIO[MediaWithBytes[Video]]):
 
     def load_file(self, filepath: Path) -> MediaWithBytes[Video]:
         """Load a video file from a path."""
+        if not Path(filepath).is_file():  # a pipe, or none
+            return self.load_bytes(Path(filepath).read_bytes())
         with FileSource(filepath) as source:
             if self.fetch_mode() == "never" or source.size < self.smallest_source:
                 return self.load_bytes(source.read_all())

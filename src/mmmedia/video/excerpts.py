@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -29,13 +30,17 @@ def opened(readable: Readable) -> Iterator[bytes | Source]:
     """Give an encoded file, or the source of what lies at a path, open inside the block.
 
     Raises:
-        LocalFileError: (an `OSError` and a `ValueError`) the path can't be read.
+        OSError: the path can't be read.
     """
-    if isinstance(readable, str | PathLike):
+    if isinstance(readable, Source):
+        yield readable
+    elif not isinstance(readable, str | PathLike):
+        yield bytes(readable)
+    elif Path(readable).is_file():
         with FileSource(readable) as source:
             yield source
-    else:
-        yield readable if isinstance(readable, Source) else bytes(readable)
+    else:  # a pipe, or none
+        yield Path(readable).read_bytes()
 
 
 @dataclass(frozen=True)

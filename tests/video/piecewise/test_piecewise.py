@@ -1,5 +1,7 @@
 """Frames of a file of which only a part is read: those of the whole file, to the last bit."""
 
+import contextlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -277,3 +279,19 @@ def test_eight_frames_of_four_gigabytes_take_little_memory(tmp_path: Path) -> No
         frames, *_ = read_frames(source, range(0, FRAMES, 30), fetch="always")
     assert np.array_equal(frames, read_frames(long_clip(), range(0, FRAMES, 30))[0])
     assert isinstance(BytesSource(b""), Source)
+
+
+@pytest.mark.parametrize("layout", ["moov first", "fragments, one sidx", "fragments, mfra", "matroska"])
+def test_a_damaged_index_never_does_worse_than_a_refusal(layout: str) -> None:
+    """Whatever numbers its tables claim, nothing but an error of ours comes of them."""
+    data = laid_out(layout, frames=60)
+    tables = [m.start() for m in re.finditer(rb"moov|moof|stco|stsc|stsz|ctts|trun|tfhd|sidx|tfra", data)]
+    tables += [m.start() for m in re.finditer(rb"\x1c\x53\xbb\x6b|\x1f\x43\xb6\x75|\x11\x4d\x9b\x74", data)]
+    rng = np.random.default_rng(len(layout))
+    for _ in range(25):
+        broken = bytearray(data)
+        at = int(rng.choice(tables)) + int(rng.integers(-4, 40))
+        broken[at : at + 4] = rng.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", rng.bytes(4)])
+        for kind in (Near, Far):
+            with contextlib.suppress(MediaError):
+                read_frames(kind(bytes(broken)), [0, 30], fetch="always")

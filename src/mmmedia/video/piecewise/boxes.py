@@ -14,7 +14,7 @@ from mmmedia.video.piecewise.layout import CannotTellError
 Ints = npt.NDArray[np.int64]
 
 _MOST_BOXES = 100_000
-_LARGEST_INDEX = 1 << 28
+_LARGEST_INDEX = 1 << 26
 _HOLDERS = frozenset({b"trak", b"mdia", b"minf", b"stbl", b"mvex"})
 
 

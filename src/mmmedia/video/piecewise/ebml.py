@@ -118,6 +118,7 @@ class Block(NamedTuple):
 
 
 _HEAD_OF_BLOCK = 16
+_MOST_IN_CLUSTER = 1 << 18
 
 
 def blocks(peek: Callable[[int, int], bytes], at: int, stop: int, time: int) -> Iterator[Block]:
@@ -129,12 +130,13 @@ def blocks(peek: Callable[[int, int], bytes], at: int, stop: int, time: int) -> 
         stop: where the cluster ends.
         time: that of the cluster, in ticks.
     """
+    number = 0
     while at < stop:
         head = peek(at, LONGEST_HEAD + _HEAD_OF_BLOCK)
-        found = element(head, 0, at)
+        found, number = element(head, 0, at), number + 1
         if found is None:
             return
-        if found.stop > stop:
+        if found.stop > stop or number > _MOST_IN_CLUSTER:
             raise CannotTellError("elements")
         if found.kind == SIMPLE_BLOCK:
             block = _block(head, found, found, time)

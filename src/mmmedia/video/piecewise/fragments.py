@@ -18,7 +18,7 @@ from mmmedia.video.piecewise.boxes import Box, Ints
 from mmmedia.video.piecewise.layout import LARGEST_HOLE, CannotTellError, Layout, front
 from mmmedia.video.piecewise.mp4 import Top
 
-_MOST_BOXES = 1 << 17
+_MOST_BOXES, _MOST_SAMPLES = 1 << 17, 1 << 22
 _MOST_FRAGMENTS = 4096  # each of which is asked for
 _MOST_STEPS = 64  # into a source that takes its time for each
 _HEAD = 4096  # most often all of a fragment's tables
@@ -56,7 +56,7 @@ class _Fragment(NamedTuple):
 
 def is_fragmented(whole: Top) -> bool:
     """Return whether there is more to a file than its `moov` says."""
-    return any(name == b"mvex" for name, _ in boxes.children(whole.movie, 8))
+    return any(name == b"mvex" for name, _ in boxes.children(whole.movie))
 
 
 def read(window: Window, whole: Top) -> Layout:
@@ -69,14 +69,7 @@ def read(window: Window, whole: Top) -> Layout:
     Raises:
         CannotTellError: it does not say where they are, or does not say all.
     """
-    try:
-        return _read(window, whole)
-    except struct.error:
-        raise CannotTellError("tables") from None
-
-
-def _read(window: Window, whole: Top) -> Layout:
-    movie = boxes.children(whole.movie, 8)
+    movie = boxes.children(whole.movie)
     tracks = [body for name, body in movie if name == b"trak"]
     videos = [_number(body) for body in tracks if _is_video(body)]
     if len(videos) != 1 or any(_has_samples(body) for body in tracks):
@@ -91,8 +84,8 @@ def _read(window: Window, whole: Top) -> Layout:
     }
     runs = [run for fragment in fragments.values() for run in fragment.runs]
     video = [run for run in runs if run.track == videos[0]]
-    if not sum(len(run.sizes) for run in video):
-        raise CannotTellError("no samples")
+    if not 0 < sum(len(run.sizes) for run in runs) <= _MOST_SAMPLES or not video:
+        raise CannotTellError("samples")
     if any(run.offset < 0 or run.offset + run.length > window.size for run in runs):
         raise CannotTellError("cut short")
     size = np.concatenate([run.sizes for run in video])
@@ -104,7 +97,7 @@ def _read(window: Window, whole: Top) -> Layout:
         raise CannotTellError("fragments too large")
     window.need([(begin, end)])
     media = boxes.box(b"mdat", window.piece(begin, end) + bytes(hole))
-    start = whole.brand + boxes.box(b"moov", whole.movie[8:])
+    start = whole.brand + boxes.box(b"moov", whole.movie)
     return Layout(start + _written(window, top, fragments, media, len(start), (begin, end)), offset, size)
 
 
@@ -266,7 +259,7 @@ def _fragment(moof: Box, tables: bytes, usual: Mapping[int, int]) -> _Fragment:
 def _run(tables: bytes, at: int, end: int, track: int, base: int, base_at: int | None, default: int) -> _Run:
     flags, count = struct.unpack_from(">II", tables, at)
     flags &= 0xFFFFFF
-    if not flags & _OFFSET:
+    if not flags & _OFFSET or count > _MOST_SAMPLES:
         raise CannotTellError("offsets")
     (offset,) = struct.unpack_from(">i", tables, at + 8)
     fields = [flag for flag in _IN_SAMPLE if flags & flag]

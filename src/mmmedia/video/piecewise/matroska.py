@@ -28,8 +28,9 @@ from mmmedia.video.piecewise.layout import (
 Peek = Callable[[int, int], bytes]
 
 _VIDEO = 1
-_MOST_FRAMES = 1 << 22
-_LARGEST_INDEX = 1 << 26
+_MOST_FRAMES = 1 << 21
+_LARGEST_INDEX = 1 << 24
+_MOST_ELEMENTS = 256  # before the first cluster
 _CHUNK = 8192  # most blocks' heads are within so many bytes of each other, or a step apart
 _FRONT_GUESS = 1 << 18
 _HEAD = 64  # of a cluster, up to its time
@@ -97,20 +98,20 @@ def _open(window: Window) -> _File:
     described: list[bytes] = []
     seeks: dict[int, int] = {}
     cues = None
-    at, found = segment.begin, None
+    at, number, found = segment.begin, 0, None
     while at < segment.stop:
         found = _element(window, at)
         if found.kind == ebml.CLUSTER:
             break
-        if found.stop - found.start > _LARGEST_INDEX:
-            raise CannotTellError("an index too large")
         if found.kind in (ebml.INFO, ebml.TRACKS, ebml.TAGS):
-            described.append(window.piece(found.start, found.stop))
+            described.append(_piece(window, found))
         elif found.kind == ebml.SEEK_HEAD:
-            seeks.update(_seeks(window.piece(found.begin, found.stop)))
+            seeks.update(_seeks(_content(window, found)))
         elif found.kind == ebml.CUES:
-            cues = window.piece(found.begin, found.stop)
-        at = found.stop
+            cues = _content(window, found)
+        at, number = found.stop, number + 1
+        if number > _MOST_ELEMENTS:
+            raise CannotTellError("elements")
     if found is None or found.kind != ebml.CLUSTER:
         raise CannotTellError("no clusters")
     if cues is None and ebml.CUES in seeks:
@@ -118,13 +119,13 @@ def _open(window: Window) -> _File:
         if place < segment.stop:
             index = _element(window, place)
             if index.kind == ebml.CUES and index.stop <= window.size:
-                cues = window.piece(index.begin, index.stop)
+                cues = _content(window, index)
     if ebml.TAGS in seeks and segment.begin + seeks[ebml.TAGS] > found.start:
         tags = _element(window, segment.begin + seeks[ebml.TAGS])
         if tags.kind == ebml.TAGS and tags.stop <= window.size:
-            described.append(window.piece(tags.start, tags.stop))
+            described.append(_piece(window, tags))
     track, scale, step = _described(described)
-    header = window.piece(head.start, head.stop)
+    header = _piece(window, head)
     return _File(
         header, b"".join(described), track, scale, step, found.start, segment.begin, segment.stop, cues
     )
@@ -135,6 +136,17 @@ def _element(window: Window, at: int) -> ebml.Element:
     if found is None:
         raise CannotTellError("cut short")
     return found
+
+
+def _piece(window: Window, element: ebml.Element) -> bytes:
+    """An element of an index, with its head."""
+    if element.stop - element.start > _LARGEST_INDEX:
+        raise CannotTellError("an index too large")
+    return window.piece(element.start, element.stop)
+
+
+def _content(window: Window, element: ebml.Element) -> bytes:
+    return _piece(window, element)[element.begin - element.start :]
 
 
 def _seeks(content: bytes) -> dict[int, int]:
@@ -172,7 +184,9 @@ def _described(elements: Sequence[bytes]) -> tuple[int, int, int]:
 def _begin(peek: Peek, cluster: ebml.Element) -> tuple[int, int] | None:
     """Where the content of a cluster goes on behind its time, and that; None: not there to be read."""
     at = cluster.begin
-    while at < cluster.stop:
+    for _ in range(_MOST_ELEMENTS):
+        if at >= cluster.stop:
+            break
         head = peek(at, ebml.LONGEST_HEAD + 8)
         found = ebml.element(head, 0, at)
         if found is None or found.stop - at > len(head):
@@ -263,7 +277,7 @@ def _by_blocks(window: Window, file: _File) -> Layout:
     peek = _Reader(window.source)
     found: list[Block] = []
     front = _Front(file.track)
-    real, at = 0, file.first
+    real, count, at = 0, 0, file.first
     while at < file.stop:
         cluster = ebml.element(peek(at, ebml.LONGEST_HEAD), 0, at)
         if cluster is None or cluster.stop > window.size:
@@ -271,6 +285,7 @@ def _by_blocks(window: Window, file: _File) -> Layout:
         begun = _begin(peek, cluster) if cluster.kind == ebml.CLUSTER else None
         if begun is not None:
             for block in ebml.blocks(peek, begun[0], cluster.stop, begun[1]):
+                count += 1
                 if not front.is_full:
                     front.take(window, begun[1], block)
                     real += block.track == file.track
@@ -278,8 +293,8 @@ def _by_blocks(window: Window, file: _File) -> Layout:
                     _check(block)
                     found.append(block)
         at = cluster.stop
-        if len(found) > _MOST_FRAMES:
-            raise CannotTellError("too many frames")
+        if count > _MOST_FRAMES:
+            raise CannotTellError("too many blocks")
     times = np.array([block.time for block in found], np.int64)
     keys = np.array([block.is_key for block in found], np.bool_)
     offset = np.array([block.begin for block in found], np.int64)
@@ -371,8 +386,7 @@ class _ByCues:
         behind = list(self._stretch(last))
         ends = {self.number(block.time) for block in behind if block is not None}
         total = max(ends, default=-1) + 1
-        is_all = behind[-1:] == [None] and ends >= set(range(last, total))
-        if total > _MOST_FRAMES or not real or not is_all:
+        if total > _MOST_FRAMES or not real or behind[-1:] != [None] or not ends >= set(range(last, total)):
             raise CannotTellError("frames are missing")
         # Of the last that were read some may be shown before others that stand behind them.
         sure = max(real) - _REORDERED if goes_on else total

@@ -10,7 +10,7 @@ from mmmedia.video.piecewise import boxes
 from mmmedia.video.piecewise.boxes import Box, Ints
 from mmmedia.video.piecewise.layout import LARGEST_HOLE, CannotTellError, Front, Layout
 
-_MOST_SAMPLES = 1 << 24
+_MOST_SAMPLES = 1 << 22
 _MOST_TOP_BOXES = 64
 _TAIL = 50  # an index is no larger a part of a file, most often
 # Brands whose files are pictures, or sequences of them.
@@ -18,7 +18,7 @@ _PICTURES = (b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1", b"hevc", b"he
 
 
 class Top(NamedTuple):
-    """The boxes that a file is made of, up to its `moov`, and that with its head."""
+    """The boxes that a file is made of, up to its `moov`; its `ftyp` whole, of the `moov` the content."""
 
     boxes: list[Box]
     brand: bytes
@@ -54,7 +54,7 @@ def top(window: Window) -> Top:
         if each.name == b"mdat" and window.source.gap and tail * _TAIL < window.size:
             window.need([(each.stop, window.size)])  # which is an index, most likely
         if each.name == b"moov":
-            return Top(found, brand, boxes.content(window, each))
+            return Top(found, brand, boxes.content(window, each)[each.begin - each.start :])
         if each.name == b"moof":
             raise CannotTellError("fragments before their index")
         at = each.stop
@@ -71,7 +71,7 @@ def read(window: Window, whole: Top) -> Layout:
     Raises:
         CannotTellError: there is more to it than they say.
     """
-    movie = boxes.children(whole.movie, 8)
+    movie = boxes.children(whole.movie)
     tracks = [_track(body, window.size) for name, body in movie if name == b"trak"]
     videos = [track for track in tracks if track.is_video]
     if len(videos) != 1 or not len(videos[0].sample_offset):

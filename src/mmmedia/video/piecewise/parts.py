@@ -1,6 +1,7 @@
 """The packets that some frames need, read from a source and judged as a video of their own."""
 
 import logging
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from mmmedia import containers
 from mmmedia.containers.signatures import by_magic
-from mmmedia.errors import InvalidMediaError
+from mmmedia.errors import InvalidMediaError, MediaError
 from mmmedia.sources import Window
 from mmmedia.video.decoders import eligible, sparse
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
@@ -82,18 +83,16 @@ def open_video(window: Window) -> Video:
 
     Raises:
         CannotTellError: it does not say enough, so that all of the file is needed.
-        InvalidMediaError: (a `ValueError`) the bytes are refused.
+        MediaError: as of `Source.read`.
     """
-    name = by_magic(window.head(0, 4096))
-    if name == "mov":
-        whole = mp4.top(window)
-        layout = fragments.read(window, whole) if fragments.is_fragmented(whole) else mp4.read(window, whole)
-    elif name == "matroska":
-        layout = matroska.read(window)
-    else:
-        raise CannotTellError("container")
-    admitted = containers.admit(layout.skeleton)
     try:
+        layout = _layout(window)
+    except MediaError:
+        raise
+    except (struct.error, IndexError, ValueError, OverflowError, MemoryError):
+        raise CannotTellError("damaged tables") from None
+    try:
+        admitted = containers.admit(layout.skeleton)
         packets = index.build(admitted)
     except InvalidMediaError:
         raise CannotTellError("index") from None
@@ -114,6 +113,16 @@ def open_video(window: Window) -> Video:
     if shown.positions is None or shown.times is None:
         raise CannotTellError("times")
     return Video(window, layout, admitted, packets, shown)
+
+
+def _layout(window: Window) -> Layout:
+    name = by_magic(window.head(0, 4096))
+    if name == "mov":
+        whole = mp4.top(window)
+        return fragments.read(window, whole) if fragments.is_fragmented(whole) else mp4.read(window, whole)
+    if name == "matroska":
+        return matroska.read(window)
+    raise CannotTellError("container")
 
 
 def read_parts(video: Video, wanted: Sequence[int], *, one_clip: bool = False) -> Parts:
