@@ -114,6 +114,11 @@ class TestAnswers:
         assert raised.value is mine
         assert shared.run(task(b"ask 4", answers={"double": lambda n: 2 * n})) == 8
 
+    def test_answers_may_hold_bytes(self, shared: Pool) -> None:
+        large = os.urandom(3 << 20)
+        found = shared.run(task(b"ask 3", answers={"double": lambda n: [large[:n], (b"", {"x": large})]}))
+        assert found == [large[:3], (b"", {"x": large})]
+
 
 class TestMemory:
     @pytest.mark.parametrize("size", [0, 1, 1000, 70_000, 5 << 20])

@@ -239,14 +239,14 @@ class Pool:
             if "ask" in message:
                 began = time.monotonic()
                 try:
-                    reply = self._answer(task, message)
+                    reply, data = self._answer(task, message)
                 except wire.BrokenWireError:
                     raise
                 except Exception as error:  # noqa: BLE001  # theirs who answer; raised in the end
-                    refusal, reply = error, {"refused": True}
+                    refusal, reply, data = error, {"refused": True}, b""
                 if end is not None:
                     end += time.monotonic() - began
-                line.send(reply)
+                self._reply(worker, reply, data)
                 continue
             _log(message.get("records"))
             if stalled := _kinds(message.get("stalled")):
@@ -263,12 +263,27 @@ class Pool:
                 raise refusal
             raise wire.BrokenWireError("a message of no known form")
 
-    def _answer(self, task: Task, message: dict[str, Any]) -> dict[str, Any]:
+    @staticmethod
+    def _reply(worker: Worker, reply: dict[str, Any], data: bytes) -> None:
+        if not data:
+            worker.line.send(reply)
+            return
+        worker.bytes += len(data)
+        descriptor = memory.sealed(data)
+        try:
+            worker.line.send(reply, b"", (descriptor,))
+        finally:
+            os.close(descriptor)
+
+    def _answer(self, task: Task, message: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Return what is replied to a question, and all bytes of it behind each other."""
         values = wire.unpack(message.get("values"), [])
         answer = task.answers.get(message["ask"]) if isinstance(message["ask"], str) else None
         if answer is None or not isinstance(values, list):
             raise wire.BrokenWireError("a question that nobody asks")
-        return {"reply": wire.pack(answer(*values), [])}
+        parts: list[Any] = []
+        tree = wire.pack(answer(*values), parts)
+        return {"reply": tree, "lengths": [len(part) for part in parts]}, b"".join(parts)
 
     def _receive(self, worker: Worker, task: Task, message: dict[str, Any], end: float | None) -> Any:
         announced = wire.described(message.get("arrays"))

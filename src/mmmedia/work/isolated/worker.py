@@ -4,6 +4,7 @@ It believes its parent, who may send it pickled objects. Its parent believes not
 """
 
 import importlib
+import itertools
 import logging
 import mmap
 import os
@@ -129,10 +130,11 @@ class _Errands:
 
     def _ask(self, question: str, *values: Any) -> Any:
         self._line.send({"ask": question, "values": wire.pack(list(values), [])})
-        reply, _, _ = self._line.receive()
+        reply, _, descriptors = self._line.receive()
         if reply.get("refused"):
             raise RefusedError
-        return wire.unpack(reply["reply"], [])
+        data, ends = b"".join(map(memory.contents, descriptors)), [0, *itertools.accumulate(reply["lengths"])]
+        return wire.unpack(reply["reply"], [data[begin:end] for begin, end in itertools.pairwise(ends)])
 
 
 def _set_environment(variables: Mapping[str, str]) -> None:
