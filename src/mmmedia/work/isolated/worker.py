@@ -8,6 +8,7 @@ import itertools
 import logging
 import mmap
 import os
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ class _Errands:
 
     def __init__(self, line: wire.Wire, segments: dict[int, Any]) -> None:
         self._line, self._segments = line, segments
+        self._asking = threading.Lock()
 
     def do(self, message: dict[str, Any], pickled: bytes, descriptor: int) -> None:
         """Do a task and say what came of it."""
@@ -129,8 +131,9 @@ class _Errands:
         self._line.send({"filled": number})
 
     def _ask(self, question: str, *values: Any) -> Any:
-        self._line.send({"ask": question, "values": wire.pack(list(values), [])})
-        reply, _, descriptors = self._line.receive()
+        with self._asking:  # decoders have several threads
+            self._line.send({"ask": question, "values": wire.pack(list(values), [])})
+            reply, _, descriptors = self._line.receive()
         if reply.get("refused"):
             raise RefusedError
         data, ends = b"".join(map(memory.contents, descriptors)), [0, *itertools.accumulate(reply["lengths"])]
