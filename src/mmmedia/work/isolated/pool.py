@@ -69,6 +69,7 @@ class Worker:
 
     Attributes:
         held: the layers of its door that are in force; None until it says so.
+        spare: a segment that it may fill without asking.
         status: what it ended with; None: it has not, or nobody knows.
     """
 
@@ -79,6 +80,7 @@ class Worker:
         self.held: tuple[str, ...] | None = None
         self.pid = 0
         self.decodes = self.bytes = 0
+        self.spare: memory.Segment | None = None
         self.status: int | None = None
         self.has_ended = threading.Event()
 
@@ -94,6 +96,8 @@ class Worker:
     def close(self) -> None:
         """Let it end by itself, which it does when it has nothing to do."""
         self.line.close()
+        if self.spare is not None:
+            self.spare.close()
         self.segments.close()
 
 
@@ -211,6 +215,7 @@ class Pool:
             raise _Died(ending("died", status=worker.status)) from None
 
     def _hand_over(self, worker: Worker, task: Task) -> None:
+        worker.spare = worker.spare or worker.segments.spare()
         variables, ceilings = envs.in_force(task.settings)
         message = {
             "handler": task.handler,
@@ -221,6 +226,8 @@ class Pool:
             "stalled": watch.stalled(),
             "drop": worker.segments.dropped(),
         }
+        if (spare := worker.spare) is not None:
+            message["spare"] = {"segment": spare.number, "size": spare.size}
         descriptor = memory.sealed(task.data)
         try:
             worker.line.socket.settimeout(_START_SECONDS)
@@ -291,13 +298,7 @@ class Pool:
         total = wire.places(announced)[1]
         arrays: list[Any] = []
         if announced:
-            segment = worker.segments.take(total)
-            grant = {"segment": segment.number, "size": segment.size}
-            worker.line.send(grant, b"", () if segment.is_known else (segment.descriptor,))
-            segment.is_known = True
-            filled = worker.line.receive(None if end is None else max(end - time.monotonic(), 1.0))[0]
-            if filled != {"filled": segment.number}:
-                raise wire.BrokenWireError("a message of no known form")
+            segment = self._filled(worker, message, total, end)
             if total < memory.COPIED_BELOW:
                 with_segment: Any = os.pread(segment.descriptor, total, 0)
                 arrays = memory.arrays_in(bytearray(with_segment), announced)
@@ -306,6 +307,23 @@ class Pool:
                 arrays = memory.arrays_in(worker.segments.lend(segment, total), announced)
             worker.bytes += total
         return wire.unpack(message["answer"], arrays)
+
+    @staticmethod
+    def _filled(worker: Worker, message: dict[str, Any], total: int, end: float | None) -> memory.Segment:
+        """Return the segment that holds what was announced: the spare one, or another, once it is filled."""
+        spare, worker.spare = worker.spare, None
+        if spare is not None and message.get("filled") == spare.number and memory.fits(total, spare.size):
+            return spare
+        if spare is not None:
+            worker.segments.give(spare)
+        segment = worker.segments.take(total)
+        grant = {"segment": segment.number, "size": segment.size}
+        worker.line.send(grant, b"", () if segment.is_known else (segment.descriptor,))
+        segment.is_known = True
+        filled = worker.line.receive(None if end is None else max(end - time.monotonic(), 1.0))[0]
+        if filled != {"filled": segment.number}:
+            raise wire.BrokenWireError("a message of no known form")
+        return segment
 
     def _note_door(self, worker: Worker, held: Any) -> None:
         if not isinstance(held, list) or not all(isinstance(name, str) for name in held):

@@ -116,14 +116,18 @@ class _Errands:
         except BaseException as error:  # noqa: BLE001  # the parent's to judge
             answer, arrays = {"error": told(error)}, []
         stalled = [kind for kind in watch.stalled() if kind not in message["stalled"]]
+        announced = wire.described(wire.describe(arrays))
+        spare = message.get("spare")
+        if arrays and spare is not None and memory.fits(wire.places(announced)[1], spare["size"]):
+            memory.put(arrays, announced, self._segments[spare["segment"]])
+            answer["filled"] = spare["segment"]
         self._line.send({**answer, "records": heard.records, "stalled": stalled})
-        if arrays:
-            self._hand_over(arrays)
+        if arrays and "filled" not in answer:
+            self._hand_over(arrays, announced)
 
-    def _hand_over(self, arrays: list[Any]) -> None:
+    def _hand_over(self, arrays: list[Any], announced: list[wire.Described]) -> None:
         grant, _, descriptors = self._line.receive()
         number = grant["segment"]
-        announced = wire.described(wire.describe(arrays))
         if descriptors:
             self._segments[number] = memory.mapped(descriptors[0], grant["size"], mmap.MAP_SHARED)
             os.close(descriptors[0])
