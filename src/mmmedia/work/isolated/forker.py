@@ -14,7 +14,6 @@ from mmmedia.work.isolated import server
 from mmmedia.work.isolated.place import IS_POSSIBLE
 
 _END_SECONDS: Final = 5.0
-_IMPORT_SECONDS: Final = 60.0
 _MESSAGE: Final = 1 << 16
 _PASSED: Final = (
     "PATH", "LANG", "TZ", "PYTHONHOME", "PYTHONPATH", "PYTHONHASHSEED", "LD_LIBRARY_PATH", "LD_PRELOAD",
@@ -66,8 +65,6 @@ class Forker:
                 self._control.close()
                 raise DecoderUnavailableError(f"No decode process can be started: {error}") from error
         self.is_alive = True
-        self._imported: list[str] = []
-        self._has_imported = threading.Event()
         threading.Thread(target=self._listen, name="mmmedia-forker", daemon=True).start()
 
     @property
@@ -86,12 +83,9 @@ class Forker:
         """Have a worker killed, if it has not ended by itself."""
         self._say({"kill": number})
 
-    def have_imported(self, modules: list[str]) -> list[str]:
-        """Have modules imported for the workers to come; return those that can't be."""
-        self._has_imported.clear()
+    def prepare(self, modules: list[str]) -> None:
+        """Have modules imported for the workers to come."""
         self._say({"import": modules})
-        self._has_imported.wait(_IMPORT_SECONDS)
-        return self._imported
 
     def close(self) -> None:
         """End it and its workers, and wait until they have ended."""
@@ -121,13 +115,8 @@ class Forker:
             except OSError:
                 text = b""
             message = json.loads(text) if text else {}
-            if "imported" in message:
-                self._imported = message["imported"]
-                self._has_imported.set()
-                continue
             if not message:
                 self.is_alive = False
-                self._has_imported.set()
                 self._control.close()
             self._hear(message)
             if not message:

@@ -386,9 +386,10 @@ class Pool:
             if task is None:
                 return
             self._forker = Forker(task.prepare, self._heard)
-            self._modules.clear()
+            if self._modules:
+                self._forker.prepare(sorted(self._modules))
         if task is not None and not task.modules <= self._modules:
-            self._forker.have_imported(sorted(task.modules - self._modules))
+            self._forker.prepare(sorted(task.modules - self._modules))
             self._modules |= task.modules
             self._generation += 1
             for worker in tuple(self._idle):
@@ -455,6 +456,8 @@ class Pool:
                     if worker in self._idle:
                         self._retire(worker, "killed")
                 return
+            if failed := message.get("failed"):
+                logger.debug("Decode processes do without %s, which can't be imported.", ", ".join(failed))
             number = message.get("forked", message.get("ended"))
             if number not in self._workers:  # it is not one of these any more, or said to be up
                 return
