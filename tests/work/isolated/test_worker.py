@@ -12,7 +12,7 @@ import pytest
 from mmmedia.errors import LimitExceededError
 from mmmedia.work import watch
 from mmmedia.work.isolated import door, wire, worker
-from mmmedia.work.isolated.pool import Pool, Task, Worker
+from mmmedia.work.isolated.pool import Pool, Task, Worker, _Told
 from mmmedia.work.isolated.verdicts import ending, rebuilt
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="decode processes need Linux")
@@ -35,7 +35,10 @@ def near(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
 
 def run(near: Worker, data: bytes, **fields: Any) -> Any:
     task = Task("support.killers:decode", "", data, **{"seconds": 30.0, **fields})
-    return Pool()._converse(near, task)
+    try:
+        return Pool()._converse(near, task)
+    except _Told as told:
+        raise told.error from None
 
 
 def test_it_does_one_task_after_the_other(near: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,14 @@ class _Died(Exception):  # noqa: N818  # never leaves this module
         self.why = why
 
 
+class _Told(Exception):  # noqa: N818  # never leaves this module
+    """The worker has said its last word, and it is an error."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(type(error).__name__)
+        self.error = error
+
+
 class Pool:
     """Workers, started at the first use and replaced when they die or have lived long enough."""
 
@@ -177,10 +185,10 @@ class Pool:
                     continue
                 self._offenders.blame(task.data)
                 raise DecoderDiedError(died.why.words, reason=died.why.reason) from None
-            except Exception:
+            except _Told as told:
                 self._release(worker)
-                raise
-            except BaseException:  # in the midst of it
+                raise told.error from told.error.__cause__
+            except BaseException:  # in the midst of what was said
                 self._bury(worker, ending("killed"))
                 raise
             finally:
@@ -249,8 +257,8 @@ class Pool:
                     reply, data = self._answer(task, message)
                 except wire.BrokenWireError:
                     raise
-                except Exception as error:  # noqa: BLE001  # theirs who answer; raised in the end
-                    refusal, reply, data = error, {"refused": True}, b""
+                except Exception as failure:  # noqa: BLE001  # theirs who answer; raised in the end
+                    refusal, reply, data = failure, {"refused": True}, b""
                 if end is not None:
                     end += time.monotonic() - began
                 self._reply(worker, reply, data)
@@ -262,12 +270,12 @@ class Pool:
             if "answer" in message:
                 return self._receive(worker, task, message, end)
             if "error" in message:
-                told = rebuilt(message["error"], task.errors)
-                if isinstance(told, MemoryError):
+                error = rebuilt(message["error"], task.errors)
+                if isinstance(error, MemoryError):
                     raise _Died(ending("memory"))
-                raise told
+                raise _Told(error)
             if message.get("refused") is True and refusal is not None:
-                raise refusal
+                raise _Told(refusal)
             raise wire.BrokenWireError("a message of no known form")
 
     @staticmethod
@@ -401,6 +409,15 @@ class Pool:
             self._workers[worker.number] = worker
             self._idle.append(worker)
 
+    def _refill(self) -> None:
+        """Start the workers that are lacking, as far as can be, and serve who waits; with the lock."""
+        if not self._is_closed:
+            try:
+                self._fill()
+            except OSError as error:  # no descriptors are left; who comes next tries again
+                logger.warning("A decode process can't be replaced for now: %s", error)
+            self._serve_waiting()
+
     def _release(self, worker: Worker) -> None:
         """Take back a worker that is well."""
         with self._lock:
@@ -412,10 +429,9 @@ class Pool:
             is_too_many = len(self._workers) > _wanted()
             if is_old or is_stale or is_too_many:
                 self._retire(worker, "renewed")
-                self._fill()
             else:
                 self._idle.append(worker)
-            self._serve_waiting()
+            self._refill()
 
     def _serve_waiting(self) -> None:
         while self._idle and self._waiting:
@@ -437,9 +453,8 @@ class Pool:
             worker.close()
             if self._forker is not None:
                 self._forker.kill(worker.number)
-            if not self._is_closed and not why.is_unborn:
-                self._fill()
-                self._serve_waiting()
+            if not why.is_unborn:
+                self._refill()
 
     def _forget(self, worker: Worker, reason: str) -> None:
         if self._workers.pop(worker.number, None) is not None:
@@ -470,9 +485,8 @@ class Pool:
             if worker in self._idle:
                 was_born = worker.was_born()
                 self._retire(worker, ending("died", status=worker.status).reason)
-                if was_born and not self._is_closed:
-                    self._fill()
-                    self._serve_waiting()
+                if was_born:
+                    self._refill()
 
     # --------------------------------------------------------------------------------------------- the end
 
