@@ -41,7 +41,7 @@ from mmmedia.media.audio import AudioEmbeddingMediaIO
 from mmmedia.media.base import MediaIO
 from mmmedia.media.budget import MediaBudget
 from mmmedia.media.image import ImageEmbeddingMediaIO
-from mmmedia.media.isolation import _check_metadata
+from mmmedia.media.isolation import _bytes, _check_metadata
 from mmmedia.video import VIDEO_LOADER_REGISTRY, OpenCVVideoBackend, decode_stats
 from mmmedia.work import isolated, watch
 from mmmedia.work.isolated.wire import BrokenWireError
@@ -50,6 +50,7 @@ from support.clips import clip
 from support.corpus import draw
 from support.forking import holds_in_child
 from support.kinds import KINDS
+from support.near import run_nearby, worker_nearby
 from support.server import Server, reply
 from support.sounds import encode, sine
 from support.waiting import wait_until
@@ -256,6 +257,49 @@ class TestEquality:
             if not recipe.intact and len(apart) == len(here) == 5:  # pictures of damage are made up
                 apart, here = (apart[0], apart[1], apart[3]), (here[0], here[1], here[3])
             assert apart == here, recipe
+
+
+class TestNearby:
+    """The same code in a thread of this process, where it can be looked at."""
+
+    @pytest.fixture
+    def near(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        with worker_nearby() as near:
+
+            def run(task: Any) -> Any:
+                monkeypatch.setattr(isolated, "is_on", lambda: False)  # as it is in a worker
+                try:
+                    return run_nearby(near, task)
+                finally:
+                    monkeypatch.setattr(isolated, "is_on", lambda: True)
+
+            monkeypatch.setattr(isolated, "is_on", lambda: True)
+            monkeypatch.setattr(isolated, "run", run)
+            yield
+
+    @pytest.mark.usefixtures("near")
+    def test_what_is_asked_for_is_asked_here(self) -> None:
+        data = clip(frames=30, width=64, height=48)
+        frames, metadata = VideoMediaIO(ImageMediaIO(), video_backend="picking").load_bytes(data)
+        assert metadata["frames_indices"] == [0, 7, 14, 21, 28]
+        assert frames.shape == (5, 48, 64, 3)
+        budget = MediaDecodedBudget(100_000)
+        assert ImageMediaIO(decoded_budget=budget).load_bytes(jpeg(100, 50)).size == (100, 50)
+        sound = encode(sine(440, 0.5, 8000), 8000)
+        assert AudioMediaIO(decoded_budget=budget).load_bytes(sound)[0].shape == (4000,)
+        assert budget.used == 36_000
+        with pytest.raises(InvalidMediaError):
+            ImageMediaIO().load_bytes(b"nothing")
+
+    @pytest.mark.parametrize("number", [-1, 1 << 63, True, 1.5, None, "5"])
+    def test_no_budget_is_charged_with_what_is_no_number_of_bytes(self, number: Any) -> None:
+        with pytest.raises(BrokenWireError):
+            _bytes(number)
+
+    def test_what_workers_need_is_imported(self) -> None:
+        isolation.prepare()
+        assert "mmmedia.video.model_loaders" in sys.modules
+        assert "encodings.utf_16_le" in sys.modules
 
 
 class TestRequests:
