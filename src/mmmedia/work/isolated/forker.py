@@ -6,12 +6,14 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mmmedia.errors import DecoderUnavailableError
 from mmmedia.work.isolated import server
 from mmmedia.work.isolated.place import IS_POSSIBLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _END_SECONDS: Final = 5.0
 _MESSAGE: Final = 1 << 16
@@ -39,13 +41,13 @@ class Forker:
 
     Args:
         prepare: the function that imports what workers need, as ``module:name``.
-        hear: is called, in a thread of its own, with what the server says; `{}`: it has gone.
+        hear: is called, in a thread of its own, with this and with what the server says; `{}`: it has gone.
 
     Raises:
         DecoderUnavailableError: (a `RuntimeError`) this system has no such processes.
     """
 
-    def __init__(self, prepare: str, hear: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, prepare: str, hear: "Callable[[Forker, dict[str, Any]], None]") -> None:
         if not IS_POSSIBLE:
             raise DecoderUnavailableError("MMMEDIA_DECODE_PROCESSES needs Linux.")
         self._hear = hear
@@ -118,7 +120,7 @@ class Forker:
             if not message:
                 self.is_alive = False
                 self._control.close()
-            self._hear(message)
+            self._hear(self, message)
             if not message:
                 self._process.wait()
                 return

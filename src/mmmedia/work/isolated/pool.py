@@ -73,8 +73,10 @@ class Worker:
         status: what it ended with; None: it has not, or nobody knows.
     """
 
-    def __init__(self, number: int, end: socket.socket, generation: int) -> None:
-        self.number, self.generation = number, generation
+    def __init__(
+        self, number: int, end: socket.socket, generation: int, forker: Forker | None = None
+    ) -> None:
+        self.number, self.generation, self.forker = number, generation, forker
         self.line = wire.Wire(end, trusts=False)
         self.segments = memory.Segments()
         self.held: tuple[str, ...] | None = None
@@ -351,6 +353,7 @@ class Pool:
     def _acquire(self, task: Task) -> Worker:
         with self._lock:
             self._fill(task)
+            self._serve_waiting()
             if self._idle:
                 return self._idle.pop()  # its memory is warm
             if len(self._waiting) >= envs.MMMEDIA_DECODE_QUEUE:
@@ -405,7 +408,7 @@ class Pool:
         while len(self._workers) < _wanted():
             self._number += 1
             end = self._forker.fork(self._number, envs.MMMEDIA_DECODE_PROCESS_MEMORY_MB)
-            worker = Worker(self._number, end, self._generation)
+            worker = Worker(self._number, end, self._generation, self._forker)
             self._workers[worker.number] = worker
             self._idle.append(worker)
 
@@ -462,11 +465,13 @@ class Pool:
         with contextlib.suppress(ValueError):
             self._idle.remove(worker)
 
-    def _heard(self, message: dict[str, Any]) -> None:
-        """Take note of what the server says, in the thread that listens to it; `{}`: it has gone."""
+    def _heard(self, forker: Forker, message: dict[str, Any]) -> None:
+        """Take note of what a server says, in the thread that listens to it; `{}`: it has gone."""
         with self._lock:
             if not message:
                 for worker in tuple(self._workers.values()):
+                    if worker.forker is not forker:  # there is another by now
+                        continue
                     worker.has_ended.set()
                     if worker in self._idle:
                         self._retire(worker, "killed")
