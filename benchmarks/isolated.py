@@ -141,10 +141,11 @@ def main() -> None:
 
         found = compare(eight, lambda a, b: bool(a == b), max(rounds // 3, 3), processes)
         aw, hw, wall = found["wall"]
+        cpu = found["cpu"][2]
         print(
             f"{CONCURRENT} videos at a time: {CONCURRENT / aw:.2f} a second apart, "
             f"{CONCURRENT / hw:.2f} here: "
-            f"{1 / wall:.3f} (at least 0.95)"
+            f"{1 / wall:.3f} (at least 0.95); CPU {cpu:.3f}"
         )
     isolated.shutdown()
 

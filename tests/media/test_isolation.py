@@ -5,6 +5,9 @@ import base64
 import io
 import os
 import random
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,25 +22,35 @@ from PIL import Image
 from mmmedia import metrics
 from mmmedia.errors import (
     DecoderDiedError,
+    DecoderUnavailableError,
     InvalidArgumentError,
     InvalidMediaError,
     LimitExceededError,
     MediaError,
 )
 from mmmedia.exceptions import HTTPResponseSizeExceededError, VLLMValidationError
-from mmmedia.media import AudioMediaIO, ImageMediaIO, MediaConnector, MediaDecodedBudget, VideoMediaIO
+from mmmedia.media import (
+    AudioMediaIO,
+    ImageMediaIO,
+    MediaConnector,
+    MediaDecodedBudget,
+    VideoMediaIO,
+    isolation,
+)
 from mmmedia.media.audio import AudioEmbeddingMediaIO
 from mmmedia.media.base import MediaIO
 from mmmedia.media.budget import MediaBudget
 from mmmedia.media.image import ImageEmbeddingMediaIO
-from mmmedia.media.isolation import _check_metadata
+from mmmedia.media.isolation import _bytes, _check_metadata
 from mmmedia.video import VIDEO_LOADER_REGISTRY, OpenCVVideoBackend, decode_stats
 from mmmedia.work import isolated, watch
 from mmmedia.work.isolated.wire import BrokenWireError
 from support import corpus, fuzz_worker
 from support.clips import clip
 from support.corpus import draw
+from support.forking import holds_in_child
 from support.kinds import KINDS
+from support.near import run_nearby, worker_nearby
 from support.server import Server, reply
 from support.sounds import encode, sine
 from support.waiting import wait_until
@@ -246,6 +259,49 @@ class TestEquality:
             assert apart == here, recipe
 
 
+class TestNearby:
+    """The same code in a thread of this process, where it can be looked at."""
+
+    @pytest.fixture
+    def near(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        with worker_nearby() as near:
+
+            def run(task: Any) -> Any:
+                monkeypatch.setattr(isolated, "is_on", lambda: False)  # as it is in a worker
+                try:
+                    return run_nearby(near, task)
+                finally:
+                    monkeypatch.setattr(isolated, "is_on", lambda: True)
+
+            monkeypatch.setattr(isolated, "is_on", lambda: True)
+            monkeypatch.setattr(isolated, "run", run)
+            yield
+
+    @pytest.mark.usefixtures("near")
+    def test_what_is_asked_for_is_asked_here(self) -> None:
+        data = clip(frames=30, width=64, height=48)
+        frames, metadata = VideoMediaIO(ImageMediaIO(), video_backend="picking").load_bytes(data)
+        assert metadata["frames_indices"] == [0, 7, 14, 21, 28]
+        assert frames.shape == (5, 48, 64, 3)
+        budget = MediaDecodedBudget(100_000)
+        assert ImageMediaIO(decoded_budget=budget).load_bytes(jpeg(100, 50)).size == (100, 50)
+        sound = encode(sine(440, 0.5, 8000), 8000)
+        assert AudioMediaIO(decoded_budget=budget).load_bytes(sound)[0].shape == (4000,)
+        assert budget.used == 36_000
+        with pytest.raises(InvalidMediaError):
+            ImageMediaIO().load_bytes(b"nothing")
+
+    @pytest.mark.parametrize("number", [-1, 1 << 63, True, 1.5, None, "5"])
+    def test_no_budget_is_charged_with_what_is_no_number_of_bytes(self, number: Any) -> None:
+        with pytest.raises(BrokenWireError):
+            _bytes(number)
+
+    def test_what_workers_need_is_imported(self) -> None:
+        isolation.prepare()
+        assert "mmmedia.video.model_loaders" in sys.modules
+        assert "encodings.utf_16_le" in sys.modules
+
+
 class TestRequests:
     def test_settings_of_the_moment_count(self, monkeypatch: pytest.MonkeyPatch) -> None:
         ImageMediaIO().load_bytes(jpeg())
@@ -386,6 +442,59 @@ def _pid_task() -> Any:
     )
 
 
+class TestProcesses:
+    def test_they_can_be_started_before_the_first_request(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        isolation.start("picture")
+        pool = isolated.existing()
+        assert pool is not None
+        assert pool.alive == 2
+        isolated.shutdown()
+        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "0")
+        isolation.start()
+        assert isolated.existing() is None
+
+    def test_a_forked_child_decodes_in_processes_of_its_own(self) -> None:
+        mine = {isolated.workers().run(_pid_task()) for _ in range(4)}
+        data = jpeg()
+
+        def child() -> bool:
+            assert isolated.existing() is None
+            is_right = ImageMediaIO().load_bytes(data).size == (64, 48)
+            theirs = isolated.workers().run(_pid_task())
+            isolated.shutdown()
+            return is_right and theirs not in mine
+
+        assert holds_in_child(child, seconds=100)
+        assert isolated.workers().run(_pid_task()) in mine
+
+    def test_a_program_that_ends_leaves_nothing_and_says_nothing(self) -> None:
+        script = """
+            import io, os
+            from PIL import Image
+            from mmmedia.media import ImageMediaIO
+            from mmmedia.work import isolated
+            if __name__ == "__main__":
+                file = io.BytesIO()
+                Image.new("RGB", (900, 700)).save(file, "PNG")
+                picture = ImageMediaIO().load_bytes(file.getvalue())
+                pool = isolated.workers()
+                while len(pool.pids) < 2:
+                    pass
+                print(*pool.pids, pool._forker.pid)
+        """
+        ended = subprocess.run(
+            [sys.executable, "-W", "error", "-c", textwrap.dedent(script)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        assert ended.stderr == ""
+        pids = [int(pid) for pid in ended.stdout.split()]
+        assert len(pids) == 3
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
 class TestConnector:
     def test_both_halves(self, server: Server) -> None:
         url = server.route("/a.jpg", reply(jpeg(1200, 900)))
@@ -431,7 +540,7 @@ class TestConnector:
             assert not any(each.done() for each in running)
             isolated.shutdown()
             for each in running:
-                assert isinstance(each.exception(), DecoderDiedError)
+                assert isinstance(each.exception(), DecoderDiedError | DecoderUnavailableError)
 
 
 def _slow_task(pool: Any) -> Any:

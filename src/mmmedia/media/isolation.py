@@ -40,6 +40,7 @@ _SETTINGS: Final = (
 )  # fmt: skip
 """What decoding goes by."""
 
+_PREPARE: Final = "mmmedia.media.isolation:prepare"
 _BEYOND_VIDEO: Final = 30.0
 """Seconds that a worker has beyond the limit of a video, which is kept by itself."""
 
@@ -90,6 +91,22 @@ def _samples() -> Iterator[metrics.Sample]:
 metrics.register_source(_samples)
 
 
+def start(*kinds: str) -> None:
+    """Start the processes that decode, and wait until they can; else the first decode does.
+
+    Args:
+        kinds: of `isolated_results.KINDS`, whose packages are to be imported; none of them for all.
+
+    Raises:
+        DecoderUnavailableError: (a `RuntimeError`) none can be started here.
+    """
+    from mmmedia.work.isolated.pool import Task
+
+    if isolated.is_on():
+        modules = frozenset().union(*(_MODULES[kind] for kind in kinds or _MODULES))
+        isolated.run(Task("mmmedia.work.isolated.worker:nothing", _PREPARE, b"", modules=modules))
+
+
 def layers() -> dict[str, Any]:
     """Start a worker and say how it is held, for `mmmedia doctor`.
 
@@ -127,11 +144,20 @@ def prepare() -> None:
 
 
 _LAZILY: Final = (
-    "torch", "torch.utils.serialization.config", "librosa", "librosa.core.audio", "librosa.util.utils",
-    "soxr", "scipy.signal", "scipy.fft", "pillow_heif.as_plugin", "torchcodec.decoders", "PIL.ImageCms",
-    "PIL.ImageOps", "xml.etree.ElementTree", "defusedxml.ElementTree", "zipfile", "pickletools",
-    "concurrent.futures.thread", "mmmedia.video.model_loaders", "mmmedia.media.isolation",
+    "pillow_heif.as_plugin", "torchcodec.decoders", "PIL.ImageCms", "PIL.ImageOps", "xml.etree.ElementTree",
+    "defusedxml.ElementTree", "zipfile", "pickletools", "concurrent.futures.thread",
+    "mmmedia.video.model_loaders", "mmmedia.media.isolation",
 )  # fmt: skip
+
+_MODULES: Final[dict[str, frozenset[str]]] = {
+    "picture": frozenset(),
+    "video": frozenset(),
+    "sound": frozenset(
+        {"librosa", "librosa.core.audio", "librosa.util.utils", "soxr", "scipy.signal", "scipy.fft"}
+    ),
+    "tensor": frozenset({"torch", "torch.utils.serialization.config"}),
+}
+"""What takes seconds to import, and is imported when a file of its kind first comes."""
 
 
 # ------------------------------------------------------------------------------------------ in the parent
@@ -149,11 +175,11 @@ def _decode_apart(kind: str, function: Callable[..., Any], *args: Any, **kwargs:
     result = isolated_results.KINDS[kind]
     task = Task(
         "mmmedia.media.isolation:decode",
-        "mmmedia.media.isolation:prepare",
+        _PREPARE,
         encoded,
         pickled,
         result.check,
-        frozenset(sent.modules),
+        _MODULES[kind] | sent.modules,
         _SETTINGS,
         sent.answers,
         _ERRORS,

@@ -114,6 +114,11 @@ class TestAnswers:
         assert raised.value is mine
         assert shared.run(task(b"ask 4", answers={"double": lambda n: 2 * n})) == 8
 
+    def test_answers_may_hold_bytes(self, shared: Pool) -> None:
+        large = os.urandom(3 << 20)
+        found = shared.run(task(b"ask 3", answers={"double": lambda n: [large[:n], (b"", {"x": large})]}))
+        assert found == [large[:3], (b"", {"x": large})]
+
 
 class TestMemory:
     @pytest.mark.parametrize("size", [0, 1, 1000, 70_000, 5 << 20])
@@ -304,6 +309,36 @@ class TestDeaths:
     def test_what_can_not_be_prepared_is_an_error(self, pool: Pool) -> None:
         with pytest.raises(DecoderUnavailableError, match="could be started"):
             pool.run(Task("support.killers:decode", "support.killers:fail", b"echo"))
+
+    def test_what_fails_here_in_the_midst_costs_a_worker_and_nothing_else(
+        self, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise OSError(24, "too many open files")
+
+        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "1")
+        monkeypatch.setattr("mmmedia.work.isolated.memory.Segments.take", fail)
+        with pytest.raises(OSError, match="too many open files"):
+            pool.run(task(b"array 100000"))
+        monkeypatch.undo()
+        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "1")
+        assert (pool.run(task(b"array 100000")) == 7).all()
+
+    def test_a_worker_that_can_not_be_replaced_is_later(
+        self, pool: Pool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail(*_: object) -> None:
+            raise OSError(24, "too many open files")
+
+        assert pool.run(task(b"echo a"))["rest"] == b"a"
+        monkeypatch.setattr("mmmedia.work.isolated.forker.Forker.fork", fail)
+        with pytest.raises(DecoderDiedError, match="SIGSEGV"):
+            pool.run(task(b"segv"))
+        assert "can't be replaced for now" in caplog.text
+        monkeypatch.undo()
+        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "2")
+        assert pool.run(task(b"echo c"))["rest"] == b"c"
+        assert pool.alive == 2
 
 
 class TestDoor:

@@ -63,7 +63,7 @@ def test_it_forks_kills_imports_and_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     thread.join()
     assert said[0] == {"up": True}
     assert [each.get("forked") for each in said[1:3]] == [1, 2]
-    assert said[3:] == [{"imported": ["no_such_module"]}, {"ended": 1, "status": -9}]
+    assert said[3:] == [{"failed": ["no_such_module"]}, {"ended": 1, "status": -9}]
     assert all("rlimits" in each["ready"] for each in ready)
 
 

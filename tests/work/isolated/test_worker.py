@@ -1,8 +1,6 @@
 """A worker, in a thread of this process: the same code, without the door."""
 
 import os
-import socket
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,31 +9,22 @@ import pytest
 
 from mmmedia.errors import LimitExceededError
 from mmmedia.work import watch
-from mmmedia.work.isolated import door, wire, worker
-from mmmedia.work.isolated.pool import Pool, Task, Worker
+from mmmedia.work.isolated import wire, worker
+from mmmedia.work.isolated.pool import Task, Worker
 from mmmedia.work.isolated.verdicts import ending, rebuilt
+from support.near import run_nearby, worker_nearby
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="decode processes need Linux")
 
 
 @pytest.fixture
-def near(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
-    """A worker that is not far: its door is not shut, and it may not be killed."""
-    monkeypatch.setattr(door, "limit_cpu", lambda seconds: None)
-    mine, theirs = socket.socketpair()
-    thread = threading.Thread(target=worker.serve, args=(wire.Wire(theirs, trusts=True), ["rlimits"]))
-    thread.start()
-    near = Worker(1, mine, 0)
-    yield near
-    near.close()
-    thread.join(20)
-    theirs.close()
-    assert not thread.is_alive()
+def near() -> Iterator[Worker]:
+    with worker_nearby() as near:
+        yield near
 
 
 def run(near: Worker, data: bytes, **fields: Any) -> Any:
-    task = Task("support.killers:decode", "", data, **{"seconds": 30.0, **fields})
-    return Pool()._converse(near, task)
+    return run_nearby(near, Task("support.killers:decode", "", data, **{"seconds": 30.0, **fields}))
 
 
 def test_it_does_one_task_after_the_other(near: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

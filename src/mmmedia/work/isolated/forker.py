@@ -6,15 +6,16 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mmmedia.errors import DecoderUnavailableError
 from mmmedia.work.isolated import server
 from mmmedia.work.isolated.place import IS_POSSIBLE
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _END_SECONDS: Final = 5.0
-_IMPORT_SECONDS: Final = 60.0
 _MESSAGE: Final = 1 << 16
 _PASSED: Final = (
     "PATH", "LANG", "TZ", "PYTHONHOME", "PYTHONPATH", "PYTHONHASHSEED", "LD_LIBRARY_PATH", "LD_PRELOAD",
@@ -40,13 +41,13 @@ class Forker:
 
     Args:
         prepare: the function that imports what workers need, as ``module:name``.
-        hear: is called, in a thread of its own, with what the server says; `{}`: it has gone.
+        hear: is called, in a thread of its own, with this and with what the server says; `{}`: it has gone.
 
     Raises:
         DecoderUnavailableError: (a `RuntimeError`) this system has no such processes.
     """
 
-    def __init__(self, prepare: str, hear: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, prepare: str, hear: "Callable[[Forker, dict[str, Any]], None]") -> None:
         if not IS_POSSIBLE:
             raise DecoderUnavailableError("MMMEDIA_DECODE_PROCESSES needs Linux.")
         self._hear = hear
@@ -66,8 +67,6 @@ class Forker:
                 self._control.close()
                 raise DecoderUnavailableError(f"No decode process can be started: {error}") from error
         self.is_alive = True
-        self._imported: list[str] = []
-        self._has_imported = threading.Event()
         threading.Thread(target=self._listen, name="mmmedia-forker", daemon=True).start()
 
     @property
@@ -86,12 +85,9 @@ class Forker:
         """Have a worker killed, if it has not ended by itself."""
         self._say({"kill": number})
 
-    def have_imported(self, modules: list[str]) -> list[str]:
-        """Have modules imported for the workers to come; return those that can't be."""
-        self._has_imported.clear()
+    def prepare(self, modules: list[str]) -> None:
+        """Have modules imported for the workers to come."""
         self._say({"import": modules})
-        self._has_imported.wait(_IMPORT_SECONDS)
-        return self._imported
 
     def close(self) -> None:
         """End it and its workers, and wait until they have ended."""
@@ -121,15 +117,10 @@ class Forker:
             except OSError:
                 text = b""
             message = json.loads(text) if text else {}
-            if "imported" in message:
-                self._imported = message["imported"]
-                self._has_imported.set()
-                continue
             if not message:
                 self.is_alive = False
-                self._has_imported.set()
                 self._control.close()
-            self._hear(message)
+            self._hear(self, message)
             if not message:
                 self._process.wait()
                 return

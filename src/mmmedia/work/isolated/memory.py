@@ -150,6 +150,15 @@ class Segment:
             self.descriptor = -1
 
 
+def fits(size: int, room: int) -> bool:
+    """Say whether so many bytes may be put into a segment: much memory is not held by a small picture.
+
+    >>> fits(10, 1 << 20), fits(2 << 20, 1 << 20), fits(2 << 20, 64 << 20)
+    (True, False, False)
+    """
+    return size <= room <= max(4 * size, _LEAST)
+
+
 class Segments:
     """Those of one worker. One thread at a time uses them; the arrays in them die in any."""
 
@@ -159,18 +168,28 @@ class Segments:
         self._back: deque[Segment] = deque()
         self._dropped: list[int] = []
         self._numbers = itertools.count(1)
+        self._last = 0
 
     def take(self, size: int) -> Segment:
         """Return a segment of at least so many bytes that nobody uses."""
         self._gather()
         for at, segment in enumerate(self._free):  # the smallest is first
-            if size <= segment.size <= max(4 * size, _LEAST):
+            if fits(size, segment.size):
                 return self._free.pop(at)
         return Segment(next(self._numbers), 1 << max(size - 1, _LEAST - 1).bit_length())
+
+    def spare(self) -> Segment | None:
+        """Return a segment that nobody uses and that would do for what the last one did; None without one."""
+        self._gather()
+        for at, segment in enumerate(self._free):
+            if segment.size >= self._last:
+                return self._free.pop(at)
+        return None
 
     def lend(self, segment: Segment, size: int) -> "ctypes.Array[ctypes.c_ubyte]":
         """Map what a worker has filled; the segment comes back when nothing in it is used any more."""
         memory = segment.map(size)
+        self._last = size
         segment.used = max(segment.used, size)
         if len(self._lent) >= _LENT:
             self.drop(segment)

@@ -69,16 +69,20 @@ class Worker:
 
     Attributes:
         held: the layers of its door that are in force; None until it says so.
+        spare: a segment that it may fill without asking.
         status: what it ended with; None: it has not, or nobody knows.
     """
 
-    def __init__(self, number: int, end: socket.socket, generation: int) -> None:
-        self.number, self.generation = number, generation
+    def __init__(
+        self, number: int, end: socket.socket, generation: int, forker: Forker | None = None
+    ) -> None:
+        self.number, self.generation, self.forker = number, generation, forker
         self.line = wire.Wire(end, trusts=False)
         self.segments = memory.Segments()
         self.held: tuple[str, ...] | None = None
         self.pid = 0
         self.decodes = self.bytes = 0
+        self.spare: memory.Segment | None = None
         self.status: int | None = None
         self.has_ended = threading.Event()
 
@@ -94,6 +98,8 @@ class Worker:
     def close(self) -> None:
         """Let it end by itself, which it does when it has nothing to do."""
         self.line.close()
+        if self.spare is not None:
+            self.spare.close()
         self.segments.close()
 
 
@@ -111,6 +117,14 @@ class _Died(Exception):  # noqa: N818  # never leaves this module
     def __init__(self, why: Ending) -> None:
         super().__init__(why.reason)
         self.why = why
+
+
+class _Told(Exception):  # noqa: N818  # never leaves this module
+    """The worker has said its last word, and it is an error."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(type(error).__name__)
+        self.error = error
 
 
 class Pool:
@@ -173,10 +187,10 @@ class Pool:
                     continue
                 self._offenders.blame(task.data)
                 raise DecoderDiedError(died.why.words, reason=died.why.reason) from None
-            except Exception:
+            except _Told as told:
                 self._release(worker)
-                raise
-            except BaseException:  # in the midst of it
+                raise told.error from told.error.__cause__
+            except BaseException:  # in the midst of what was said
                 self._bury(worker, ending("killed"))
                 raise
             finally:
@@ -211,6 +225,7 @@ class Pool:
             raise _Died(ending("died", status=worker.status)) from None
 
     def _hand_over(self, worker: Worker, task: Task) -> None:
+        worker.spare = worker.spare or worker.segments.spare()
         variables, ceilings = envs.in_force(task.settings)
         message = {
             "handler": task.handler,
@@ -221,6 +236,8 @@ class Pool:
             "stalled": watch.stalled(),
             "drop": worker.segments.dropped(),
         }
+        if (spare := worker.spare) is not None:
+            message["spare"] = {"segment": spare.number, "size": spare.size}
         descriptor = memory.sealed(task.data)
         try:
             worker.line.socket.settimeout(_START_SECONDS)
@@ -239,14 +256,14 @@ class Pool:
             if "ask" in message:
                 began = time.monotonic()
                 try:
-                    reply = self._answer(task, message)
+                    reply, data = self._answer(task, message)
                 except wire.BrokenWireError:
                     raise
-                except Exception as error:  # noqa: BLE001  # theirs who answer; raised in the end
-                    refusal, reply = error, {"refused": True}
+                except Exception as failure:  # noqa: BLE001  # theirs who answer; raised in the end
+                    refusal, reply, data = failure, {"refused": True}, b""
                 if end is not None:
                     end += time.monotonic() - began
-                line.send(reply)
+                self._reply(worker, reply, data)
                 continue
             _log(message.get("records"))
             if stalled := _kinds(message.get("stalled")):
@@ -255,20 +272,35 @@ class Pool:
             if "answer" in message:
                 return self._receive(worker, task, message, end)
             if "error" in message:
-                told = rebuilt(message["error"], task.errors)
-                if isinstance(told, MemoryError):
+                error = rebuilt(message["error"], task.errors)
+                if isinstance(error, MemoryError):
                     raise _Died(ending("memory"))
-                raise told
+                raise _Told(error)
             if message.get("refused") is True and refusal is not None:
-                raise refusal
+                raise _Told(refusal)
             raise wire.BrokenWireError("a message of no known form")
 
-    def _answer(self, task: Task, message: dict[str, Any]) -> dict[str, Any]:
+    @staticmethod
+    def _reply(worker: Worker, reply: dict[str, Any], data: bytes) -> None:
+        if not data:
+            worker.line.send(reply)
+            return
+        worker.bytes += len(data)
+        descriptor = memory.sealed(data)
+        try:
+            worker.line.send(reply, b"", (descriptor,))
+        finally:
+            os.close(descriptor)
+
+    def _answer(self, task: Task, message: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Return what is replied to a question, and all bytes of it behind each other."""
         values = wire.unpack(message.get("values"), [])
         answer = task.answers.get(message["ask"]) if isinstance(message["ask"], str) else None
         if answer is None or not isinstance(values, list):
             raise wire.BrokenWireError("a question that nobody asks")
-        return {"reply": wire.pack(answer(*values), [])}
+        parts: list[Any] = []
+        tree = wire.pack(answer(*values), parts)
+        return {"reply": tree, "lengths": [len(part) for part in parts]}, b"".join(parts)
 
     def _receive(self, worker: Worker, task: Task, message: dict[str, Any], end: float | None) -> Any:
         announced = wire.described(message.get("arrays"))
@@ -276,13 +308,7 @@ class Pool:
         total = wire.places(announced)[1]
         arrays: list[Any] = []
         if announced:
-            segment = worker.segments.take(total)
-            grant = {"segment": segment.number, "size": segment.size}
-            worker.line.send(grant, b"", () if segment.is_known else (segment.descriptor,))
-            segment.is_known = True
-            filled = worker.line.receive(None if end is None else max(end - time.monotonic(), 1.0))[0]
-            if filled != {"filled": segment.number}:
-                raise wire.BrokenWireError("a message of no known form")
+            segment = self._filled(worker, message, total, end)
             if total < memory.COPIED_BELOW:
                 with_segment: Any = os.pread(segment.descriptor, total, 0)
                 arrays = memory.arrays_in(bytearray(with_segment), announced)
@@ -291,6 +317,23 @@ class Pool:
                 arrays = memory.arrays_in(worker.segments.lend(segment, total), announced)
             worker.bytes += total
         return wire.unpack(message["answer"], arrays)
+
+    @staticmethod
+    def _filled(worker: Worker, message: dict[str, Any], total: int, end: float | None) -> memory.Segment:
+        """Return the segment that holds what was announced: the spare one, or another, once it is filled."""
+        spare, worker.spare = worker.spare, None
+        if spare is not None and message.get("filled") == spare.number and memory.fits(total, spare.size):
+            return spare
+        if spare is not None:
+            worker.segments.give(spare)
+        segment = worker.segments.take(total)
+        grant = {"segment": segment.number, "size": segment.size}
+        worker.line.send(grant, b"", () if segment.is_known else (segment.descriptor,))
+        segment.is_known = True
+        filled = worker.line.receive(None if end is None else max(end - time.monotonic(), 1.0))[0]
+        if filled != {"filled": segment.number}:
+            raise wire.BrokenWireError("a message of no known form")
+        return segment
 
     def _note_door(self, worker: Worker, held: Any) -> None:
         if not isinstance(held, list) or not all(isinstance(name, str) for name in held):
@@ -310,6 +353,7 @@ class Pool:
     def _acquire(self, task: Task) -> Worker:
         with self._lock:
             self._fill(task)
+            self._serve_waiting()
             if self._idle:
                 return self._idle.pop()  # its memory is warm
             if len(self._waiting) >= envs.MMMEDIA_DECODE_QUEUE:
@@ -353,9 +397,10 @@ class Pool:
             if task is None:
                 return
             self._forker = Forker(task.prepare, self._heard)
-            self._modules.clear()
+            if self._modules:
+                self._forker.prepare(sorted(self._modules))
         if task is not None and not task.modules <= self._modules:
-            self._forker.have_imported(sorted(task.modules - self._modules))
+            self._forker.prepare(sorted(task.modules - self._modules))
             self._modules |= task.modules
             self._generation += 1
             for worker in tuple(self._idle):
@@ -363,9 +408,18 @@ class Pool:
         while len(self._workers) < _wanted():
             self._number += 1
             end = self._forker.fork(self._number, envs.MMMEDIA_DECODE_PROCESS_MEMORY_MB)
-            worker = Worker(self._number, end, self._generation)
+            worker = Worker(self._number, end, self._generation, self._forker)
             self._workers[worker.number] = worker
             self._idle.append(worker)
+
+    def _refill(self) -> None:
+        """Start the workers that are lacking, as far as can be, and serve who waits; with the lock."""
+        if not self._is_closed:
+            try:
+                self._fill()
+            except OSError as error:  # no descriptors are left; who comes next tries again
+                logger.warning("A decode process can't be replaced for now: %s", error)
+            self._serve_waiting()
 
     def _release(self, worker: Worker) -> None:
         """Take back a worker that is well."""
@@ -378,10 +432,9 @@ class Pool:
             is_too_many = len(self._workers) > _wanted()
             if is_old or is_stale or is_too_many:
                 self._retire(worker, "renewed")
-                self._fill()
             else:
                 self._idle.append(worker)
-            self._serve_waiting()
+            self._refill()
 
     def _serve_waiting(self) -> None:
         while self._idle and self._waiting:
@@ -403,9 +456,8 @@ class Pool:
             worker.close()
             if self._forker is not None:
                 self._forker.kill(worker.number)
-            if not self._is_closed and not why.is_unborn:
-                self._fill()
-                self._serve_waiting()
+            if not why.is_unborn:
+                self._refill()
 
     def _forget(self, worker: Worker, reason: str) -> None:
         if self._workers.pop(worker.number, None) is not None:
@@ -413,15 +465,19 @@ class Pool:
         with contextlib.suppress(ValueError):
             self._idle.remove(worker)
 
-    def _heard(self, message: dict[str, Any]) -> None:
-        """Take note of what the server says, in the thread that listens to it; `{}`: it has gone."""
+    def _heard(self, forker: Forker, message: dict[str, Any]) -> None:
+        """Take note of what a server says, in the thread that listens to it; `{}`: it has gone."""
         with self._lock:
             if not message:
                 for worker in tuple(self._workers.values()):
+                    if worker.forker is not forker:  # there is another by now
+                        continue
                     worker.has_ended.set()
                     if worker in self._idle:
                         self._retire(worker, "killed")
                 return
+            if failed := message.get("failed"):
+                logger.debug("Decode processes do without %s, which can't be imported.", ", ".join(failed))
             number = message.get("forked", message.get("ended"))
             if number not in self._workers:  # it is not one of these any more, or said to be up
                 return
@@ -434,9 +490,8 @@ class Pool:
             if worker in self._idle:
                 was_born = worker.was_born()
                 self._retire(worker, ending("died", status=worker.status).reason)
-                if was_born and not self._is_closed:
-                    self._fill()
-                    self._serve_waiting()
+                if was_born:
+                    self._refill()
 
     # --------------------------------------------------------------------------------------------- the end
 

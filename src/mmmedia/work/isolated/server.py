@@ -2,8 +2,8 @@
 
 It is started afresh, so that it does not depend on the caller's `__main__`, on its threads, or on how it was
 started itself. Messages of its parent: ``{"fork": number, …}`` with a socket for the new worker,
-``{"kill": number}``, ``{"import": modules}``. It says ``up``, ``forked``, ``ended``, ``imported``. When its
-parent goes, it goes, and its workers with it.
+``{"kill": number}``, ``{"import": modules}``; what it forks after those has them. It says ``up``, ``forked``,
+``ended`` and ``failed``, of modules. When its parent goes, it goes, and its workers with it.
 """
 
 import contextlib
@@ -79,7 +79,8 @@ class Server:
                 if number == message["kill"]:
                     os.kill(pid, signal.SIGKILL)
         elif "import" in message:
-            self._say({"imported": _import(message["import"])})
+            self._say({"failed": _import(message["import"])})
+            gc.freeze()
         return True
 
     def _fork(self, message: dict[str, Any], descriptor: int) -> None:

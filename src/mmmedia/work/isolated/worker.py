@@ -4,9 +4,11 @@ It believes its parent, who may send it pickled objects. Its parent believes not
 """
 
 import importlib
+import itertools
 import logging
 import mmap
 import os
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -91,6 +93,7 @@ class _Errands:
 
     def __init__(self, line: wire.Wire, segments: dict[int, Any]) -> None:
         self._line, self._segments = line, segments
+        self._asking = threading.Lock()
 
     def do(self, message: dict[str, Any], pickled: bytes, descriptor: int) -> None:
         """Do a task and say what came of it."""
@@ -113,14 +116,18 @@ class _Errands:
         except BaseException as error:  # noqa: BLE001  # the parent's to judge
             answer, arrays = {"error": told(error)}, []
         stalled = [kind for kind in watch.stalled() if kind not in message["stalled"]]
+        announced = wire.described(wire.describe(arrays))
+        spare = message.get("spare")
+        if arrays and spare is not None and memory.fits(wire.places(announced)[1], spare["size"]):
+            memory.put(arrays, announced, self._segments[spare["segment"]])
+            answer["filled"] = spare["segment"]
         self._line.send({**answer, "records": heard.records, "stalled": stalled})
-        if arrays:
-            self._hand_over(arrays)
+        if arrays and "filled" not in answer:
+            self._hand_over(arrays, announced)
 
-    def _hand_over(self, arrays: list[Any]) -> None:
+    def _hand_over(self, arrays: list[Any], announced: list[wire.Described]) -> None:
         grant, _, descriptors = self._line.receive()
         number = grant["segment"]
-        announced = wire.described(wire.describe(arrays))
         if descriptors:
             self._segments[number] = memory.mapped(descriptors[0], grant["size"], mmap.MAP_SHARED)
             os.close(descriptors[0])
@@ -128,11 +135,13 @@ class _Errands:
         self._line.send({"filled": number})
 
     def _ask(self, question: str, *values: Any) -> Any:
-        self._line.send({"ask": question, "values": wire.pack(list(values), [])})
-        reply, _, _ = self._line.receive()
+        with self._asking:  # decoders have several threads
+            self._line.send({"ask": question, "values": wire.pack(list(values), [])})
+            reply, _, descriptors = self._line.receive()
         if reply.get("refused"):
             raise RefusedError
-        return wire.unpack(reply["reply"], [])
+        data, ends = b"".join(map(memory.contents, descriptors)), [0, *itertools.accumulate(reply["lengths"])]
+        return wire.unpack(reply["reply"], [data[begin:end] for begin, end in itertools.pairwise(ends)])
 
 
 def _set_environment(variables: Mapping[str, str]) -> None:
