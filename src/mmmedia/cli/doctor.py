@@ -1,16 +1,15 @@
 """`mmmedia doctor`: what decodes here, how it is held, and what settings and environment say."""
 
-import json
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from mmmedia.cli.options import AsJSON
+from mmmedia.cli.tables import print_json, show
 from mmmedia.cli.words import amount, joined, one_line
 
 
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print all of it, as one JSON document.")] = False,
-) -> None:
+def doctor(as_json: AsJSON = False) -> None:
     """Say what decodes here and in which version, how it is held, and which settings are in force.
 
     The exit status is 1 if something can't work as it is set.
@@ -19,7 +18,7 @@ def doctor(
 
     found = report()
     if as_json:
-        typer.echo(json.dumps(found, indent=2, allow_nan=False))
+        print_json(found)
     else:
         _print(found)
     if found["problems"]:
@@ -27,12 +26,7 @@ def doctor(
 
 
 def _print(found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    rows = []
     for name, facts in (
         ("versions", _versions(found["versions"])),
         ("codecs", _codecs(found["codecs"])),
@@ -42,9 +36,8 @@ def _print(found: dict[str, Any]) -> None:
         ("network", _network(found["network"])),
         ("problems", [one_line(problem) for problem in found["problems"]] or ["none"]),
     ):
-        for at, fact in enumerate(facts):
-            table.add_row(name if at == 0 else "", fact)
-    Console(soft_wrap=False, highlight=False, markup=False).print(table)
+        rows += [(name if at == 0 else "", fact) for at, fact in enumerate(facts)]
+    show(rows, styles={0: "dim"})
 
 
 def _versions(found: dict[str, Any]) -> list[str]:

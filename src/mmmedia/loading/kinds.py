@@ -1,30 +1,13 @@
 """Whether a file is a picture, a video or a sound, by its bytes."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from mmmedia import containers
 from mmmedia.loading.media_ios import AudioIO, VideoIO
 from mmmedia.loading.streams import opened
 from mmmedia.media.base import MediaIO, decode_base64
 from mmmedia.media.image import ImageMediaIO
-
-Kind = Literal["image", "video", "audio"]
-
-_SOUNDS = frozenset(
-    {
-        "wav", "w64", "aiff", "iff", "au", "caf", "flac", "mp3", "aac", "ac3", "eac3", "dts", "amr", "ape",
-        "tta", "wv", "mpc", "mpc8", "dsf", "voc", "truehd", "tak",
-    }
-)  # fmt: skip
-_MAY_BE_EITHER = frozenset(
-    {"mov", "matroska", "ogg", "asf", "avi", "mpegts", "mpeg", "flv", "nut", "rm", "gxf"}
-)
-_PICTURES = (
-    b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0",
-    b"qoif", b"8BPS", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51",
-)  # fmt: skip
-_PICTURE_BRANDS = frozenset({b"avif", b"heic", b"heix", b"mif1"})
+from mmmedia.media.kinds import Kind, kind_by_head, kind_by_streams
 
 
 def kind_of(data: bytes | Path) -> Kind:
@@ -36,27 +19,16 @@ def kind_of(data: bytes | Path) -> Kind:
     >>> kind_of(b"\x89PNG\r\n\x1a\n"), kind_of(b"fLaC\0")
     ('image', 'audio')
     """
-    head = data if isinstance(data, bytes) else _head(data)
-    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
-    if head.startswith(_PICTURES) or is_webp or (head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS):
-        return "image"
-    name = containers.identify(head)
-    if name in _SOUNDS:
-        return "audio"
-    if name in _MAY_BE_EITHER:
+    kind = kind_by_head(data if isinstance(data, bytes) else _head(data))
+    if kind is None:
         with opened(data) as container:
-            pictures = any(not _is_cover(each) for each in container.streams.video)
-            return "video" if pictures or not container.streams.audio else "audio"
-    return "video"
+            kind = kind_by_streams(container)
+    return kind
 
 
 def _head(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(1 << 16)
-
-
-def _is_cover(stream: Any) -> bool:
-    return bool(stream.disposition & stream.disposition.attached_pic)
 
 
 class AnyIO(MediaIO[Any]):

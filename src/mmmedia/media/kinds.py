@@ -31,18 +31,25 @@ def kind_of(data: bytes) -> Kind:
     >>> kind_of(b"\x89PNG\r\n\x1a\n"), kind_of(b"fLaC\0")
     ('image', 'audio')
     """
-    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    if data.startswith(_PICTURES) or is_webp or (data[4:8] == b"ftyp" and data[8:12] in _PICTURE_BRANDS):
+    kind = kind_by_head(data)
+    if kind is None:
+        with containers.open_av(data) as container:
+            kind = kind_by_streams(container)
+    return kind
+
+
+def kind_by_head(head: bytes) -> Kind | None:
+    """Return what a file is, by its first bytes; `None` if its streams have to tell; see `kind_of`."""
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    if head.startswith(_PICTURES) or is_webp or (head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS):
         return "image"
-    name = containers.identify(data)
+    name = containers.identify(head)
     if name in _SOUNDS:
         return "audio"
-    if name in _MAY_BE_EITHER:
-        with containers.open_av(data) as container:
-            pictures = any(not _is_cover(each) for each in container.streams.video)
-            return "video" if pictures or not container.streams.audio else "audio"
-    return "video"
+    return None if name in _MAY_BE_EITHER else "video"
 
 
-def _is_cover(stream: Any) -> bool:
-    return bool(stream.disposition & stream.disposition.attached_pic)
+def kind_by_streams(container: Any) -> Kind:
+    """Return what a file is, by what FFmpeg finds in it."""
+    has_pictures = bool(containers.moving_pictures(container))
+    return "video" if has_pictures or not container.streams.audio else "audio"
