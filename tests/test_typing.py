@@ -11,7 +11,7 @@ import pytest
 
 import mmmedia
 
-USER = Path(__file__).parent / "typing" / "user.py"
+USER = Path(__file__).parent / "typed" / "user.py"
 WRONG = [number for number, line in enumerate(USER.read_text().splitlines(), 1) if line.endswith("# wrong")]
 SOURCE = Path(mmmedia.__file__).parent.parent
 
@@ -47,6 +47,7 @@ def test_pyright_sees_what_is_wrong_and_nothing_else(tmp_path: Path) -> None:
     )
     if program is None:
         pytest.skip("basedpyright is not installed")
+    pytest.importorskip("torch")
     settings = {
         "typeCheckingMode": "strict",
         "include": [str(USER)],

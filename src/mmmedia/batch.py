@@ -144,7 +144,10 @@ class Decoder:
             connector = connector_for(found, **self.connector)
             timeout = timeout_for(self._media_io)
             return connector.load_from_url(str(found), self._media_io, fetch_timeout=timeout)
-        return self._media_io.load_bytes(read_path(found) if isinstance(found, Path) else found)
+        if isinstance(found, Path):
+            read_path(found, peek=True)
+            return self._media_io.load_file(found)
+        return self._media_io.load_bytes(found)
 
     def _row(self, loaded: Any) -> Row:
         if self.modality == "video":

@@ -312,13 +312,16 @@ def two_streams(container: str, default: int) -> bytes:
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska"])
-def test_the_best_of_several_streams_is_taken_unless_told_otherwise(container: str) -> None:
+def test_the_best_of_several_streams_is_taken_unless_told_otherwise(container: str, tmp_path: Path) -> None:
     """The one that the file marks as the one to show, as players choose; any by its number."""
     sizes = [(48, 64), (96, 128)]
     for default in (0, 1):
         data = two_streams(container, default)
-        best = mmmedia.load_video(data, num_frames=2)
-        assert (best.height, best.width) == sizes[default]
+        path = tmp_path / "clip.bin"
+        path.write_bytes(data)
+        for source in (data, path):
+            best = mmmedia.load_video(source, num_frames=2)
+            assert (best.height, best.width) == sizes[default]
         for number, size in enumerate(sizes):
             video = mmmedia.load_video(data, stream=number)
             assert (video.height, video.width) == size
@@ -326,6 +329,17 @@ def test_the_best_of_several_streams_is_taken_unless_told_otherwise(container: s
             assert video.timestamps == pytest.approx([each / 25 for each in range(12)])
         with pytest.raises(InvalidArgumentError, match="stream=2: the file has 2 streams"):
             mmmedia.load_video(data, stream=2)
+
+
+def test_a_file_that_is_no_video_is_refused_by_its_path_as_by_its_bytes(tmp_path: Path) -> None:
+    """Empty, a text, or broken; also where a stream is asked for."""
+    path = tmp_path / "clip.mp4"
+    for data in (b"", b"only words", CLIP[:3000], b"\x1a\x45\xdf\xa3" + bytes(500)):
+        path.write_bytes(data)
+        for keywords in ({}, {"stream": 0}):
+            for source in (data, path):
+                with pytest.raises(InvalidMediaError):
+                    mmmedia.load_video(source, **keywords)
 
 
 def test_frames_that_are_there_are_chosen_from() -> None:

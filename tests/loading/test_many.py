@@ -224,9 +224,12 @@ def test_the_real_bar_says_nothing_before_a_second(capsys: pytest.CaptureFixture
         (clip(frames=4, codec="mpeg4", container="avi"), "video"),
     ],
 )  # fmt: skip
-def test_bytes_tell_what_they_are(data: bytes, kind: str) -> None:
-    """Also of containers that may hold either."""
+def test_bytes_tell_what_they_are(data: bytes, kind: str, tmp_path: Path) -> None:
+    """Also of containers that may hold either; of a file its head does."""
     assert kinds.kind_of(data) == kind
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    assert kinds.kind_of(path) == kind
 
 
 def test_a_file_of_any_kind_in_a_data_url() -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from mmmedia.errors import InvalidMediaError, LimitExceededError
+from mmmedia.media import ImageMediaIO, VideoMediaIO
 from mmmedia.media.base import MediaDecodedBudget, MediaIO, MediaWithBytes, decode_base64, encode_base64
 
 
@@ -283,3 +284,11 @@ class TestBase64:
         with pytest.raises(ValueError, match=f"character {20 << 20} is not") as caught:
             decode_base64(text + "*AAA")
         assert len(str(caught.value)) < 120
+
+
+def test_a_media_io_says_what_it_was_given() -> None:
+    """And nothing of what is as it is by default."""
+    assert repr(ImageMediaIO()) == "ImageMediaIO()"
+    assert repr(ImageMediaIO("L", max_pixels=9)) == "ImageMediaIO(image_mode='L', max_pixels=9)"
+    video = VideoMediaIO(ImageMediaIO(), num_frames=4, fps=2)
+    assert repr(video) == "VideoMediaIO(image_io=ImageMediaIO(), num_frames=4, fps=2)"

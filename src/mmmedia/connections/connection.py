@@ -66,6 +66,11 @@ class HTTPConnection:
         self._clients: LoopClients | None = None
         afresh_in_child(self._begin_afresh)
 
+    def __repr__(self) -> str:
+        if self is globals().get("global_http_connection"):
+            return "global_http_connection"
+        return f"{type(self).__name__}(reuse_client={self.reuse_client})"
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in _OF_THIS_PROCESS}
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from mmmedia import containers
 from mmmedia.loading.media_ios import AudioIO, VideoIO
+from mmmedia.loading.streams import opened
 from mmmedia.media.base import MediaIO, decode_base64
 from mmmedia.media.image import ImageMediaIO
 
@@ -26,8 +27,8 @@ _PICTURES = (
 _PICTURE_BRANDS = frozenset({b"avif", b"heic", b"heix", b"mif1"})
 
 
-def kind_of(data: bytes) -> Kind:
-    r"""Return what a file is; a GIF is a picture.
+def kind_of(data: bytes | Path) -> Kind:
+    r"""Return what a file is, or that at a path, by its head; a GIF is a picture.
 
     Raises:
         InvalidMediaError: (a `ValueError`) it is none of these.
@@ -35,17 +36,23 @@ def kind_of(data: bytes) -> Kind:
     >>> kind_of(b"\x89PNG\r\n\x1a\n"), kind_of(b"fLaC\0")
     ('image', 'audio')
     """
-    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    if data.startswith(_PICTURES) or is_webp or (data[4:8] == b"ftyp" and data[8:12] in _PICTURE_BRANDS):
+    head = data if isinstance(data, bytes) else _head(data)
+    is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    if head.startswith(_PICTURES) or is_webp or (head[4:8] == b"ftyp" and head[8:12] in _PICTURE_BRANDS):
         return "image"
-    name = containers.identify(data)
+    name = containers.identify(head)
     if name in _SOUNDS:
         return "audio"
     if name in _MAY_BE_EITHER:
-        with containers.open_av(data) as container:
+        with opened(data) as container:
             pictures = any(not _is_cover(each) for each in container.streams.video)
             return "video" if pictures or not container.streams.audio else "audio"
     return "video"
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1 << 16)
 
 
 def _is_cover(stream: Any) -> bool:
@@ -80,4 +87,6 @@ class AnyIO(MediaIO[Any]):
 
     def load_file(self, filepath: Path) -> Any:
         """Load a file from a path."""
-        return self.load_bytes(Path(filepath).read_bytes())
+        kind = kind_of(Path(filepath))
+        media = self._ios[kind].load_file(filepath)
+        return media.media if kind == "image" else media

@@ -248,7 +248,10 @@ def load_from(source: Source, media_io: MediaIO[T], kind: str) -> T:
         return connector_for(found).load_from_url(str(found), media_io, fetch_timeout=timeout_for(media_io))
     if found is None:
         raise refused(source, kind)
-    return media_io.load_bytes(read_path(found) if isinstance(found, Path) else found)
+    if isinstance(found, Path):
+        read_path(found, peek=True)
+        return media_io.load_file(found)
+    return media_io.load_bytes(found)
 
 
 async def aload_from(source: Source, media_io: MediaIO[T], kind: str) -> T:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -32,17 +32,19 @@ class VideoIO(MediaIO[Video]):
         size: of the frames: (height, width), or the longer side, beyond which they are made smaller.
         stream: which of several streams of pictures; None: the best.
         device: where the frames go, as torch names it; None: they are a NumPy array.
+        missing: what becomes of frames that can't be decoded, as in `read_frames`.
     """
 
     choice: Choice = Choice()  # noqa: RUF009  # frozen
     size: Size | None = None
     stream: int | None = None
     device: Any = None
+    missing: Literal["raise", "drop"] = "raise"
 
     modality = "video"
 
-    def load_bytes(self, data: bytes) -> Video:
-        """Load a video file.
+    def load_bytes(self, data: bytes | Path) -> Video:
+        """Load a video file, or that at a path, of which no more is read than `read_frames` needs.
 
         Raises:
             InvalidMediaError: (a `ValueError`) it holds no video, or not all of these frames can be decoded.
@@ -56,7 +58,7 @@ class VideoIO(MediaIO[Video]):
             told = source if isinstance(source, TimedSource) else TimedSource(*source)
             return self.choice(source)
 
-        frames, indices, source = read_frames(only_stream(data, self.stream), choose)
+        frames, indices, source = read_frames(only_stream(data, self.stream), choose, missing=self.missing)
         return self._result(frames, indices, source, times_of(told, indices))
 
     def load_base64(self, media_type: str, data: str) -> Video:
@@ -70,7 +72,7 @@ class VideoIO(MediaIO[Video]):
 
     def load_file(self, filepath: Path) -> Video:
         """Load a video file from a path."""
-        return self.load_bytes(Path(filepath).read_bytes())
+        return self.load_bytes(Path(filepath))
 
     def load_frames(self, frames: Frames, fps: float = 0.0) -> Video:
         """Choose among frames that are there already, uint8 RGB (n, height, width, 3)."""

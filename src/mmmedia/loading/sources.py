@@ -17,7 +17,7 @@ from mmmedia.errors import (
 )
 from mmmedia.media.base import MediaIO
 from mmmedia.media.connector import MediaConnector
-from mmmedia.urls import file_url_path, redact_url, url_scheme
+from mmmedia.urls import file_url_path, url_scheme
 
 T = TypeVar("T")
 
@@ -137,14 +137,3 @@ def refused(source: object, kind: str) -> InvalidArgumentError:
     return InvalidArgumentError(
         f"{type(source).__name__}: {kind} is loaded from a path, a URL, bytes or a file open for reading."
     )
-
-
-def short(source: Source) -> str:
-    """Return how a source may be called in messages: no bytes, no credentials.
-
-    >>> short(b"123"), short("https://me:secret@example.org/cat.png")
-    ('3 bytes', 'https://example.org/cat.png')
-    """
-    if isinstance(source, bytes | bytearray | memoryview):
-        return f"{len(source)} bytes"
-    return redact_url(source) if isinstance(source, str) else str(source)[:256]

@@ -1,5 +1,6 @@
 """`MediaIO`, what every kind of media is loaded through, and `MediaWithBytes`, what some of them load to."""
 
+import inspect
 import re
 import threading
 from abc import ABC, abstractmethod
@@ -80,6 +81,16 @@ class MediaIO(ABC, Generic[T]):
     """
 
     modality: ClassVar[str] = "other"
+
+    def __repr__(self) -> str:
+        """Return the class with what it was given that is not as it is by default."""
+        state, shown = vars(self), {}
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if name in state and state[name] is not parameter.default and state[name] != parameter.default:
+                shown[name] = state[name]
+        shown.update(state.get("kwargs") or {})
+        shown.pop("kwargs", None)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @classmethod
     def merge_kwargs(

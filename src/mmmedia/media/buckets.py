@@ -211,6 +211,9 @@ class ObjectConnection:
     def __init__(self, http: HTTPConnection) -> None:
         self.http = http
 
+    def __repr__(self) -> str:
+        return f"ObjectConnection({self.http!r})"
+
     def get_bytes(self, url: str, *, timeout: float | None = None, allow_redirects: bool = True) -> bytes:
         """Return the bytes behind a URL; errors as of `read_object`, and `TimeoutError`."""
         if url_scheme(url) in OWN_SCHEMES:

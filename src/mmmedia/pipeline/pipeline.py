@@ -124,6 +124,9 @@ class MultimodalPipeline:
         parts = parts_of(model_or_parts)
         return PretrainedPipeline(**parts, connector=connector, max_concurrency=max_concurrency)
 
+    def __repr__(self) -> str:
+        return f"MultimodalPipeline(paths={sorted(self.paths)}, hidden_size={self.hidden_size})"
+
     def run(
         self, messages: Sequence[Mapping[str, Any]], *, connector: "MediaConnector | None" = None
     ) -> TokenStream:
