@@ -53,6 +53,7 @@ class Counted(DecodeVideos):
     def __call__(self, batch):
         for row in super().__call__(batch):
             yield {"frames": row["frames"], "error": row["error"], "begin": self.begin, **facts()}
+            del row
 
 
 class Dropping(Counted):

@@ -6,6 +6,7 @@ import io
 import logging
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -238,3 +239,34 @@ def test_what_cannot_be_used_is_refused(llava):
         pipeline.run([{"role": "user", "content": [
             {"type": "input_audio", "input_audio": {"data": sound, "format": "wav"}},
         ]}])  # fmt: skip
+
+
+class Hearing:
+    """A processor that takes sounds as well, and keeps what it is given."""
+
+    def __init__(self, processor) -> None:
+        self.given: dict = {}
+        self.tokenizer = processor.tokenizer
+        self.chat_template = processor.chat_template
+        self.apply_chat_template = processor.apply_chat_template
+        self.feature_extractor = SimpleNamespace(sampling_rate=8000)
+        self._processor = processor
+
+    def __call__(self, text, return_tensors, **given):
+        self.given = given
+        return self._processor(text=text, return_tensors=return_tensors)
+
+
+def test_sounds_come_at_the_rate_of_the_feature_extractor(llava):
+    model, processor = llava
+    hearing = Hearing(processor)
+    wave = sine(440, 0.1, 16000)
+    parts = [
+        {"type": "input_audio", "input_audio": {"data": base64.b64encode(data).decode(), "format": "wav"}}
+        for data in (encode(wave, 16000), encode(sine(440, 0.1, 8000), 8000))
+    ]
+    stream = MultimodalPipeline.from_pretrained((model, hearing)).run([{"role": "user", "content": parts}])
+    assert len(stream)
+    assert [sound.shape for sound in hearing.given["audio"]] == [(800,), (800,)]
+    assert hearing.given["sampling_rate"] == 8000
+    assert "images" not in hearing.given

@@ -59,7 +59,10 @@ class _Decode:
                 for name, cells in batch.items()
                 if self._keep_source or name != self._column
             }
-            yield {**kept, **self._cells(row)}
+            cells = {**kept, **self._cells(row)}
+            del row
+            yield cells
+            del cells  # before the next is decoded
 
     def _cells(self, row: Row) -> dict[str, Any]:
         output, metadata, error = self._names
