@@ -277,6 +277,5 @@ def test_every_behaviour_of_the_server_is_among_them() -> None:
         for name, value in vars(support.server).items()
         if callable(value) and value.__module__ == support.server.__name__ and not name.startswith("_")
     }
-    # `stall_in_body`, `redirect` and `zipped` are made of others; `head` makes bytes. `ranged` gives pieces, which
-    # test_ranges asks for.
-    assert public - made == {"Request", "Server", "head", "ranged", "redirect", "stall_in_body", "zipped"}
+    # `stall_in_body`, `redirect` and `zipped` are made of others; `head` makes bytes.
+    assert public - made == {"Request", "Server", "head", "redirect", "stall_in_body", "zipped"}
