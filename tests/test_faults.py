@@ -25,6 +25,7 @@ import pytest
 
 from mmmedia.cache import MediaCache, get_media_cache
 from support import fault_worker
+from support.environment import importing
 from support.fault_worker import body
 from support.server import Behaviour, Server, reply
 
@@ -84,6 +85,7 @@ class Workers:
         """How many bytes of sources they fetched in all, and did not find in the cache."""
         self.environment = {
             **os.environ,
+            **importing(),
             "VLLM_MEDIA_CACHE": str(directory),
             "VLLM_MEDIA_CACHE_MAX_SIZE_MB": str(kind.budget >> 20),
             **({"FAULT_BLOCKS": "1"} if kind is BLOCKS else {}),

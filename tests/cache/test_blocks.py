@@ -21,6 +21,7 @@ from mmmedia.cache.partial_entry import opened_entry
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 from support import block_worker
 from support.caches import LINUX, Clock, descriptors, forbid_attributes, url
+from support.environment import importing
 from support.forking import holds_in_child
 from support.sources import CountingSource, content
 
@@ -558,7 +559,7 @@ def _start(*arguments: object, **environment: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, block_worker.__file__, *map(str, arguments)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
+        text=True, env={**os.environ, **importing(), **environment},
     )  # fmt: skip
 
 

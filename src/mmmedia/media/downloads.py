@@ -72,10 +72,11 @@ class SharedDownloads(CachedLoads):
         Ours is held to the policy, and told of a `Toll`, by which all who share the download pay.
         """
         terms: dict[str, Any] = {}
-        budget: Any = self.download_budget and Toll()
+        budget: Any = None if self.download_budget is None else Toll()
         if getattr(fetch, "__func__", None) is not ours:
             limit = getattr(media_io, "get_max_bytes", lambda: None)()
-            terms, budget = _offered(fetch, max_bytes=limit), self.download_budget
+            terms = {} if limit is None else _offered(fetch, max_bytes=limit)
+            budget = self.download_budget
         return terms if budget is None else terms | _offered(fetch, request_budget=budget)
 
     def _shares(self, terms: Mapping[str, Any]) -> Hashable:
