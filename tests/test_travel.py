@@ -78,8 +78,6 @@ STAY = {
     "VideoLoader": "abstract",
     "Chargeable": "a protocol",
     "Reservable": "a protocol",
-    "RequestBudget": "a protocol",
-    "Toll": "of a download under way",
     "MultiModalGPUMemoryPool": "its memory is there once",
     "MultiModalGPUMemoryLease": "its memory is there once",
     "PretrainedPipeline": "as far as its model does",
