@@ -23,6 +23,7 @@ collect_ignore = [
     for path in Path(__file__).parent.rglob("*.py")
     if not _HAS_TORCH and _USES_TORCH.search(path.read_text(encoding="utf-8"))
 ]
+collect_ignore.append(str(Path(__file__).parent / "typed"))  # which type checkers read, and nobody runs
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmmedia.cli.inspect import InspectIO
+from mmmedia.cli.report import InspectIO
 from mmmedia.errors import InvalidMediaError, NotSeekableError
 from mmmedia.video import OpenCVVideoBackend, excerpt
 from mmmedia.video.decoders.packets import index

@@ -52,7 +52,10 @@ def test_every_loader_has_its_sampler(name: str) -> None:
 def test_there_are_sixteen() -> None:
     """And the registry has a loader for each, and no other."""
     assert len(SAMPLERS) == 16
-    assert set(VIDEO_LOADER_REGISTRY) == SAMPLERS.keys()
+    ours = {
+        n for n in VIDEO_LOADER_REGISTRY if VIDEO_LOADER_REGISTRY.get(n).__module__.startswith("mmmedia.")
+    }
+    assert ours == SAMPLERS.keys()
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)

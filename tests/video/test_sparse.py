@@ -1,6 +1,7 @@
 """The fast path as a whole: what it gives, when it gives up, and what it leaves behind."""
 
 import gc
+import inspect
 import logging
 import os
 import signal
@@ -24,7 +25,6 @@ from mmmedia.video import (
     Molmo2VideoBackend,
     OpenCVDynamicVideoBackend,
     OpenCVVideoBackend,
-    VideoLoader,
     decode_stats,
     read_frames,
 )
@@ -171,9 +171,13 @@ class TestLoaders:
     @pytest.mark.parametrize("name", ["_read_frames", "_read_frames_with_recovery", "_can_use_for_recovery"])
     def test_a_strangers_way_of_reading(self, name: str, counted: Any) -> None:
         """Who overrides how frames are read is read that way; "seek" says that it can't."""
-        own = type("Own", (OpenCVVideoBackend,), {name: VideoLoader.__dict__[name].__func__})
-        setattr(own, name, classmethod(VideoLoader.__dict__[name].__func__) if name != "_can_use_for_recovery"
-                else staticmethod(lambda *a: False))  # fmt: skip
+        theirs = inspect.getattr_static(OpenCVVideoBackend, name).__func__
+
+        def copied(*args: Any, **kwargs: Any) -> Any:
+            return theirs(*args, **kwargs)
+
+        kind = staticmethod if name == "_can_use_for_recovery" else classmethod
+        own = type("Own", (OpenCVVideoBackend,), {name: kind(copied)})
         own.load_bytes(clip(**CLIP), num_frames=2)
         assert counted()[0] == {"sequential": 1}
         with pytest.raises(InvalidArgumentError, match="way of its own"):

@@ -26,6 +26,10 @@ VideoBackend = OpenCVVideoBackend
 DynamicVideoBackend = OpenCVDynamicVideoBackend
 
 
+_MAY_BE_NONE = frozenset({"overflow_strategy"})
+"""Options for which `None` is a value; for others engines say so that they were not given."""
+
+
 class ModelVideoBackend(OpenCVVideoBackend):
     """The base of the loaders of models.
 
@@ -42,7 +46,7 @@ class ModelVideoBackend(OpenCVVideoBackend):
         cls, source: VideoSourceMetadata, target: VideoTargetMetadata, **kwargs: Any
     ) -> list[int]:
         """Return the indices of `sampler`, to which those of the keywords go that it knows."""
-        given = {name: value for name, value in kwargs.items() if value is not None}
+        given = {name: value for name, value in kwargs.items() if value is not None or name in _MAY_BE_NONE}
         known = {name: value for name, value in given.items() if name in cls.sampler.options}
         return cls.sampler(cls._prepare_source(source), target, **known)
 
