@@ -79,7 +79,7 @@ class Content(NamedTuple):
         return self.source.size if self.source is not None else len(self.data or b"")
 
     @property
-    def bytes(self) -> bytes | None:
+    def encoded(self) -> bytes | None:
         """The encoded bytes that go with what they decode to; `None` of a source."""
         return self.data.encode() if isinstance(self.data, str) else self.data
 
@@ -91,7 +91,7 @@ class Content(NamedTuple):
         Without a validator nothing says what is behind it, and it is named differently each time.
         """
         if self.source is None:
-            return content_hash(self.bytes)
+            return content_hash(self.encoded)
         validator = self.source.validator or secrets.token_hex(16)
         return f"source-{content_hash([self.source.key or self.source.name, validator, self.source.size])}"
 
@@ -143,7 +143,7 @@ class Decoded:
             if type(media) is MediaWithBytes and self._make is None:
                 self._make = twin_maker(media)
             media = self._make() if self._make is not None else _copied(media, writable=writable)
-        if type(media) is MediaWithBytes and (data := content.bytes) is not None:
+        if type(media) is MediaWithBytes and (data := content.encoded) is not None:
             media.original_bytes = data
         return media
 
