@@ -27,6 +27,7 @@ from mmmedia.video import VIDEO_LOADER_REGISTRY, OpenCVVideoBackend
 from support.clips import clip, read_number
 from support.server import reply
 from support.sounds import encode
+from support.workers import numbers_and_error
 
 CLIP = clip(frames=60)
 
@@ -148,21 +149,16 @@ def test_what_can_not_be_is_refused_where_it_is_made(arguments: dict) -> None:
         Decoder(**{"modality": "video", **arguments})
 
 
-def _numbers(decode: Decoder, source: bytes) -> tuple[list[int], str | None]:
-    frames, _, error = decode(source)
-    return [read_number(frame) for frame in frames], error
-
-
 @pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
 def test_it_travels_to_other_processes(start: str) -> None:
     """Pickled in one that has used it already."""
     decode = Decoder("video", num_frames=3, threads=1, sampler="opencv")
-    here = _numbers(decode, CLIP)
+    here = numbers_and_error(decode, CLIP)
     again = pickle.loads(pickle.dumps(decode))
     assert repr(again) == repr(decode) == "Decoder('video', on_error='null', threads=1, resize=None)"
-    assert _numbers(again, CLIP) == here == ([0, 29, 59], None)
+    assert numbers_and_error(again, CLIP) == here == ([0, 29, 59], None)
     with ProcessPoolExecutor(2, get_context(start)) as pool:
-        assert list(pool.map(_numbers, [decode] * 3, [CLIP] * 3, timeout=60)) == [here] * 3
+        assert list(pool.map(numbers_and_error, [decode] * 3, [CLIP] * 3, timeout=60)) == [here] * 3
 
 
 class Thirds(OpenCVVideoBackend):
@@ -223,7 +219,9 @@ def test_many_threads_may_share_one() -> None:
     """As a framework's threads do."""
     decode = Decoder("video", num_frames=2)
     rows: list = []
-    threads = [threading.Thread(target=lambda: rows.append(_numbers(decode, CLIP))) for _ in range(6)]
+    threads = [
+        threading.Thread(target=lambda: rows.append(numbers_and_error(decode, CLIP))) for _ in range(6)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

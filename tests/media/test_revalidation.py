@@ -290,8 +290,10 @@ class Own:
         self.calls += 1
         return BODY
 
-    async def async_get_bytes(self, url: str, **kwargs: Any) -> bytes:
-        return self.get_bytes(url, **kwargs)
+    async def async_get_bytes(
+        self, url: str, *, timeout: float | None = None, allow_redirects: bool = True
+    ) -> bytes:
+        return self.get_bytes(url, timeout=timeout, allow_redirects=allow_redirects)
 
 
 class Signing(HTTPConnection):

@@ -1,6 +1,7 @@
 """What workers find by this module's name."""
 
 from mmmedia.batch import Decoder
+from support.clips import read_number
 
 
 class Clips:
@@ -14,3 +15,8 @@ class Clips:
 
     def __getitem__(self, index: int):
         return self.decode(self.clips[index]).media
+
+
+def numbers_and_error(decode: Decoder, source: bytes) -> tuple[list[int], str | None]:
+    frames, _, error = decode(source)
+    return [read_number(frame) for frame in frames], error

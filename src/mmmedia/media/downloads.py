@@ -75,8 +75,7 @@ class SharedDownloads(CachedLoads):
         budget: Any = None if self.download_budget is None else Toll()
         if getattr(fetch, "__func__", None) is not ours:
             limit = getattr(media_io, "get_max_bytes", lambda: None)()
-            terms = {} if limit is None else _offered(fetch, max_bytes=limit)
-            budget = self.download_budget
+            terms, budget = _offered(fetch, max_bytes=limit), self.download_budget
         return terms if budget is None else terms | _offered(fetch, request_budget=budget)
 
     def _shares(self, terms: Mapping[str, Any]) -> Hashable:
