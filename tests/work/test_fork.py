@@ -51,3 +51,23 @@ def test_a_fork_waits_for_locks_that_no_child_can_replace(monkeypatch):
     assert holds_in_child(lambda: done.is_set() and not lock.locked())
     thread.join()
     assert not lock.locked()
+
+
+def test_what_a_parent_has_in_cycles_is_not_freed_in_its_child() -> None:
+    """A decoder among it would wait for threads that are not there."""
+
+    class Waiting:
+        def __init__(self) -> None:
+            self.itself, self.process = self, os.getpid()
+
+        def __del__(self) -> None:
+            if os.getpid() != self.process:
+                os._exit(3)
+
+    gc.disable()
+    try:
+        Waiting()
+        assert holds_in_child(lambda: gc.collect() >= 0)
+    finally:
+        gc.enable()
+        gc.collect()

@@ -5,6 +5,7 @@ the child for ever, and pools believe in threads that it does not have. So whoev
 socket for the whole process says here how to begin afresh.
 """
 
+import gc
 import itertools
 import os
 import threading
@@ -90,6 +91,8 @@ def is_forked_child() -> bool:
 def _begin_afresh() -> None:
     global _is_child  # noqa: PLW0603
     _is_child = True
+    # What is in a cycle would be freed here: a decoder, which waits for its threads, has none in this process.
+    gc.freeze()
     _let_go()
     for each in tuple(_beginnings.values()):
         if (begin := each()) is not None:
