@@ -91,7 +91,7 @@ def is_forked_child() -> bool:
 def _begin_afresh() -> None:
     global _is_child  # noqa: PLW0603
     _is_child = True
-    # What is in a cycle would be freed here: a decoder, which waits for its threads, has none in this process.
+    # What is in a cycle would be freed here, a decoder among it, which waits for threads that are not here.
     gc.freeze()
     _let_go()
     for each in tuple(_beginnings.values()):
