@@ -23,6 +23,7 @@ from mmmedia.media.audio import AudioMediaIO
 from mmmedia.media.base import MediaDecodedBudget, MediaIO, MediaWithBytes
 from mmmedia.media.budget import MediaBudget
 from mmmedia.video import VIDEO_LOADER_REGISTRY, OpenCVVideoBackend
+from support.budgets import Purse
 from support.clips import clip
 from support.forking import holds_in_child
 from support.server import Server, reply
@@ -334,16 +335,6 @@ def test_what_a_limit_refuses_is_refused_though_it_was_decoded(
     assert cache.stats().hits == hits + 1
     _fetch(kind, URLS[kind])
     assert cache.stats().hits == hits + 2
-
-
-class Purse:
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def charge(self, number_of_bytes: int) -> None:
-        if number_of_bytes > self.left:
-            raise LimitExceededError("used up")
-        self.left -= number_of_bytes
 
 
 @pytest.mark.parametrize("kind", URLS)

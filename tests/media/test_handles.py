@@ -29,6 +29,7 @@ from mmmedia.media import ImageMediaIO, MediaConnector, VideoMediaIO, decoded
 from mmmedia.media.audio import AudioMediaIO
 from mmmedia.media.handles import Media, Opening
 from mmmedia.video import VIDEO_LOADER_REGISTRY, OpenCVVideoBackend
+from support.budgets import Purse
 from support.clips import clip
 from support.server import Server, in_turn, reply
 from support.sources import CountingSource
@@ -306,16 +307,6 @@ def test_errors_of_decoding_come_from_loading_and_are_not_remembered(
     assert len(decodes) == 2
     with pytest.raises(InvalidMediaError, match="No audio stream"):
         load(opened(MediaConnector(), _data_url(CLIP)), "audio")
-
-
-class Purse:
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def charge(self, number_of_bytes: int) -> None:
-        if number_of_bytes > self.left:
-            raise LimitExceededError("used up")
-        self.left -= number_of_bytes
 
 
 def test_budgets_are_charged_where_bytes_come_and_where_they_are_decoded(

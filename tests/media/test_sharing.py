@@ -16,6 +16,7 @@ from mmmedia.media.base import MediaDecodedBudget, MediaWithBytes
 from mmmedia.media.connector import MediaConnector
 from mmmedia.media.image import ImageMediaIO
 from mmmedia.media.sharing import decode_key, twin_maker
+from support.budgets import Purse
 from support.server import Request, Server, reply
 
 
@@ -173,16 +174,6 @@ def test_what_does_not_decode_is_everyones_error(server: Server, decodes: list[b
     assert all(isinstance(result, ValueError) for result in results)
     server.route("/a", reply(JPEG))
     assert asyncio.run(_fetch(server.url("/a"))).size == (40, 30)
-
-
-class Purse:
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def charge(self, number_of_bytes: int) -> None:
-        if number_of_bytes > self.left:
-            raise LimitExceededError("used up")
-        self.left -= number_of_bytes
 
 
 @pytest.mark.parametrize("poor_first", [True, False])

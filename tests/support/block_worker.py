@@ -9,7 +9,7 @@ from typing import Any
 
 from mmmedia.cache import BlockCacheSource, MediaCache
 from mmmedia.cache.partial import BLOCK_BYTES
-from support.cache_worker import forbid_attributes, url
+from support.cache_worker import forbid_attributes, leave_a_child, url
 from support.sources import CountingSource, content
 
 SIZE = 4 * BLOCK_BYTES + 500
@@ -115,11 +115,7 @@ def orphan(directory: str) -> None:
     inner.may_go.clear()
     threading.Thread(target=BlockCacheSource(inner, cache, url(0)).read, args=[[(0, 1)]], daemon=True).start()
     inner.has_begun.wait()
-    if os.fork():
-        threading.Event().wait()
-    os.write(1, b"child\n")
-    os.read(0, 1)
-    os._exit(0)
+    leave_a_child()
 
 
 if __name__ == "__main__":

@@ -123,16 +123,21 @@ def fork_midst(directory: str, lock: str) -> None:
     sys.stdout.flush()
 
 
-def orphan(directory: str) -> None:
-    """Hold the directory, and fork a child that lives on until its input ends."""
-    cache = open_cache(directory)
-    cache.put(url(0), body(0))
-    held(cache._shared.locked())
+def leave_a_child() -> None:
+    """Fork a child that lives on until its input ends, and wait to be killed."""
     if os.fork():
         threading.Event().wait()
     os.write(1, b"child\n")
     os.read(0, 1)
     os._exit(0)
+
+
+def orphan(directory: str) -> None:
+    """Hold the directory, and fork a child that lives on until its input ends."""
+    cache = open_cache(directory)
+    cache.put(url(0), body(0))
+    held(cache._shared.locked())
+    leave_a_child()
 
 
 if __name__ == "__main__":

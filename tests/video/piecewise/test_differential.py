@@ -21,23 +21,12 @@ from mmmedia.video import (
     Molmo2VideoBackend,
     OpenCVDynamicVideoBackend,
     OpenCVVideoBackend,
-    VideoSourceMetadata,
-    VideoTargetMetadata,
 )
 from support import corpus
 from support.layouts import LAYOUTS, Far, Near, laid_out
+from support.picking import Pick
 
 CASES = int(os.environ.get("PIECES_CASES", "500"))
-
-
-class Pick(OpenCVVideoBackend):
-    """Reads the indices that it is told to."""
-
-    @classmethod
-    def compute_frames_index_to_sample(
-        cls, source: VideoSourceMetadata, target: VideoTargetMetadata, **kwargs: Any
-    ) -> list[int]:
-        return list(kwargs["indices"])
 
 
 LOADERS: dict[str, Any] = {
