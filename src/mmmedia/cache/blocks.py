@@ -10,7 +10,7 @@ from mmmedia.cache.partial import BLOCK_BYTES, Plan, blocks_of, spans_of
 from mmmedia.cache.partial_entry import PartialEntry, opened_entry
 from mmmedia.cache.store import MediaCache
 from mmmedia.errors import InvalidMediaError
-from mmmedia.sources.base import Ranges, Source, check_ranges
+from mmmedia.sources.base import Ranges, Source, SourceInFront, check_ranges
 
 _PATIENCE_SECONDS = 30.0  # for others who fetch the same blocks; after that they are fetched here as well
 _FIRST_PAUSE_SECONDS = 0.002
@@ -32,7 +32,7 @@ class _Pause(NamedTuple):
 _Steps = Generator[_Fetch | _Pause, list[bytes] | None, list[bytes]]
 
 
-class BlockCacheSource(Source):
+class BlockCacheSource(SourceInFront):
     """A source in front of another, whose blocks it keeps in the cache and takes from there.
 
     What is missing is fetched in whole blocks. Who reads the same blocks at the same time, in other threads,
@@ -46,19 +46,9 @@ class BlockCacheSource(Source):
     """
 
     def __init__(self, inner: Source, cache: MediaCache, key: str) -> None:
-        self.size, self.validator, self.name = inner.size, inner.validator, inner.name
-        self.key, self.head, self.gap, self.ahead = inner.key, inner.head, inner.gap, inner.ahead
-        self._inner, self._cache = inner, cache
+        super().__init__(inner)
+        self._cache = cache
         self._plan = Plan(key, inner.size, inner.validator)
-
-    @property
-    def whole(self) -> bytes | None:
-        """All of it, once somebody has read all from the source behind."""
-        return self._inner.whole
-
-    @whole.setter
-    def whole(self, data: bytes | None) -> None:
-        self._inner.whole = data
 
     def close(self) -> None:
         """Close the source behind."""

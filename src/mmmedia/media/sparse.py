@@ -21,6 +21,7 @@ from mmmedia.media.base import MediaIO, SourceMediaIO
 from mmmedia.media.buckets import ObjectConnection, ObjectURL
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.sources import BytesSource, FileSource, Ranges, Source
+from mmmedia.sources.base import SourceInFront
 from mmmedia.urls import HTTPURL, redact_url
 from mmmedia.work.executors import ProcessPool
 
@@ -248,7 +249,7 @@ def _loader(media_io: MediaIO[T]) -> Callable[[Source], T]:
     return media_io.load_source
 
 
-class Limited(Source):
+class Limited(SourceInFront):
     """A source as one request may read it.
 
     Attributes:
@@ -269,27 +270,16 @@ class Limited(Source):
         *,
         reader: Source | None = None,
     ) -> None:
-        self._source, self._reader = source, reader or source
+        super().__init__(source)
+        self._reader = reader or source
         self._charge, self._most = charge, most
-        self.size, self.validator, self.name = source.size, source.validator, source.name
-        self.key, self.head = source.key, source.head
-        self.gap, self.ahead = source.gap, source.ahead
         self.fetched = 0
         self._take(source.size if source.whole is not None else len(source.head))
 
     @property
     def identity(self) -> bytes:
         """What stands for its bytes."""
-        return self._source.identity
-
-    @property
-    def whole(self) -> bytes | None:
-        """All of the source, once somebody has read all."""
-        return self._source.whole
-
-    @whole.setter
-    def whole(self, data: bytes | None) -> None:
-        self._source.whole = data
+        return self._inner.identity
 
     def read(self, ranges: Ranges) -> list[bytes]:
         """Return some stretches; see `Source.read`.
@@ -299,7 +289,7 @@ class Limited(Source):
         """
         self._take(sum(stop - start for start, stop in ranges))
         pieces = self._reader.read(ranges)
-        if self._source.whole is not None and self.fetched < self.size:
+        if self._inner.whole is not None and self.fetched < self.size:
             self._take(self.size - self.fetched)  # which came in place of a piece
         return pieces
 

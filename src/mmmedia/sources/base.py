@@ -83,6 +83,28 @@ class Source(ABC):
         return f"{type(self).__name__}({self.name!r}, {self.size} bytes)"
 
 
+class SourceInFront(Source):
+    """A source in front of another, which it is like in all but how it is read.
+
+    Args:
+        inner: the one behind.
+    """
+
+    def __init__(self, inner: Source) -> None:
+        self._inner = inner
+        self.size, self.validator, self.name, self.key = inner.size, inner.validator, inner.name, inner.key
+        self.head, self.gap, self.ahead = inner.head, inner.gap, inner.ahead
+
+    @property
+    def whole(self) -> bytes | None:
+        """All of it, once somebody has read all from the source behind."""
+        return self._inner.whole
+
+    @whole.setter
+    def whole(self, data: bytes | None) -> None:
+        self._inner.whole = data
+
+
 def check_ranges(ranges: Ranges, size: int) -> None:
     """Raise `InvalidArgumentError`, a `ValueError`, unless all stretches are within so many bytes."""
     for start, stop in ranges:
