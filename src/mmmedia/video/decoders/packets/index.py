@@ -388,7 +388,7 @@ def segments(index: PacketIndex) -> Ints:
     if len(known) > 1:
         steps = np.diff(clock[known])
         usual = max(int(np.median(steps)), 1)
-        ahead = max(_JUMP_SECONDS / index.time_base, _JUMP_STEPS * usual)
+        ahead = max(int(_JUMP_SECONDS / index.time_base), _JUMP_STEPS * usual)
         behind = steps < -back * usual
         if index.container == "matroska,webm":  # decoding times are FFmpeg's guesses, wild behind a join
             returns = np.diff(index.pts[known])
