@@ -9,6 +9,7 @@ from mmmedia import envs
 IS_POSSIBLE: Final = sys.platform.startswith("linux") and hasattr(os, "memfd_create")
 """Whether this system has what workers need."""
 
+
 def is_on() -> bool:
     """Say whether files are to be decoded in processes of their own, from here."""
     return envs.MMMEDIA_DECODE_PROCESSES > 0
