@@ -909,3 +909,29 @@ def test_the_way_of_a_small_picture_is_short(server: Server, monkeypatch: pytest
     assert {name for name, _ in stays} == {"MainThread", "decoding_0"}
     assert len(stays) <= 100
     assert moves < 40
+
+
+def test_a_limit_refuses_also_what_was_stored_before(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the entry stays: it is not damaged."""
+    monkeypatch.setenv("VLLM_MEDIA_CACHE", str(tmp_path))
+    url = server.route("/cat.png", reply(PNG))
+    MediaConnector().fetch_image(url)
+    monkeypatch.setenv("VLLM_MAX_IMAGE_PIXELS", "10")
+    with pytest.raises(LimitExceededError, match="VLLM_MAX_IMAGE_PIXELS"):
+        MediaConnector().fetch_image(url)
+    monkeypatch.delenv("VLLM_MAX_IMAGE_PIXELS")
+    MediaConnector().fetch_image(url)
+    assert len(server.requests) == 1
+
+
+def test_names_that_engines_look_up_in_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MODALITY_IO_MAP", "global_thread_pool"):
+        monkeypatch.delitem(vars(connector_module), name, raising=False)
+    made = connector_module.MODALITY_IO_MAP
+    assert sorted(made) == ["audio", "image", "video"]
+    assert connector_module.MODALITY_IO_MAP is made
+    assert connector_module.global_thread_pool.submit(len, "four").result() == 4
+    with pytest.raises(AttributeError):
+        _ = connector_module.no_such_name
