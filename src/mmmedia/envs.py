@@ -1,4 +1,6 @@
-"""Every setting, read from the environment each time it is used; what a fetch goes by, once a request.
+"""Every setting, read from the environment each time it is used.
+
+What a fetch goes by is read once a request, what is cached once a connector.
 
 A setting is an attribute of this module under its `VLLM_` name. The environment variable of the same
 name under the prefix `MMMEDIA_` wins over the one under `VLLM_`; an empty variable counts as not set.

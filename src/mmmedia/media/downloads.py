@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from concurrent.futures import Executor
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -161,25 +161,15 @@ class SharedDownloads(CachedLoads):
 
     def _load_pieces(self, goal: Goal, flight: Flight[Brought], media_io: MediaIO[T]) -> T:
         """Load what a download has begun to bring, and fetch of it what is needed."""
-        try:
+        with _told(goal.url, sync_error):
             media, source = sparse.load(self, goal, cast("Source", flight.result), media_io)
-        except Exception as error:
-            translated = sparse.translated(goal.url, sync_error(error, goal.url))
-            if translated is error:
-                raise
-            raise translated from error
         self._store_source(goal.url, flight, source)
         return media
 
     async def _load_pieces_async(self, goal: Goal, flight: Flight[Brought], media_io: MediaIO[T]) -> T:
         """Load what a download has begun to bring; see `_load_pieces`."""
-        try:
+        with _told(goal.url, async_error):
             media, source = await sparse.load_async(self, goal, cast("Source", flight.result), media_io)
-        except Exception as error:
-            translated = sparse.translated(goal.url, async_error(error, goal.url))
-            if translated is error:
-                raise
-            raise translated from error
         if self._media_cache_dir and source.whole is not None:
             await asyncio.to_thread(self._store_source, goal.url, flight, source)
         return media
@@ -211,6 +201,18 @@ class SharedDownloads(CachedLoads):
         stale = await calls.call(self._get_stale, goal.url, goal.settings.max_download_bytes)
         answer = await self.connection.async_get_if_changed(goal.remote, **_asking(goal, stale))
         return Downloaded.of(answer, stale)
+
+
+@contextlib.contextmanager
+def _told(url: str, in_terms: Callable[[Exception, str], Exception]) -> Iterator[None]:
+    """Translate what reading a source raises into the terms of one half, and then of engines."""
+    try:
+        yield
+    except Exception as error:
+        translated = sparse.translated(url, in_terms(error, url))
+        if translated is error:
+            raise
+        raise translated from error
 
 
 def _asking(goal: Goal, stale: StaleEntry) -> dict[str, Any]:
