@@ -133,3 +133,28 @@ def test_the_lower_limit_of_a_download_holds(
     """What loads a file may take less than the setting admits."""
     monkeypatch.setenv("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", setting)
     assert envs.fetch_settings().held_to(limit).max_download_bytes == held
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("MMMEDIA_VIDEO_DECODE_FOR", "latency or throughput"),
+        ("MMMEDIA_SPARSE_FETCH", "auto, never or always"),
+    ],
+)
+def test_a_word_that_is_none_of_those(name: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "sometimes")
+    with pytest.raises(InvalidSettingError, match=f"{name}='sometimes': expected {expected}"):
+        getattr(envs, name)
+
+
+def test_what_is_assigned_counts_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of engines assign to names of this module; what is read together heeds that too."""
+    monkeypatch.setenv("VLLM_MEDIA_FETCH_MAX_RETRIES", "7")
+    monkeypatch.setenv("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", "2")
+    monkeypatch.setitem(vars(envs), "VLLM_MEDIA_FETCH_MAX_RETRIES", 9)
+    assert envs.fetch_settings()[:3] == (9, True, 2 << 20)
+    monkeypatch.setenv("MMMEDIA_DECODED_CACHE_MB", "3")
+    assert envs.cache_settings() == ("", 5120 << 20, 24 * 3600, 3 << 20)
+    monkeypatch.setitem(vars(envs), "VLLM_MEDIA_CACHE", "/somewhere")
+    assert envs.cache_settings() == ("/somewhere", 5120 << 20, 24 * 3600, 3 << 20)

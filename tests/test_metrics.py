@@ -29,6 +29,7 @@ from mmmedia.errors import (
 )
 from mmmedia.media.base import MediaIO
 from mmmedia.media.connector import MediaConnector
+from mmmedia.media.decoded import decoded_cache
 from mmmedia.work.calls import calls_of_loop, number_waiting
 from support.clips import clip
 from support.server import Server, in_turn, redirect, reply
@@ -370,7 +371,7 @@ def test_what_was_decoded_before_is_counted(monkeypatch: pytest.MonkeyPatch) -> 
             MediaConnector().fetch_image(PIXEL)
     assert counted.grown == [2, 1, 1, 3]
     monkeypatch.setenv("MMMEDIA_DECODED_CACHE_MB", "0")
-    MediaConnector().fetch_image(PIXEL)
+    assert decoded_cache() is None
     assert value("mmmedia_decoded_cache_entries") == 0
 
 

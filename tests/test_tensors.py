@@ -667,3 +667,8 @@ def test_a_child_forked_while_another_thread_loads_can_load() -> None:
             signal.alarm(20)  # ends a child that waits
             os._exit(0 if load_tensor(record).tolist() == [0, 1, 2] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_pickle_builds_one_object() -> None:
+    refuse(archive_of(b"\x80\x02]]."), "more than one object")
+    refuse(archive_of(b"\x80\x02(]."), "more than one object")

@@ -262,3 +262,9 @@ def test_file_urls_of_other_hosts_or_without_an_absolute_path_are_refused(url: s
 )
 def test_the_scheme_is_what_stands_before_the_colon(url: str, scheme: str) -> None:
     assert url_scheme(url) == scheme
+
+
+@pytest.mark.parametrize("host", ["[::1.2.3.999]", "[1::256.1.1.1]"])
+def test_an_address_within_an_address_is_looked_at_too(host: str) -> None:
+    with pytest.raises(InvalidURLError, match="no IPv6 address"):
+        parse_http_url(f"http://{host}/")

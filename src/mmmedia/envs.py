@@ -1,4 +1,6 @@
-"""Every setting, read from the environment each time it is used; what a fetch goes by, once a request.
+"""Every setting, read from the environment each time it is used.
+
+What a fetch goes by is read once a request, what is cached once a connector.
 
 A setting is an attribute of this module under its `VLLM_` name. The environment variable of the same
 name under the prefix `MMMEDIA_` wins over the one under `VLLM_`; an empty variable counts as not set.
@@ -14,6 +16,7 @@ name under the prefix `MMMEDIA_` wins over the one under `VLLM_`; an empty varia
 """
 
 import functools
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -348,17 +351,19 @@ def in_force(names: Iterable[str]) -> tuple[dict[str, str], dict[str, int]]:
 
 
 class CacheSettings(NamedTuple):
-    """Where bytes are cached, and how many; see `cache_settings`.
+    """What is cached, where, and how much of it; see `cache_settings`.
 
     Attributes:
         directory: that of the cache; empty for no cache.
         max_bytes: what its entries may count together.
         ttl_seconds: the life of an entry, from its download.
+        decoded_bytes: what is kept in memory of what was decoded; 0 for nothing.
     """
 
     directory: str
     max_bytes: int
     ttl_seconds: float
+    decoded_bytes: int = 0
 
 
 class FetchSettings(NamedTuple):
@@ -386,14 +391,14 @@ class FetchSettings(NamedTuple):
 
 
 def cache_settings() -> CacheSettings:
-    """Return where and how bytes are cached from now on.
+    """Return where and how media are cached from now on; a connector goes by those of when it was made.
 
     Raises:
         InvalidSettingError: (a `ValueError`) a variable's text can't be read.
     """
-    if _are_assigned(_CACHE_SETTINGS):
-        return _cache_settings(*_assigned(_CACHE_SETTINGS))
-    return _cache_settings_of(*map(os.environ.get, _CACHE_VARIABLES))
+    if globals().keys().isdisjoint(_CACHE_SETTINGS):
+        return _cache_settings_of(*map(os.environ.get, _CACHE_VARIABLES))
+    return _cache_settings(*_assigned(_CACHE_SETTINGS))
 
 
 def fetch_settings() -> FetchSettings:
@@ -405,27 +410,17 @@ def fetch_settings() -> FetchSettings:
     >>> fetch_settings().max_download_bytes
     268435456
     """
-    if _are_assigned(_FETCH_SETTINGS):
-        return _fetch_settings(*_assigned(_FETCH_SETTINGS))
-    return _fetch_settings_of(*map(os.environ.get, _FETCH_VARIABLES))
+    if globals().keys().isdisjoint(_FETCH_SETTINGS):
+        return _fetch_settings_of(*map(os.environ.get, _FETCH_VARIABLES))
+    return _fetch_settings(*_assigned(_FETCH_SETTINGS))
 
 
-def decoded_cache_bytes() -> int:
-    """Return how many bytes of decoded media are kept from now on; asked for at each decode.
-
-    Raises:
-        InvalidSettingError: (a `ValueError`) the variable's text can't be read.
-    """
-    return _decoded_cache_bytes_of(os.environ.get("MMMEDIA_DECODED_CACHE_MB"))
-
-
-@functools.lru_cache(maxsize=16)
-def _decoded_cache_bytes_of(text: str | None) -> int:
-    megabytes = SETTINGS["MMMEDIA_DECODED_CACHE_MB"].value_of(text)
-    return max(0, int(megabytes)) << 20
-
-
-_CACHE_SETTINGS = ("VLLM_MEDIA_CACHE", "VLLM_MEDIA_CACHE_MAX_SIZE_MB", "VLLM_MEDIA_CACHE_TTL_HOURS")
+_CACHE_SETTINGS = (
+    "VLLM_MEDIA_CACHE",
+    "VLLM_MEDIA_CACHE_MAX_SIZE_MB",
+    "VLLM_MEDIA_CACHE_TTL_HOURS",
+    "MMMEDIA_DECODED_CACHE_MB",
+)
 _FETCH_SETTINGS = (
     "VLLM_MEDIA_FETCH_MAX_RETRIES",
     "VLLM_MEDIA_URL_ALLOW_REDIRECTS",
@@ -441,16 +436,12 @@ _CACHE_VARIABLES, _FETCH_VARIABLES = (
 
 def _values(names: tuple[str, ...], texts: tuple[str | None, ...]) -> "list[Any]":
     """Return the values of settings when their variables have these texts."""
-    return [SETTINGS[name].value_of(*texts[2 * at : 2 * at + 2]) for at, name in enumerate(names)]
-
-
-def _are_assigned(names: tuple[str, ...]) -> bool:
-    """Whether somebody has assigned to one of these names in this module, as tests of engines do."""
-    return any(name in globals() for name in names)
+    each, settings = iter(texts), [SETTINGS[name] for name in names]
+    return [setting.value_of(*itertools.islice(each, len(setting.variables))) for setting in settings]
 
 
 def _assigned(names: tuple[str, ...]) -> "list[Any]":
-    """Return the values of settings, those assigned to before those of the environment."""
+    """Return the values of settings of which some are assigned to in this module, as engines' tests do."""
     return [globals()[name] if name in globals() else SETTINGS[name].read() for name in names]
 
 
@@ -459,8 +450,8 @@ def _cache_settings_of(*texts: str | None) -> CacheSettings:
     return _cache_settings(*_values(_CACHE_SETTINGS, texts))
 
 
-def _cache_settings(directory: str, megabytes: int, hours: float) -> CacheSettings:
-    return CacheSettings(directory, megabytes * 1024 * 1024, hours * 3600.0)
+def _cache_settings(directory: str, megabytes: int, hours: float, decoded_megabytes: int) -> CacheSettings:
+    return CacheSettings(directory, megabytes << 20, hours * 3600.0, max(0, decoded_megabytes) << 20)
 
 
 @functools.lru_cache(maxsize=16)

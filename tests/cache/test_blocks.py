@@ -655,3 +655,16 @@ def test_readers_killed_at_random_moments(tmp_path: Path) -> None:
         victim.communicate(timeout=60)
     cache.evict()
     assert cache.check() == []
+
+
+def test_a_damaged_head_is_no_plan(cache: MediaCache, inner: CountingSource) -> None:
+    BlockCacheSource(inner, cache, KEY).read([(0, 10)])
+    file = os.open(part(cache), os.O_RDWR)
+    try:
+        plan = partial.plan_in(file)
+        assert plan is not None
+        assert plan.size == SIZE
+        os.pwrite(file, b"\xff", 30)
+        assert partial.plan_in(file) is None
+    finally:
+        os.close(file)

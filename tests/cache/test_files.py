@@ -91,3 +91,7 @@ def test_a_stuck_lock_delays_but_does_not_hang(
     finally:
         os.close(holder)
     assert "can't be locked" in caplog.text
+
+
+def test_what_is_not_there_has_no_label(tmp_path: Path) -> None:
+    assert files.label_at(str(tmp_path / "none")) is None

@@ -104,3 +104,11 @@ def test_a_cache_that_can_not_be_written_is_a_problem(monkeypatch: pytest.Monkey
     monkeypatch.setenv("VLLM_MEDIA_CACHE", "/proc/mmmedia")
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert doctor.report()["problems"] == ["The cache directory /proc/mmmedia can't be written."]
+
+
+def test_settings_that_can_not_be_read_do_not_hide_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_MEDIA_CACHE", "/tmp")
+    monkeypatch.setenv("VLLM_MEDIA_CACHE_TTL_HOURS", "many")
+    found = doctor.report()
+    assert found["cache"] == {"directory": None}
+    assert any("VLLM_MEDIA_CACHE_TTL_HOURS" in problem for problem in found["problems"])

@@ -32,6 +32,8 @@ from mmmedia import envs
 from mmmedia.connections import (
     FetchPolicy,
     HTTPConnection,
+    MediaRequestDownloadBudget,
+    MediaRequestDownloadSizeExceededError,
     RetryPlan,
     fetch_policy,
     global_http_connection,
@@ -1111,3 +1113,56 @@ def test_a_host_that_dns_does_not_know_is_said_in_words(monkeypatch: pytest.Monk
         HTTPConnection().get_bytes("http://no-such.example/a.png")
     assert "Cannot resolve the host" not in str(raised.value)
     assert "proxy.example" in str(raised.value)
+
+
+def test_the_session_of_the_running_loop_can_be_looked_at(server: Server) -> None:
+    """Tests of engines close it that way; the next fetch makes another."""
+    connection = HTTPConnection()
+    server.route("/a", reply(BODY))
+
+    async def use() -> None:
+        assert connection._async_client is None
+        await connection.async_get_bytes(server.url("/a"))
+        session = connection._async_client
+        assert session is await connection.get_async_client()
+        await session.close()
+        assert await connection.async_get_bytes(server.url("/a")) == BODY
+        assert connection._async_client is not session
+
+    asyncio.run(use())
+
+
+def test_sessions_of_loops_that_were_never_closed_are_closed_in_the_end(server: Server) -> None:
+    """Of one that stands still, and of one that runs in another thread."""
+    connection = HTTPConnection()
+    server.route("/a", reply(BODY))
+    still, running = asyncio.new_event_loop(), asyncio.new_event_loop()
+    thread = threading.Thread(target=running.run_forever)
+    thread.start()
+
+    async def use() -> aiohttp.ClientSession:
+        await connection.async_get_bytes(server.url("/a"))
+        return await connection.get_async_client()
+
+    sessions = [
+        still.run_until_complete(use()),
+        asyncio.run_coroutine_threadsafe(use(), running).result(60),
+    ]
+    assert connection._clients is not None
+    connection._clients.abandon()
+    assert all(session.closed for session in sessions)
+    assert not connection._clients._clients
+    running.call_soon_threadsafe(running.stop)
+    thread.join()
+    for loop in (still, running):
+        loop.close()
+
+
+def test_what_comes_out_of_gzip_is_paid_for(server: Server) -> None:
+    server.route("/a", zipped(BODY))
+    budget = MediaRequestDownloadBudget(len(BODY) - 1)
+    with pytest.raises(MediaRequestDownloadSizeExceededError):
+        HTTPConnection().get_bytes(server.url("/a"), request_budget=budget)
+    budget = MediaRequestDownloadBudget(len(BODY))
+    assert HTTPConnection().get_bytes(server.url("/a"), request_budget=budget) == BODY
+    assert budget.used == len(BODY)

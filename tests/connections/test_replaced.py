@@ -73,11 +73,14 @@ class Replaced(HTTPConnection):
 def fetch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     waits: list[float] = []
 
-    async def sleep(seconds: float) -> None:
-        waits.append(seconds)
+    real_sleep = asyncio.sleep
 
-    monkeypatch.setattr("mmmedia.connections.replaced.time.sleep", waits.append)
-    monkeypatch.setattr("mmmedia.connections.replaced.asyncio.sleep", sleep)
+    async def sleep(seconds: float) -> None:
+        waits.extend([seconds] if seconds else [])
+        await real_sleep(0)
+
+    monkeypatch.setattr("mmmedia.connections.blocking.time.sleep", waits.append)
+    monkeypatch.setattr("mmmedia.connections.on_loop.asyncio.sleep", sleep)
 
     def get(connection: HTTPConnection, **options: Any) -> bytes:
         if request.param == "sync":
@@ -112,11 +115,30 @@ def test_limits(fetch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         fetch(Replaced(Response(b"ab", Content_Length=str((1 << 20) + 1))), max_bytes=2 << 20)
 
 
+def test_progress_is_told(fetch: Any) -> None:
+    told: list[tuple[int, int | None]] = []
+    fetch(Replaced(Response(b"a", b"bc", Content_Length="3")), on_progress=lambda *now: told.append(now))
+    assert told == [(1, 3), (3, 3)]
+
+
+def test_a_retry_is_that_of_any_fetch(fetch: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, waits as long as the server asks for, and is made in the time of a later attempt."""
+    late = requests.HTTPError("503", response=requests.Response())
+    late.response.status_code, late.response.headers["Retry-After"] = 503, "7"
+    connection = Replaced(Response(late), Response(TimeoutError()), Response(b"abc"))
+    assert fetch(connection, timeout=1) == b"abc"
+    assert fetch.waits[0] == 7
+    assert 3 <= fetch.waits[1] <= 5
+    assert [asked["timeout"] for asked in connection.asked] == [1, 4, 16]
+    assert ["of 3 for" in record.message for record in caplog.records] == [True, True]
+
+
 def test_attempts_that_fail_are_paid_for(fetch: Any) -> None:
     budget = MediaRequestDownloadBudget(100)
     connection = Replaced(Response(b"abc", requests.ConnectionError("reset")), Response(b"abcdef"))
     assert fetch(connection, request_budget=budget, timeout=1) == b"abcdef"
-    assert (budget.used, fetch.waits) == (9, [1.0])
+    assert budget.used == 9
+    assert [0.75 <= seconds <= 1.25 for seconds in fetch.waits] == [True]
     assert connection.asked[1]["timeout"] == pytest.approx(4)
     with pytest.raises(MediaRequestDownloadSizeExceededError):
         fetch(Replaced(Response(bytes(60), bytes(60))), request_budget=budget)

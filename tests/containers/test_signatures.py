@@ -233,3 +233,24 @@ def test_what_is_no_media_at_all_is_said_in_words(data: bytes, words: str) -> No
             load(data)
         assert words in str(raised.value)
     assert described(b"\0\1\2 nothing known") == ""
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"\x67\x64\0\x1f", "h264"),
+        (b"\x09\xf0", "h264"),
+        (b"\x40\x01\x0c\x01", "hevc"),
+        (b"\x46\x01\x50", "hevc"),
+        (b"\x1f\xff", None),
+        (b"\x80\x01", None),
+    ],
+)
+def test_raw_streams_by_their_first_unit(head: bytes, name: str | None) -> None:
+    """Also where no picture follows."""
+    data = b"\0\0\0\1" + head + b"\xaa" * 40
+    if name is None:
+        with pytest.raises(InvalidMediaError):
+            identify(data)
+    else:
+        assert identify(data) == name

@@ -1,5 +1,6 @@
 """decord's `VideoReader`, on this library's decoders."""
 
+import dataclasses
 import importlib.util
 import io
 import os
@@ -13,7 +14,10 @@ import pytest
 from mmmedia.errors import InvalidArgumentError, LimitExceededError
 from mmmedia.integrations import decord as ours
 from mmmedia.integrations.decord import DECORDError, VideoReader, cpu, gpu, reader
+from mmmedia.integrations.decord.playhead import Playhead
 from mmmedia.video import read_frames
+from mmmedia.video.decoders.packets.index import build
+from mmmedia.video.decoders.shown import shown_frames
 from support import corpus, decord_worker
 from support.clips import clip, read_number
 from support.kinds import KINDS
@@ -269,3 +273,19 @@ def test_the_level_of_logging_is_ffmpegs(monkeypatch: pytest.MonkeyPatch):
     ours.logging.set_level(ours.logging.QUIET)
     assert os.environ["OPENCV_FFMPEG_LOGLEVEL"] == "-8"
     monkeypatch.delenv("OPENCV_FFMPEG_LOGLEVEL")
+
+
+def test_what_is_damaged_is_not_read_on() -> None:
+    """Whatever came before is as it was; how much of the rest is wrong can't be told."""
+    packets = build(H264)
+    shown = shown_frames(packets)
+    data, at = bytearray(packets.data), int(packets.offset[30])
+    data[at : at + int(packets.size[30])] = bytes(int(packets.size[30]))
+    sound = Playhead(packets, shown)
+    damaged = Playhead(dataclasses.replace(packets, data=bytes(data)), shown)
+    came = [damaged.read(number) for number in range(60)]
+    lost = next(number for number, picture in enumerate(came) if picture is None)
+    assert 20 <= lost <= 33
+    assert all(picture is None for picture in came[lost:])
+    for number in range(20):
+        assert np.array_equal(came[number], sound.read(number))

@@ -258,6 +258,7 @@ def test_a_sampler_of_each_name_takes_what_its_loader_takes() -> None:
         ({"indices": [0.5]}, "whole numbers"),
         ({"timestamps": [9.0]}, r"timestamps: 9 s is beyond the video, which ends at 2\.4 s"),
         ({"timestamps": [-1]}, "not negative"),
+        ({"timestamps": ["soon"]}, "expected seconds"),
         ({"num_frames": 0}, "num_frames=0"),
         ({"num_frames": 2.5}, "num_frames=2.5"),
         ({"fps": 0}, "fps=0"),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import av
 import librosa
@@ -16,7 +17,7 @@ import soundfile
 from hypothesis import given, settings, strategies as st
 
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError
-from mmmedia.media import AudioEmbeddingMediaIO, AudioMediaIO
+from mmmedia.media import AudioEmbeddingMediaIO, AudioMediaIO, sound_files
 from mmmedia.media.audio import load_audio, load_audio_pyav, load_audio_soundfile
 from support.sounds import (
     BY_FFMPEG,
@@ -558,3 +559,17 @@ def test_loading_a_wav_needs_neither_torch_nor_librosa_nor_av(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (result.stdout.strip(), result.stderr) == ("[]", "")
+
+
+def test_a_file_that_fails_to_seek_or_to_read_has_ended() -> None:
+    """Within a callback from C nothing can be raised."""
+
+    class Failing(io.BytesIO):
+        def readinto(self, buffer: Any) -> int:
+            raise OSError("no more")
+
+    file = sound_files._Seekable(Failing(b"abcdef"))
+    assert file.seek(4) == 4
+    assert file.seek(-1) == 4
+    assert file.seek(1 << 70) == 4
+    assert file.readinto(bytearray(2)) == 0

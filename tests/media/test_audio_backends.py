@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
@@ -162,6 +162,13 @@ class TestTorchcodec:
         monkeypatch.setattr(sys.modules["torchcodec.decoders"], "AudioDecoder", broken)
         with pytest.raises(MissingPackageError, match="finds no FFmpeg"):
             load_audio_torchcodec(io.BytesIO(encoded()))
+        for error, words in (
+            (RuntimeError("bad frame"), "Broken or truncated"),
+            (TypeError(), "no sound in it"),
+        ):
+            monkeypatch.setattr(sys.modules["torchcodec.decoders"], "AudioDecoder", Mock(side_effect=error))
+            with pytest.raises(InvalidMediaError, match=words):
+                load_audio_torchcodec(io.BytesIO(encoded()))
 
 
 class TestLimitsByArgument:

@@ -149,3 +149,10 @@ def test_a_video_is_as_large_as_its_frames() -> None:
     """Also where it is wrapped with its bytes."""
     frames = np.zeros((2, 3, 4, 3), np.uint8)
     assert size_of(MediaWithBytes((frames, {"fps": 2}), b"clip")) == frames.nbytes
+
+
+def test_a_reservation_that_nobody_made_is_no_way_around_the_limit() -> None:
+    budget = MediaDecodedBudget(100)
+    with pytest.raises(LimitExceededError):
+        budget.settle(200, 150)
+    assert budget.used == 0

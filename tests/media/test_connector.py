@@ -5,13 +5,16 @@ import base64
 import contextlib
 import gc
 import io
+import itertools
 import os
 import pickle
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
@@ -22,6 +25,7 @@ import requests
 from PIL import Image
 from urllib3.util import parse_url
 
+import mmmedia
 from mmmedia import metrics
 from mmmedia.errors import (
     InvalidArgumentError,
@@ -872,3 +876,62 @@ def test_a_connector_says_what_it_was_given(tmp_path: Path) -> None:
     assert repr(FsspecConnector()).startswith("FsspecConnector(")
     assert repr(pickle.loads(pickle.dumps(made))) == repr(made)
     assert len(pickle.dumps(MediaConnector())) < 1000
+
+
+def test_the_way_of_a_small_picture_is_short(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most 100 calls within this library, and 40 stays in one file of it and one thread."""
+    home = str(Path(mmmedia.__file__).parent)
+    stays: list[tuple[str, str]] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(home):
+            stays.append((threading.current_thread().name, frame.f_code.co_filename))
+
+    async def fetch(url: str) -> None:
+        await MediaConnector().fetch_image_async(url)
+        stays.clear()
+        # Threads that are there already would not be looked at.
+        with ThreadPoolExecutor(1, "decoding") as pool:
+            monkeypatch.setattr(connector_module, "global_thread_pool", pool, raising=False)
+            threading.setprofile(note)
+            sys.setprofile(note)
+            try:
+                await MediaConnector().fetch_image_async(url)
+            finally:
+                sys.setprofile(None)
+                threading.setprofile(None)
+
+    file = io.BytesIO()
+    Image.effect_noise((64, 48), 50).convert("RGB").save(file, "JPEG")
+    server.route("/small", reply(file.getvalue()))
+    asyncio.run(fetch(server.url("/small")))
+    moves = sum(here != there for here, there in itertools.pairwise(stays))
+    assert {name for name, _ in stays} == {"MainThread", "decoding_0"}
+    assert len(stays) <= 100
+    assert moves < 40
+
+
+def test_a_limit_refuses_also_what_was_stored_before(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the entry stays: it is not damaged."""
+    monkeypatch.setenv("VLLM_MEDIA_CACHE", str(tmp_path))
+    url = server.route("/cat.png", reply(PNG))
+    MediaConnector().fetch_image(url)
+    monkeypatch.setenv("VLLM_MAX_IMAGE_PIXELS", "10")
+    with pytest.raises(LimitExceededError, match="VLLM_MAX_IMAGE_PIXELS"):
+        MediaConnector().fetch_image(url)
+    monkeypatch.delenv("VLLM_MAX_IMAGE_PIXELS")
+    MediaConnector().fetch_image(url)
+    assert len(server.requests) == 1
+
+
+def test_names_that_engines_look_up_in_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MODALITY_IO_MAP", "global_thread_pool"):
+        monkeypatch.delitem(vars(connector_module), name, raising=False)
+    made = connector_module.MODALITY_IO_MAP
+    assert sorted(made) == ["audio", "image", "video"]
+    assert connector_module.MODALITY_IO_MAP is made
+    assert connector_module.global_thread_pool.submit(len, "four").result() == 4
+    with pytest.raises(AttributeError):
+        _ = connector_module.no_such_name

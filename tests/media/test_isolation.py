@@ -267,13 +267,13 @@ class TestNearby:
         with worker_nearby() as near:
 
             def run(task: Any) -> Any:
-                monkeypatch.setattr(isolated, "is_on", lambda: False)  # as it is in a worker
+                monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "0")  # as it is in a worker
                 try:
                     return run_nearby(near, task)
                 finally:
-                    monkeypatch.setattr(isolated, "is_on", lambda: True)
+                    monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "1")
 
-            monkeypatch.setattr(isolated, "is_on", lambda: True)
+            monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "1")
             monkeypatch.setattr(isolated, "run", run)
             yield
 

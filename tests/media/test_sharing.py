@@ -269,3 +269,10 @@ def test_only_what_is_known_to_copy_has_a_twin() -> None:
     copied = make().media
     copied.putpalette([9, 9, 9])
     assert palette.getpalette()[:3] == [1, 2, 3]
+
+
+def test_what_a_scaled_picture_costs_its_copy_does_not_tell() -> None:
+    budget = MediaDecodedBudget(1000)
+    assert decode_key(ImageMediaIO(decoded_budget=budget)) is not None
+    assert decode_key(ImageMediaIO(max_pixels=100)) is not None
+    assert decode_key(ImageMediaIO(max_pixels=100, decoded_budget=budget)) is None

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from mmmedia.connections import HTTPConnection, MediaRequestDownloadBudget
 from mmmedia.connections.budget import Toll
 from mmmedia.exceptions import MediaRequestDownloadSizeExceededError, VLLMUnprocessableEntityError
+from mmmedia.media import downloads
 from mmmedia.media.base import MediaIO
 from mmmedia.media.connector import MediaConnector
-from support.server import Behaviour, Request, Server, head
+from support.server import Behaviour, Request, Server, head, reply
 
 HALF = 1 << 16
 SIZE = 2 * HALF
@@ -233,3 +235,28 @@ def test_an_error_of_others_is_left_as_it_is() -> None:
 
     with pytest.raises(aiohttp.ClientConnectionError):
         MediaConnector(connection=Refusing()).load_from_url("http://example.org/a", Bytes())
+
+
+def test_what_others_fetched_is_refused_by_name(server: Server) -> None:
+    """A connection that knows no budgets is charged for afterwards."""
+    connector = MediaConnector(connection=OfOld(), download_budget=MediaRequestDownloadBudget(2))
+    with pytest.raises(MediaRequestDownloadSizeExceededError, match="too many for one request"):
+        connector.load_from_url("http://example.org/a", Bytes())
+
+
+def test_what_comes_out_of_the_cache_is_paid_for(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_MEDIA_CACHE", str(tmp_path))
+    url = server.route("/a", reply(b"abc"))
+    assert MediaConnector().load_from_url(url, Bytes()) == b"abc"
+    budget = Budget(5)
+    connector = MediaConnector(download_budget=budget)
+    assert connector.load_from_url(url, Bytes()) == b"abc"
+    assert (budget.used, len(server.requests)) == (3, 1)
+
+
+def test_a_connection_whose_arguments_can_not_be_told() -> None:
+    assert downloads._offered(max, max_bytes=1) == {}
+    assert downloads._offered(lambda url, **how: url, max_bytes=1) == {"max_bytes": 1}
+    assert downloads._offered(lambda url, max_bytes: url, max_bytes=1, more=2) == {"max_bytes": 1}

@@ -1,6 +1,8 @@
 """Excerpts: clips that stand by themselves, read by two decoders."""
 
 import io
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -171,3 +173,12 @@ class TestCommand:
         assert result.exit_code == status
         assert said in result.output
         assert not target.exists()
+
+
+def test_what_comes_through_a_pipe_is_read_whole(tmp_path: Path) -> None:
+    data, pipe = clip(frames=20), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+    writer.start()
+    assert excerpt(pipe, [3]) == excerpt(data, [3])
+    writer.join()

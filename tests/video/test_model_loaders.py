@@ -296,3 +296,12 @@ class TestGlm5Next:
         frames, metadata = Glm5NextVideoBackend.load_bytes(data, fps=0.6)
         assert [read_number(frame) for frame in frames] == metadata["frames_indices"]
         assert len(frames) > 1
+
+
+def test_glm_5_chooses_under_its_older_name_too() -> None:
+    kind = Glm5NextVideoBackend
+    found = kind._sample_frame_indices(300, 30.0, 10.0, target_fps=2, max_frame_count=16)
+    source, target = VideoSourceMetadata(300, 30.0, 10.0), VideoTargetMetadata(-1, 2, -1)
+    assert found == kind.compute_frames_index_to_sample(source, target, max_frames=16)
+    assert len(found) == 16
+    assert kind._sample_frame_indices(300, 30.0, 10.0)

@@ -567,3 +567,33 @@ def test_a_download_that_can_not_even_be_called_is_an_error_and_no_flight() -> N
 
     asyncio.run(main())
     assert len(flights) == 0
+
+
+def test_a_thread_that_waits_longest_and_gives_up_ends_the_transfer_of_a_loop() -> None:
+    """From its own thread, once the loop's own caller has gone."""
+    flights: SingleFlight[int] = SingleFlight()
+    boarded, cancelled = threading.Event(), threading.Event()
+
+    async def download() -> int:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return 0
+
+    async def main() -> None:
+        flight, leads = flights.board("key", download, int, timeout=None)
+        assert leads
+        boarded.set()
+        await _until(lambda: flight.waiting == 2)
+        flights.leave(flight)
+        assert not cancelled.is_set()
+        await _until(cancelled.is_set)
+
+    with ThreadPoolExecutor(1) as pool:
+        loop = pool.submit(asyncio.run, main())
+        assert boarded.wait(20)
+        with pytest.raises(TimeoutError, match="others took more"):
+            flights.fly("key", lambda: 7, timeout=None, longest=1)
+        loop.result(20)
+    assert len(flights) == 0

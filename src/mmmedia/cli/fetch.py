@@ -154,7 +154,7 @@ async def _fetch(url: str, target: Path | None, report: Report) -> dict[str, Any
     if target is not None:
         await asyncio.to_thread(write, target, data)
     else:
-        directory, max_bytes, ttl_seconds = envs.cache_settings()
+        directory, max_bytes, ttl_seconds, _ = envs.cache_settings()
         target = MediaCache(directory, max_bytes=max_bytes, ttl_secs=ttl_seconds).path(url)
         if not target.exists():
             raise LimitExceededError(

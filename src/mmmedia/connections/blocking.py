@@ -11,7 +11,7 @@ from urllib3.exceptions import NameResolutionError, ProtocolError, ReadTimeoutEr
 
 from mmmedia import metrics
 from mmmedia.connections.deadlines import TimedAdapter, deadline
-from mmmedia.connections.exchange import Answer, Exchange, Reject, Send
+from mmmedia.connections.exchange import Answer, Call, Exchange, Reject, Send
 from mmmedia.connections.failures import sync_status_error
 from mmmedia.connections.rules import MAX_CONNECTIONS, USER_AGENT, Body, CutShortError, whole_body
 from mmmedia.egress.policy import journey_under_way
@@ -70,6 +70,8 @@ def perform(client: requests.Session, steps: Exchange, sink: IO[bytes]) -> Answe
                             receive(response, body, sink)
                             return Answer(step.hop, status, headers)
                     outcome = status, headers, _location(response)
+                elif isinstance(step, Call):
+                    step.fetch(step.seconds, step.limits, sink)
                 elif isinstance(step, Reject):
                     reason = step.reason or response.reason or ""
                     raise sync_status_error(response.status_code, reason, response.url, response.headers)

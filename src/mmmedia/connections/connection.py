@@ -147,7 +147,8 @@ class HTTPConnection:
         response, answer = blocking.open_response(self.get_sync_client(), steps, timeout, stream=stream)
         if not stream:
             try:
-                limits = BodyLimits.of(policy_under_way.get() or FetchPolicy())
+                policy = policy_under_way.get() or FetchPolicy()
+                limits = BodyLimits(policy.settings.max_download_bytes, policy.is_of_kind)
                 body = Body(answer.hop.url, response.headers, limits)
                 blocking.read_all(response, body, None if timeout is None else end - time.monotonic())
             except BaseException:
@@ -188,8 +189,9 @@ class HTTPConnection:
             MediaDownloadSizeExceededError: (a `ValueError`) the body is longer than the download limit.
             HTTPResponseSizeExceededError: (a `ValueError`) it is longer than `max_bytes`.
         """
+        fetch = None
         if extra_headers is None and _is_replaced(self.get_response, HTTPConnection.get_response):
-            return replaced.get_bytes(self, url, timeout, allow_redirects, max_bytes, request_budget)
+            fetch = replaced.fetch(self.get_response, url, allow_redirects)
         sink = io.BytesIO()
         self._perform(
             exchange(
@@ -200,6 +202,7 @@ class HTTPConnection:
                 max_bytes=max_bytes,
                 request_budget=request_budget,
                 on_progress=on_progress,
+                fetch=fetch,
             ),
             sink,
         )
@@ -338,8 +341,9 @@ class HTTPConnection:
             RefusedURLError: (a `ValueError`) the policy does not admit the URL or a redirect.
             LimitExceededError: (a `ValueError`) the body is longer than the download limit.
         """
+        fetch = None
         if extra_headers is None and _is_replaced(self.get_async_response, HTTPConnection.get_async_response):
-            return replaced.async_get_bytes(self, url, timeout, allow_redirects, max_bytes, request_budget)
+            fetch = replaced.async_fetch(self.get_async_response, url, allow_redirects)
         from mmmedia.connections import on_loop
 
         return on_loop.fetch_bytes(
@@ -352,6 +356,7 @@ class HTTPConnection:
                 max_bytes=max_bytes,
                 request_budget=request_budget,
                 on_progress=on_progress,
+                fetch=fetch,
             ),
         )
 

@@ -10,9 +10,9 @@ import itertools
 import logging
 import random
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from mmmedia import metrics
 from mmmedia.connections.budget import RequestBudget
@@ -133,6 +133,22 @@ class Send(NamedTuple):
     limits: BodyLimits | None
 
 
+class Call(NamedTuple):
+    """Have a function of somebody else fetch the body: it does all of one attempt.
+
+    Attributes:
+        hop: the request that it stands for.
+        fetch: called with `seconds`, `limits` and the sink; in the async half awaited.
+        seconds: how long that may take; `None` for no bound.
+        limits: what the body may have.
+    """
+
+    hop: Hop
+    fetch: Callable[[float | None, BodyLimits, IO[bytes]], Any]
+    seconds: float | None
+    limits: BodyLimits
+
+
 class Reject(NamedTuple):
     """Throw in the error that the library below has for the status of that response.
 
@@ -149,7 +165,7 @@ class Wait(NamedTuple):
     seconds: float
 
 
-Step = Send | Reject | Wait | Answer
+Step = Send | Call | Reject | Wait | Answer
 Exchange = Generator[Step, Any, None]
 """Its last step is an `Answer`, where the driver has not made one of a body."""
 
@@ -166,6 +182,7 @@ def exchange(
     request_budget: RequestBudget | None = None,
     on_progress: Progress | None = None,
     piece: AskedPiece | None = None,
+    fetch: Callable[[float | None, BodyLimits, IO[bytes]], Any] | None = None,
 ) -> Exchange:
     """Yield the steps that fetch the body behind a URL.
 
@@ -181,6 +198,7 @@ def exchange(
         request_budget: charged with all that comes, also in attempts that fail.
         on_progress: is told how much has come; of a further attempt from 0 again.
         piece: what of the body is asked for by `extra_headers`; None: all.
+        fetch: makes each attempt in the place of this library, see `Call`; it also says what it may reach.
 
     Raises:
         InvalidURLError: (a `ValueError`) no HTTP URL.
@@ -192,20 +210,28 @@ def exchange(
     if policy.domains is not ANY_HOST:
         policy.domains.check(parsed.host)
     egress = EgressPolicy(policy.settings.block_private, policy.domains.names)
-    first = Hop.first(parsed, extra_headers)
+    first = Hop.first(parsed, extra_headers) if fetch is None else Hop(parsed, HEADERS, None)
     plan = RetryPlan(timeout, 1 if any_status else policy.settings.attempts)
-    limits = None if any_status else BodyLimits.of(policy, max_bytes, request_budget, on_progress)
-    if limits is not None and piece is not None:
-        limits = limits._replace(piece=piece)
+    settings = policy.settings if max_bytes is None else policy.settings.held_to(max_bytes)
+    limits = BodyLimits(
+        settings.max_download_bytes,
+        policy.is_of_kind or settings is not policy.settings,
+        request_budget,
+        on_progress or policy.on_progress,
+        piece,
+    )
     started = begun = time.monotonic()
     seconds = TOTAL_SECONDS if timeout is None else timeout
     for attempt in itertools.count():
         hop, journey = first, Journey(egress)
         try:
+            if fetch is not None:
+                yield Call(first, fetch, seconds if timeout is not None else None, limits)
+                yield Answer(first, 200, {})
             while True:
                 journey.begin_hop(hop.url, by_proxy=hop.proxy is not None)
                 left = begun + seconds - time.monotonic()
-                status, headers, location = yield Send(hop, journey, left, limits)
+                status, headers, location = yield Send(hop, journey, left, None if any_status else limits)
                 if status not in REDIRECT_STATUSES or (any_status and not allow_redirects):
                     break
                 if not allow_redirects:

@@ -25,7 +25,7 @@ from yarl import URL
 
 from mmmedia import metrics
 from mmmedia.connections.environment import trust
-from mmmedia.connections.exchange import Answer, Exchange, Reject, Send, Step, Wait
+from mmmedia.connections.exchange import Answer, Call, Exchange, Reject, Send, Step, Wait
 from mmmedia.connections.failures import async_status_error, portable_error
 from mmmedia.connections.rules import (
     HEADERS,
@@ -256,7 +256,7 @@ async def perform(clients: LoopClients, steps: Exchange, sink: IO[bytes]) -> Ans
                     sink.truncate()
                 async with client.semaphore:  # no clock runs while who is not served waits for a turn
                     step = next(steps)
-                    while isinstance(step, Send | Reject):
+                    while isinstance(step, Send | Call | Reject):
                         outcome: object = None
                         try:
                             if isinstance(step, Send):
@@ -272,6 +272,9 @@ async def perform(clients: LoopClients, steps: Exchange, sink: IO[bytes]) -> Ans
                                         _drop(response)
                                         return Answer(step.hop, status, headers)
                                 outcome = status, headers, _location(response)
+                            elif isinstance(step, Call):
+                                url = step.hop.url
+                                await step.fetch(step.seconds, step.limits, sink)
                             else:
                                 reason = step.reason or response.reason or ""
                                 raise async_status_error(status, reason, url, headers)

@@ -123,19 +123,6 @@ class BodyLimits(NamedTuple):
     on_progress: Progress | None = None
     piece: "AskedPiece | None" = None
 
-    @classmethod
-    def of(
-        cls,
-        policy: FetchPolicy,
-        max_bytes: int | None = None,
-        budget: RequestBudget | None = None,
-        on_progress: Progress | None = None,
-    ) -> "BodyLimits":
-        """Return the limits under a policy, and one more of a kind of media, if that is lower."""
-        settings = policy.settings if max_bytes is None else policy.settings.held_to(max_bytes)
-        is_of_kind = policy.is_of_kind or settings is not policy.settings
-        return cls(settings.max_download_bytes, is_of_kind, budget, on_progress or policy.on_progress)
-
 
 class CutShortError(Exception):
     """A coded body that ends before its end; each half raises its library's own error for it."""

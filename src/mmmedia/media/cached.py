@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from mmmedia import envs, metrics
 from mmmedia.cache import BlockCacheSource, MediaCache, StaleEntry, get_media_cache
-from mmmedia.connections import Download, FetchPolicy, HTTPConnection, Progress, RetryPlan, environment_proxy
+from mmmedia.connections import Download, HTTPConnection, Progress, RetryPlan, environment_proxy
 from mmmedia.egress import EgressPolicy, literal_address
 from mmmedia.envs import FetchSettings
 from mmmedia.errors import LimitExceededError
@@ -100,9 +100,7 @@ class CachedLoads:
     _media_cache_dir: str
     _media_cache_max_bytes: int
     _media_cache_ttl_secs: float
-
-    def _policy(self, goal: Goal) -> FetchPolicy:
-        return FetchPolicy(self._domains, goal.settings, goal.is_of_kind, self.on_progress)
+    _decoded_cache_bytes: int
 
     def _charge_download(self, number_of_bytes: int) -> None:
         if self.download_budget is not None:
@@ -132,7 +130,7 @@ class CachedLoads:
         """Call what decodes, `load_bytes`, `load_base64` or `load_source`, and charge for the result."""
         if isinstance(media_io, Opening):
             return load(*args)
-        if decoded_cache() is None or how(media_io, media_type_of(*args)) is None:
+        if not self._decoded_cache_bytes or how(media_io, media_type_of(*args)) is None:
             return self._decode_anew(media_io, load, *args)
         content = Content.of(*args)
         media: T = self._decoded(media_io, content, content.hash).hand_out(content)
@@ -147,7 +145,7 @@ class CachedLoads:
             is_mine = True
             return Decoded(self._decode_anew(media_io, content.load, media_io), content)
 
-        cache, depends_on = decoded_cache(), how(media_io, content.media_type)
+        cache, depends_on = decoded_cache(self._decoded_cache_bytes), how(media_io, content.media_type)
         is_named = content.source is None or bool(content.source.validator)
         if cache is None or depends_on is None or not is_named:
             return decode()
@@ -170,12 +168,12 @@ class CachedLoads:
         result = flight.result
         assert not isinstance(result, Source)  # which is loaded in pieces
         data = result.data if isinstance(result, Downloaded) else result
-        if flight.toll is None:
+        if self.download_budget is not None and flight.toll is None:
             self._charge_for(url, len(data))
         media = self._decode(media_io, media_io.load_bytes, data)
         if isinstance(media_io, Opening):
             media_io.opened_download(functools.partial(self._store_once, url, flight))
-        else:
+        elif self._media_cache_dir:
             self._store_once(url, flight)
         return media
 

@@ -188,9 +188,10 @@ class MediaConnector(SharedDownloads):
     ) -> None:
         self.connection = connection
         self.media_io_kwargs: dict[str, dict[str, Any]] = {}
-        for modality, kwargs in cast("Mapping[str, Any]", media_io_kwargs or {}).items():
-            self.media_io_kwargs[modality] = dict(kwargs or {})
-        warn_of_slips(self.media_io_kwargs)
+        if media_io_kwargs:
+            for modality, kwargs in cast("Mapping[str, Any]", media_io_kwargs).items():
+                self.media_io_kwargs[modality] = dict(kwargs or {})
+            warn_of_slips(self.media_io_kwargs)
         self.allowed_local_media_path = (
             allowed_directory(allowed_local_media_path) if allowed_local_media_path else None
         )
@@ -203,6 +204,7 @@ class MediaConnector(SharedDownloads):
         self._media_cache_dir = cache.directory
         self._media_cache_max_bytes = cache.max_bytes
         self._media_cache_ttl_secs = cache.ttl_seconds
+        self._decoded_cache_bytes = cache.decoded_bytes
 
     def __repr__(self) -> str:
         shown = {

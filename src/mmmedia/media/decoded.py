@@ -254,9 +254,14 @@ def written(value: Any) -> str | None:
 _cache = DecodedCache(0, unit="bytes", largest=0)
 
 
-def decoded_cache() -> DecodedCache | None:
-    """Return the cache of this process, as large as the setting says now; `None` where it is 0."""
-    capacity = envs.decoded_cache_bytes()
+def decoded_cache(capacity: int | None = None) -> DecodedCache | None:
+    """Return the cache of this process; `None`, and drop what it has, where it is to hold nothing.
+
+    Args:
+        capacity: the bytes that it holds from now on; `None`: as many as the setting says now.
+    """
+    if capacity is None:
+        capacity = envs.cache_settings().decoded_bytes
     if not capacity:
         if len(_cache):
             _cache.clear()

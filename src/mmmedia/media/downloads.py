@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from concurrent.futures import Executor
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
+from mmmedia.cache import StaleEntry
 from mmmedia.connections import (
     FetchPolicy,
     HTTPConnection,
@@ -18,7 +19,7 @@ from mmmedia.connections import (
 from mmmedia.connections.budget import Toll
 from mmmedia.connections.rules import policy_under_way
 from mmmedia.media import sparse
-from mmmedia.media.base import MediaIO
+from mmmedia.media.base import MediaIO, SourceMediaIO
 from mmmedia.media.cached import Brought, CachedLoads, Downloaded, Goal, refusal
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.media.sharing import SharedDecode, decode_key
@@ -60,53 +61,80 @@ def _held_to(goal: Goal, media_io: MediaIO[Any]) -> Goal:
     return goal._replace(settings=held, is_of_kind=held is not goal.settings)
 
 
+class Order(NamedTuple):
+    """A download as it is to be made, in either half.
+
+    Attributes:
+        goal: what is wanted, of no more bytes than its media IO takes.
+        policy: what it is held to.
+        key: who asks for the same shares the download.
+        download: fetches the whole; in the async half it returns an awaitable.
+        toll: what is charged while it comes: a `Toll`, or the budget itself by a connection of others; `None`
+            for none.
+        is_ours: whether a method of this library fetches.
+    """
+
+    goal: Goal
+    policy: FetchPolicy
+    key: Hashable
+    download: Callable[[], Any]
+    toll: Any
+    is_ours: bool
+
+
 class SharedDownloads(CachedLoads):
     """Loads from remote URLs: who asks for the same at the same time shares the download and the decode."""
 
     def _policy(self, goal: Goal) -> FetchPolicy:
         return FetchPolicy(self._domains, goal.settings, goal.is_of_kind, self.on_progress)
 
-    def _terms(self, fetch: Callable[..., Any], ours: Any, media_io: MediaIO[Any]) -> dict[str, Any]:
-        """Return what else to tell what fetches: of a connection that is not ours, how much it may fetch.
+    def _order(self, goal: Goal, media_io: MediaIO[Any], fetch: Callable[..., Any], ours: Any) -> Order:
+        """Return how to download by `fetch`, a method of the connection, which may be `ours`.
 
-        Ours is held to the policy, and told of a `Toll`, by which all who share the download pay.
+        Ours is held to the policy, and told of a `Toll`, by which all who share the download pay; another's
+        is told how much it may fetch, as far as it takes that.
         """
+        goal = _held_to(goal, media_io)
+        is_ours = getattr(fetch, "__func__", None) is ours
         terms: dict[str, Any] = {}
         budget: Any = None if self.download_budget is None else Toll()
-        if getattr(fetch, "__func__", None) is not ours:
+        if not is_ours:
             limit = getattr(media_io, "get_max_bytes", lambda: None)()
             terms, budget = _offered(fetch, max_bytes=limit), self.download_budget
-        return terms if budget is None else terms | _offered(fetch, request_budget=budget)
-
-    def _shares(self, terms: Mapping[str, Any]) -> Hashable:
-        """Return what else must be equal for two to share a download: whether they pay, and to whom."""
-        budget = terms.get("request_budget")
-        return budget is None if budget is None or isinstance(budget, Toll) else id(budget)
+        if budget is not None:
+            terms |= _offered(fetch, request_budget=budget)
+        toll = terms.get("request_budget")
+        payer = toll is None if toll is None or isinstance(toll, Toll) else id(toll)
+        policy = self._policy(goal)
+        download = functools.partial(
+            fetch,
+            goal.remote if is_ours else goal.url,  # others take a text
+            timeout=goal.timeout,
+            allow_redirects=goal.settings.allow_redirects,
+            **terms,
+        )
+        return Order(goal, policy, (goal.url, id(self.connection), policy, payer), download, toll, is_ours)
 
     def _load_remote(self, goal: Goal, media_io: MediaIO[T]) -> T:
         """Download, or wait for who is downloading the same under the same policy, and decode."""
-        goal = _held_to(goal, media_io)
-        with fetch_policy(self._policy(goal)) as policy:
-            how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
-            fetch = self.connection.get_bytes
-            terms = self._terms(fetch, HTTPConnection.get_bytes, media_io)
-            toll, refused = terms.get("request_budget"), list[Exception]()
-            key: Hashable = (goal.url, id(self.connection), policy, self._shares(terms))
+        order = self._order(goal, media_io, self.connection.get_bytes, HTTPConnection.get_bytes)
+        goal, toll, refused = order.goal, order.toll, list[Exception]()
+        with fetch_policy(order.policy):
 
             def join(flight: Flight[Brought]) -> None:
                 if isinstance(flight.toll, Toll) and self.download_budget is not None:
                     flight.toll.join(self.download_budget, refused.append)
 
-            url = goal.remote if getattr(fetch, "__func__", None) is HTTPConnection.get_bytes else goal.url
-            download: Callable[[], Brought] = functools.partial(fetch, url, **how, **terms)
+            download: Callable[[], Brought] = order.download
             if goal.settings.revalidate and self._can_revalidate():
-                download, toll = functools.partial(self._get_if_changed, goal, how), None
-            download = sparse.opens(self, goal, media_io, toll) or download
+                download, toll = functools.partial(self._get_if_changed, goal), None
+            if isinstance(media_io, SourceMediaIO):
+                download = sparse.opens(self, goal, media_io, toll) or download
             try:
                 if isinstance(toll, Toll) and self.download_budget is not None:
                     toll.join(self.download_budget, refused.append)
                 flight = _flights.fly(
-                    key,
+                    order.key,
                     download,
                     timeout=goal.timeout,
                     longest=goal.longest,
@@ -119,8 +147,7 @@ class SharedDownloads(CachedLoads):
             except Exception as error:
                 if refused:
                     raise refusal(goal.url, refused[0]) from None
-                is_ours = getattr(fetch, "__func__", None) is HTTPConnection.get_bytes
-                told = sync_error(error, goal.url) if is_ours else error
+                told = sync_error(error, goal.url) if order.is_ours else error
                 translated = _wrap_media_fetch_error(goal.url, told)
                 if translated is error:
                     raise
@@ -134,25 +161,15 @@ class SharedDownloads(CachedLoads):
 
     def _load_pieces(self, goal: Goal, flight: Flight[Brought], media_io: MediaIO[T]) -> T:
         """Load what a download has begun to bring, and fetch of it what is needed."""
-        try:
+        with _told(goal.url, sync_error):
             media, source = sparse.load(self, goal, cast("Source", flight.result), media_io)
-        except Exception as error:
-            translated = sparse.translated(goal.url, sync_error(error, goal.url))
-            if translated is error:
-                raise
-            raise translated from error
         self._store_source(goal.url, flight, source)
         return media
 
     async def _load_pieces_async(self, goal: Goal, flight: Flight[Brought], media_io: MediaIO[T]) -> T:
         """Load what a download has begun to bring; see `_load_pieces`."""
-        try:
+        with _told(goal.url, async_error):
             media, source = await sparse.load_async(self, goal, cast("Source", flight.result), media_io)
-        except Exception as error:
-            translated = sparse.translated(goal.url, async_error(error, goal.url))
-            if translated is error:
-                raise
-            raise translated from error
         if self._media_cache_dir and source.whole is not None:
             await asyncio.to_thread(self._store_source, goal.url, flight, source)
         return media
@@ -164,33 +181,44 @@ class SharedDownloads(CachedLoads):
 
     def _begin(self, goal: Goal, media_io: MediaIO[T], pool: Executor) -> "Wanted[T]":
         """Begin to download on a loop, or join who is downloading the same; `pool` will decode it."""
-        goal = _held_to(goal, media_io)
-        policy = self._policy(goal)
-        how: dict[str, Any] = {"timeout": goal.timeout, "allow_redirects": goal.settings.allow_redirects}
-        fetch = self.connection.async_get_bytes
-        terms = self._terms(fetch, HTTPConnection.async_get_bytes, media_io)
-        toll = terms.get("request_budget")
-        is_ours = getattr(fetch, "__func__", None) is HTTPConnection.async_get_bytes
-        url = goal.remote if is_ours else goal.url  # others take a text
-        download: Callable[[], Awaitable[Brought]] = functools.partial(fetch, url, **how, **terms)
-        if goal.settings.revalidate and self._can_revalidate():
-            download, toll = functools.partial(self._get_if_changed_async, goal, how, pool), None
-        download = sparse.opens_async(self, goal, media_io, toll) or download
-        return Wanted(self, goal, policy, download, media_io, pool, toll, self._shares(terms))
+        order = self._order(goal, media_io, self.connection.async_get_bytes, HTTPConnection.async_get_bytes)
+        download: Callable[[], Awaitable[Brought]] = order.download
+        if order.goal.settings.revalidate and self._can_revalidate():
+            order = order._replace(toll=None)
+            download = functools.partial(self._get_if_changed_async, order.goal, pool)
+        if isinstance(media_io, SourceMediaIO):
+            download = sparse.opens_async(self, order.goal, media_io, order.toll) or download
+        return Wanted(self, order, download, media_io, pool)
 
-    def _get_if_changed(self, goal: Goal, how: dict[str, Any]) -> Downloaded:
+    def _get_if_changed(self, goal: Goal) -> Downloaded:
         """Fetch, or let the server confirm what is in the cache."""
         stale = self._get_stale(goal.url, goal.settings.max_download_bytes)
-        return Downloaded.of(
-            self.connection.get_if_changed(goal.remote, **{**how, **stale.validators}), stale
-        )
+        return Downloaded.of(self.connection.get_if_changed(goal.remote, **_asking(goal, stale)), stale)
 
-    async def _get_if_changed_async(self, goal: Goal, how: dict[str, Any], pool: Executor) -> Downloaded:
+    async def _get_if_changed_async(self, goal: Goal, pool: Executor) -> Downloaded:
         """Fetch, or let the server confirm what is in the cache."""
         calls = calls_of_loop(pool)
         stale = await calls.call(self._get_stale, goal.url, goal.settings.max_download_bytes)
-        answer = await self.connection.async_get_if_changed(goal.remote, **{**how, **stale.validators})
+        answer = await self.connection.async_get_if_changed(goal.remote, **_asking(goal, stale))
         return Downloaded.of(answer, stale)
+
+
+@contextlib.contextmanager
+def _told(url: str, in_terms: Callable[[Exception, str], Exception]) -> Iterator[None]:
+    """Translate what reading a source raises into the terms of one half, and then of engines."""
+    try:
+        yield
+    except Exception as error:
+        translated = sparse.translated(url, in_terms(error, url))
+        if translated is error:
+            raise
+        raise translated from error
+
+
+def _asking(goal: Goal, stale: StaleEntry) -> dict[str, Any]:
+    """Return how to ask a server whether an entry of the cache is still good."""
+    allow_redirects = goal.settings.allow_redirects
+    return {"timeout": goal.timeout, "allow_redirects": allow_redirects, **stale.validators}
 
 
 class Wanted(Generic[T]):
@@ -203,25 +231,21 @@ class Wanted(Generic[T]):
     """
 
     __slots__ = (
-        "_download", "_goal", "_is_refused", "_loads", "_media_io", "_policy", "_pool", "_shares", "_toll",
-        "flight", "future", "has_budget",
+        "_download", "_goal", "_is_refused", "_loads", "_media_io", "_order", "_pool", "flight", "future",
+        "has_budget",
     )  # fmt: skip
 
     def __init__(
         self,
         loads: SharedDownloads,
-        goal: Goal,
-        policy: FetchPolicy,
+        order: Order,
         download: Callable[[], Awaitable[Brought]],
         media_io: MediaIO[T],
         pool: Executor,
-        toll: Any,
-        shares: Hashable,
     ) -> None:
-        self._loads, self._goal, self._media_io, self._pool = loads, goal, media_io, pool
-        self._toll = toll
-        self._is_refused, self._shares = False, shares
-        self._policy, self._download = policy, download
+        self._loads, self._media_io, self._pool = loads, media_io, pool
+        self._order, self._goal, self._download = order, order.goal, download
+        self._is_refused = False
         own = getattr(media_io, "decoded_budget", None)
         self.has_budget = not (loads.decoded_budget is loads.download_budget is own is None)
         self.board()
@@ -229,18 +253,18 @@ class Wanted(Generic[T]):
     def board(self) -> None:
         """Begin the download, or join it."""
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        token = policy_under_way.set(self._policy)  # which the download inherits
-        budget = self._loads.download_budget
+        token = policy_under_way.set(self._order.policy)  # which the download inherits
+        budget, toll = self._loads.download_budget, self._order.toll
         try:
-            if isinstance(self._toll, Toll) and budget is not None:
-                self._toll.join(budget, self._refuse)
+            if isinstance(toll, Toll) and budget is not None:
+                toll.join(budget, self._refuse)
             self.flight, leads = _flights.board(
-                (self._goal.url, id(self._loads.connection), self._policy, self._shares),
+                self._order.key,
                 self._download,
                 self._begin,
                 timeout=self._goal.timeout,
                 linger=bool(self._loads._media_cache_dir),
-                toll=self._toll,
+                toll=toll,
             )
         finally:
             policy_under_way.reset(token)

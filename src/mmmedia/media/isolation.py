@@ -70,7 +70,7 @@ def apart(kind: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)
         def decode(*args: P.args, **kwargs: P.kwargs) -> T:
-            if not isolated.is_on():
+            if envs.MMMEDIA_DECODE_PROCESSES <= 0:
                 return function(*args, **kwargs)
             return cast("T", _decode_apart(kind, function, *args, **kwargs))
 

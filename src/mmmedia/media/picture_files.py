@@ -132,9 +132,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     """
     if not data:
         refuse("no data.")
-    what = described(data)
-    reason = f"the {len(data)} bytes are of no format that is read.{what}"
-    beginning = data[:16]
+    reason, beginning = "", data[:16]
     for name in _format_names(beginning):
         factory, accept = Image.OPEN[name]
         try:
@@ -149,13 +147,13 @@ def _open(data: bytes) -> ImageFile.ImageFile:
                 _check_icon_pixels(name, data)
             image = factory(io.BytesIO(data), "")
         except (SyntaxError, IndexError, TypeError, struct.error) as error:  # as `Image.open` goes on
-            if accept is not None and not what:
+            if accept is not None and not described(data):
                 reason = f"broken {name}: {brief(error)}"
             continue
         if name == "FITS" and any(tile[0] == "fits_gzip" for tile in image.tile):
             refuse("compressed FITS is not read: Pillow inflates it whatever its size.")
         return image
-    refuse(reason)
+    refuse(reason or f"the {len(data)} bytes are of no format that is read.{described(data)}")
 
 
 def _format_names(beginning: bytes) -> Iterator[str]:

@@ -314,10 +314,6 @@ class _Seekable:
         except (OSError, ValueError, OverflowError):
             return self.tell()
 
-    def read(self, size: int) -> bytes:
-        data = bytearray(size)
-        return bytes(data[: self.readinto(data)])
-
     def readinto(self, buffer: Any) -> int:
         try:
             return self._readinto(buffer)

@@ -391,3 +391,55 @@ def test_h264_lists_refer_to_numbers_that_exist(value: int, is_bad: bool) -> Non
     table = BitTable(np.frombuffer(writer.finish().ljust(16, b"\0"), np.uint8).reshape(1, -1))
     read_list_changes(table, np.array([True]), 16)
     assert table.bad.tolist() == [is_bad]
+
+
+RICH_264 = x264("cqm=jvt:overscan=crop:chromaloc=2:sar=3/7:videoformat=pal:colorprim=bt709:nal-hrd=vbr"
+                ":vbv-maxrate=500:vbv-bufsize=500:pic-struct=1:keyint=15:bframes=2")  # fmt: skip
+
+
+def test_headers_that_say_all_they_can() -> None:
+    """Matrices, an aspect ratio of its own, overscan, the places of chroma: nothing of it is in the way."""
+    assert access_points(packets(frames=40, **RICH_264)) == [0, 15, 30]
+
+
+@pytest.mark.parametrize(
+    ("codec", "how"),
+    [
+        ("libx264", RICH_264),
+        ("libx265", x265("temporal-layers=1:bframes=3:b-adapt=0:keyint=10")),
+        ("libsvtav1", {}),
+        ("libvpx", {}),
+        ("libvpx-vp9", {}),
+        ("mpeg4", {"bframes": 2}),
+        ("mpeg2video", {"bframes": 2}),
+    ],
+)
+def test_any_bit_may_be_wrong(codec: str, how: Any) -> None:
+    """Headers with one wrong bit are read, or refused; there is no third."""
+    stream = packets(codec, frames=12, **how)
+    whole = analyse(stream)
+    answers = set()
+    for bit in range(8 * min(len(stream.extradata), 100)):
+        extradata = bytearray(stream.extradata)
+        extradata[bit // 8] ^= 128 >> bit % 8
+        answers.add(_answer(dataclasses.replace(stream, extradata=bytes(extradata))))
+    for position in (0, 1, int(np.argmin(stream.display_order))):
+        for bit in range(8 * min(int(stream.size[position]), 30)):
+            answers.add(_answer(change(stream, position, xor(bit // 8, 128 >> bit % 8))))
+    for length in range(min(len(stream.extradata), 100)):
+        answers.add(_answer(dataclasses.replace(stream, extradata=stream.extradata[:length])))
+    for length in range(min(int(stream.size[1]), 40)):
+        answers.add(
+            _answer(change(stream, 1, lambda packet, length=length: packet.__delitem__(slice(length, None))))
+        )
+    assert len(whole.access_points) == len(stream)
+    assert {"read"} < answers
+
+
+def _answer(stream: PacketIndex) -> str:
+    try:
+        structure = analyse(stream)
+    except CannotSeekError as error:
+        return str(error)
+    assert len(structure.access_points) == len(structure.ranks) == len(stream)
+    return "read"

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
+from mmmedia import containers
 from mmmedia.errors import NotSeekableError
 from mmmedia.video import OpenCVVideoBackend
-from mmmedia.video.decoders.opencv.numbered import ClockError, Steps
+from mmmedia.video.decoders.opencv.capture import open_capture
+from mmmedia.video.decoders.opencv.numbered import ClockError, Even, Numbered, Steps
 from mmmedia.video.decoders.packets import index
 from support.clips import clip, read_number
 
@@ -75,3 +78,19 @@ class TestSteps:
         clock = Steps([0.0, 3080.0, 3120.0])
         assert [clock.number(time, n) for n, time in enumerate([0.0, 3080.0, 3120.0])] == [0, 1, 2]
         assert Steps([0.0]).number(0.0, 0) == 0
+
+
+def test_it_is_read_as_a_capture_of_opencv() -> None:
+    """Frame by frame, and ahead to another, as loaders of others do."""
+    capture = open_capture(containers.admit(clip(frames=30, **SIZE)))
+    numbered = Numbered(capture, 30, Even(25.0))
+    seen = []
+    for ahead in (0, 10, 11, 29):
+        assert numbered.set(cv2.CAP_PROP_POS_FRAMES, ahead)
+        ok, picture = numbered.read()
+        assert ok
+        seen.append(read_number(picture[..., ::-1]))
+    assert seen == [0, 10, 11, 29]
+    assert not numbered.set(cv2.CAP_PROP_POS_FRAMES, 3)
+    assert not numbered.set(cv2.CAP_PROP_FPS, 3)
+    assert numbered.read() == (False, None)

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -109,3 +110,24 @@ def test_damaged_tables_never_give_other_samples() -> None:
                 damaged[at] = chance.choice([0, 1, 255, 7])
             outcomes[compare(bytes(damaged))] += 1
     assert min(outcomes["read"], outcomes["demuxed"]) > 30
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(
+            lambda data, name=name: data.replace(name, b"free")
+            for name in (b"stsz", b"stco", b"stts", b"minf")
+        ),
+        lambda data: _put(data, b"stsz", 12, b"\xff\xff\xff\xff"),
+        lambda data: _put(data, b"stss", 8, b"\0\xff\xff\xff"),
+        lambda data: _put(data, b"stts", 8, b"\0\xff\xff\xff"),
+    ],
+)
+def test_a_table_that_is_not_there_or_can_not_be(damage: Callable[[bytes], bytes]) -> None:
+    assert compare(damage(clip(**CLIP))) in {"demuxed", "refused"}
+
+
+def _put(data: bytes, name: bytes, behind: int, value: bytes) -> bytes:
+    at = data.index(name) + behind
+    return data[:at] + value + data[at + len(value) :]

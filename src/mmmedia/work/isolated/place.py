@@ -9,14 +9,12 @@ from mmmedia import envs
 IS_POSSIBLE: Final = sys.platform.startswith("linux") and hasattr(os, "memfd_create")
 """Whether this system has what workers need."""
 
-_inside: list[bool] = []
-
 
 def is_on() -> bool:
     """Say whether files are to be decoded in processes of their own, from here."""
-    return not _inside and envs.MMMEDIA_DECODE_PROCESSES > 0
+    return envs.MMMEDIA_DECODE_PROCESSES > 0
 
 
 def enter() -> None:
     """Say that this process is a worker itself, which decodes on its own."""
-    _inside.append(True)
+    os.environ["MMMEDIA_DECODE_PROCESSES"] = "0"
