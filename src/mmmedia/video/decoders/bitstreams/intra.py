@@ -24,13 +24,8 @@ def read_intra(index: "PacketIndex") -> Structure:
     Raises:
         CannotSeekError: pictures are interlaced.
     """
-    if index.codec == "prores" and any(
-        _is_interlaced_prores(index, position) for position in range(len(index))
-    ):
-        raise CannotSeekError(INTERLACED)
-    if index.codec == "mjpeg" and any(
-        _is_interlaced_mjpeg(index, position) for position in range(len(index))
-    ):
+    is_interlaced = {"prores": _is_interlaced_prores, "mjpeg": _is_interlaced_mjpeg}.get(index.codec)
+    if is_interlaced and any(is_interlaced(index, position) for position in range(len(index))):
         raise CannotSeekError(INTERLACED)
     alone = index.codec in INTRA
     access = np.ones(len(index), np.bool_) if alone else index.key
