@@ -13,7 +13,6 @@ from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 from mmmedia.hashing import content_hash
 from mmmedia.pipeline.prepared import Preprocessed
 from mmmedia.pipeline.sizes import check_positive
-from mmmedia.work.lazy import lazy_property
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +84,7 @@ class LogMelExtractor:
 
         return cls(**{**mel_fields(config), **overrides})
 
-    @lazy_property
+    @property
     def fingerprint(self) -> str:
         """A name for these settings, the same in every process; part of the keys of the encoder cache."""
         return content_hash(["log-mel", asdict(self)])
