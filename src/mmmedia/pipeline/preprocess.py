@@ -250,25 +250,29 @@ class ImagePreprocessor:
     def _cut(self, pixels: "torch.Tensor") -> Preprocessed:
         if self.patch_size is None:
             return Preprocessed(pixels.unbind())
+        import torch
+
         count, _, height, width = pixels.shape
         grid = self._grid(height, width, count)
-        return Preprocessed((self._patchify(pixels, grid),), grid)
+        values = self._blocks(pixels.numpy()).reshape(math.prod(grid), -1)
+        return Preprocessed((torch.from_numpy(values),), grid)
 
-    def _patchify(self, pixels: "torch.Tensor", grid: tuple[int, int, int]) -> "torch.Tensor":
+    def _blocks(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return frames (n, 3, height, width) in the order of their patches, as a view if it can be.
+
+        The last frame is repeated until patches are filled in time. The last axes are those of a patch.
+        """
         assert self.patch_size is not None
-        in_time, in_height, in_width = grid
         depth, merge, edge = self.temporal_patch_size, self.merge_size, self.patch_size
-        missing = in_time * depth - len(pixels)
-        if missing and len(pixels) == 1:
-            pixels = pixels.expand(depth, -1, -1, -1)
+        count, channels, height, width = pixels.shape
+        missing = -count % depth
+        if count == 1:
+            pixels = np.broadcast_to(pixels, (depth, channels, height, width))
         elif missing:
-            import torch
-
-            pixels = torch.cat((pixels, pixels[-1:].expand(missing, -1, -1, -1)))
-        blocks = pixels.reshape(
-            in_time, depth, 3, in_height // merge, merge, edge, in_width // merge, merge, edge
-        ).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
-        return blocks.reshape(in_time * in_height * in_width, 3 * depth * edge * edge)
+            pixels = np.concatenate((pixels, np.repeat(pixels[-1:], missing, axis=0)))
+        return pixels.reshape(
+            -1, depth, channels, height // (merge * edge), merge, edge, width // (merge * edge), merge, edge
+        ).transpose(0, 3, 6, 4, 7, 2, 1, 5, 8)
 
     def _resized_size(self, height: int, width: int) -> tuple[int, int]:
         if height < 1 or width < 1:
@@ -301,23 +305,11 @@ class ImagePreprocessor:
             np.take(table, pixels[:, :, channel], out=out[channel], mode="clip")
 
     def _write_patches(self, picture: Picture, out: npt.NDArray[np.float32]) -> None:
-        """Preprocess one picture into its patches `out` (patches, values), in the order of `_patchify`."""
-        assert self.patch_size is not None
-        merge, edge = self.merge_size, self.patch_size
-        pixels = np.empty((3, *self.output_size(*height_width(picture))), np.float32)
-        self._write_pixels(picture, pixels)
-        blocks = pixels.reshape(
-            3,
-            1,
-            pixels.shape[1] // (merge * edge),
-            merge,
-            edge,
-            pixels.shape[2] // (merge * edge),
-            merge,
-            edge,
-        ).transpose(2, 5, 3, 6, 0, 1, 4, 7)
-        # A single picture fills all of a patch's depth.
-        out.reshape(*blocks.shape[:5], self.temporal_patch_size, edge, edge)[...] = blocks
+        """Preprocess one picture into its patches `out` (patches, values)."""
+        pixels = np.empty((1, 3, *self.output_size(*height_width(picture))), np.float32)
+        self._write_pixels(picture, pixels[0])
+        blocks = self._blocks(pixels)
+        out.reshape(blocks.shape)[...] = blocks
 
 
 def _tables(
