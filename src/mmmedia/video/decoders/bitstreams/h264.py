@@ -1,7 +1,6 @@
 """The structure of an H.264 stream (ITU-T H.264, 7.4.3, 8.2.1, D.1.8)."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,16 +35,14 @@ from mmmedia.video.decoders.bitstreams.structure import (
     CannotSeekError,
     Structure,
 )
-
-if TYPE_CHECKING:
-    from mmmedia.video.decoders.packets.index import PacketIndex
+from mmmedia.video.decoders.packets.index import PacketIndex
 
 _UNITS = frozenset([1, IDR, SEI, SPS, PPS, 9, 12])
 _PICTURE_SETS = 256
 _PICTURE_TIMING, _RECOVERY_POINT = 1, 6
 
 
-def read_h264(index: "PacketIndex") -> Structure:
+def read_h264(index: PacketIndex) -> Structure:
     """Return the structure of an H.264 stream.
 
     Raises:

@@ -1,7 +1,5 @@
 """The structure of streams each of whose pictures is coded by itself."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from mmmedia.video.decoders.bitstreams.structure import (
@@ -10,15 +8,13 @@ from mmmedia.video.decoders.bitstreams.structure import (
     Structure,
     ranks_in_decode_order,
 )
-
-if TYPE_CHECKING:
-    from mmmedia.video.decoders.packets.index import PacketIndex
+from mmmedia.video.decoders.packets.index import PacketIndex
 
 # Whatever the packet's flags say. Of FFV1 they tell, as it may carry its statistics on.
 INTRA = frozenset(["mjpeg", "prores", "huffyuv", "ffvhuff", "dnxhd", "rawvideo", "png", "utvideo", "v210"])
 
 
-def read_intra(index: "PacketIndex") -> Structure:
+def read_intra(index: PacketIndex) -> Structure:
     """Return the structure of a stream whose pictures need no others, or none before the last key frame.
 
     Raises:
@@ -32,13 +28,13 @@ def read_intra(index: "PacketIndex") -> Structure:
     return Structure(access, np.full(len(index), alone), ranks_in_decode_order(index))
 
 
-def _is_interlaced_prores(index: "PacketIndex", position: int) -> bool:
+def _is_interlaced_prores(index: PacketIndex, position: int) -> bool:
     """By the flags of the frame's header (SMPTE RDD 36, 5.1.1)."""
     at = int(index.offset[position])
     return index.data[at + 4 : at + 8] != b"icpf" or index.data[at + 20] >> 2 & 3 != 0
 
 
-def _is_interlaced_mjpeg(index: "PacketIndex", position: int) -> bool:
+def _is_interlaced_mjpeg(index: PacketIndex, position: int) -> bool:
     """By what capture cards write into a segment of their own."""
     at = int(index.offset[position])
     found = index.data.find(b"AVI1", at, at + 64)
