@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mmmedia.audio import resample_audio_librosa
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 from mmmedia.hashing import content_hash
+from mmmedia.pipeline.configs import mel_fields
 from mmmedia.pipeline.prepared import Preprocessed
 from mmmedia.pipeline.sizes import check_positive
 
@@ -80,8 +82,6 @@ class LogMelExtractor:
         >>> LogMelExtractor.from_config(config).n_mels
         128
         """
-        from mmmedia.pipeline.configs import mel_fields
-
         return cls(**{**mel_fields(config), **overrides})
 
     @property
@@ -152,8 +152,6 @@ class LogMelExtractor:
         if not np.isfinite(samples).all():
             raise InvalidMediaError(f"NaN or infinite samples in a waveform of {len(samples)}.")
         if sample_rate != self.sample_rate and len(samples):
-            from mmmedia.audio import resample_audio_librosa
-
             samples = resample_audio_librosa(samples, orig_sr=sample_rate, target_sr=self.sample_rate)
         return samples
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from mmmedia.video.decoders.bitstreams.bits import BitReader, HeaderEndError, Ints
+from mmmedia.video.decoders.bitstreams.mpeg4 import configuration, time_bits
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.bitstreams.vp9 import read_frame, superframe
 from mmmedia.video.decoders.packets.index import PacketIndex
@@ -59,8 +60,6 @@ def _is_coded(head: bytes, bits: int) -> bool:
 
 
 def _time_bits(index: PacketIndex) -> int | None:
-    from mmmedia.video.decoders.bitstreams.mpeg4 import configuration, time_bits
-
     try:
         return time_bits(configuration(index))
     except (CannotSeekError, HeaderEndError):
