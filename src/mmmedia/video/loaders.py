@@ -225,11 +225,6 @@ class OpenCVDynamicVideoBackend(OpenCVVideoBackend):
         fps: float | None = 2,
         max_duration: float | None = 300,
         frame_recovery: bool = False,
-        *,
-        backend: str | None = None,
-        decode: str | None = None,
-        start: float | None = None,
-        end: float | None = None,
         **kwargs: Any,
     ) -> tuple[Frames, dict[str, Any]]:
         """Load a video file; as `OpenCVVideoBackend.load_bytes`, but for the sampler.
@@ -240,25 +235,10 @@ class OpenCVDynamicVideoBackend(OpenCVVideoBackend):
             fps: frames a second to sample.
             max_duration: seconds beyond which the number of samples no longer grows.
             frame_recovery: put the next readable frame in the place of one that can't be read.
-            backend: "opencv" (None) or "pyav".
-            decode: "auto", "sequential" or "seek"; None: the setting.
-            start: seconds from the first frame at which the part begins that is sampled; None: there.
-            end: seconds at which that part ends, itself left out; None: with the video. Indices, count, rate
-                and duration remain those of the whole.
-            **kwargs: ignored.
+            **kwargs: as there.
         """
-        return super().load_bytes(
-            data,
-            num_frames,
-            2 if fps is None else fps,
-            max_duration,
-            frame_recovery,
-            backend=backend,
-            decode=decode,
-            start=start,
-            end=end,
-            **kwargs,
-        )
+        fps = 2 if fps is None else fps
+        return super().load_bytes(data, num_frames, fps, max_duration, frame_recovery, **kwargs)
 
 
 @VIDEO_LOADER_REGISTRY.register("molmo2")

@@ -58,9 +58,6 @@ class ModelVideoBackend(OpenCVVideoBackend):
         fps: float | None = None,
         max_duration: float | None = 300,
         frame_recovery: bool = False,
-        *,
-        backend: str | None = None,
-        decode: str | None = None,
         **kwargs: Any,
     ) -> tuple[Frames, dict[str, Any]]:
         """Load a video file; as `OpenCVVideoBackend.load_bytes`, but for the sampler.
@@ -71,14 +68,10 @@ class ModelVideoBackend(OpenCVVideoBackend):
             fps: frames a second to sample; None: `default_fps`.
             max_duration: seconds, for the samplers that take that.
             frame_recovery: put the next readable frame in the place of one that can't be read.
-            backend: "opencv" (None) or "pyav".
-            decode: "auto", "sequential" or "seek"; None: the setting.
-            **kwargs: the sampler's own keywords; others are ignored.
+            **kwargs: as there, and the sampler's own; others are ignored.
         """
         fps = cls.default_fps if fps is None else fps
-        return super().load_bytes(
-            data, num_frames, fps, max_duration, frame_recovery, backend=backend, decode=decode, **kwargs
-        )
+        return super().load_bytes(data, num_frames, fps, max_duration, frame_recovery, **kwargs)
 
 
 @VIDEO_LOADER_REGISTRY.register("pynvvideocodec", requires_gpu=True)
@@ -116,22 +109,9 @@ class OpenCVDynamicOpenPanguVideoBackend(ModelVideoBackend):
     default_fps = 2
 
     @classmethod
-    def load_bytes(
-        cls,
-        data: bytes,
-        num_frames: int | None = -1,
-        fps: float | None = None,
-        max_duration: float | None = 300,
-        frame_recovery: bool = False,
-        *,
-        backend: str | None = None,  # noqa: ARG003 - engines pass one dict to all
-        decode: str | None = None,
-        **kwargs: Any,
-    ) -> tuple[Frames, dict[str, Any]]:
+    def load_bytes(cls, *args: Any, **kwargs: Any) -> tuple[Frames, dict[str, Any]]:
         """Load a video file; as `ModelVideoBackend.load_bytes`, but that `backend` is ignored."""
-        frames, metadata = super().load_bytes(
-            data, num_frames, fps, max_duration, frame_recovery, decode=decode, **kwargs
-        )
+        frames, metadata = super().load_bytes(*args, **{**kwargs, "backend": None})
         return frames, {**metadata, "video_backend": "opencv_dynamic"}
 
 
@@ -264,18 +244,13 @@ class EmbeddingGemma2VideoBackend(ModelVideoBackend):
         fps: float | None = None,
         max_duration: float | None = 300,
         frame_recovery: bool = False,
-        *,
-        backend: str | None = None,
-        decode: str | None = None,
         **kwargs: Any,
     ) -> tuple[Frames, dict[str, Any]]:
         """Load a video file: see `ModelVideoBackend.load_bytes`.
 
         A frame of the file is there as often as the sampler names it, and `do_sample_frames` is False.
         """
-        frames, metadata = super().load_bytes(
-            data, -1, fps, max_duration, frame_recovery, backend=backend, decode=decode, **kwargs
-        )
+        frames, metadata = super().load_bytes(data, -1, fps, max_duration, frame_recovery, **kwargs)
         read: list[int] = metadata["frames_indices"]
         source = VideoSourceMetadata(metadata["total_num_frames"], metadata["fps"], metadata["duration"])
         target = VideoTargetMetadata(-1, cls.default_fps if fps is None else fps, -1)
