@@ -163,12 +163,15 @@ class _Rows:
     def __init__(self, capture: Capture, frames: Frames) -> None:
         self._capture = capture
         self._frames = frames
+        # OpenCV's own captures fill a buffer that is handed to them; a replacement need not know how.
+        is_own = isinstance(capture, Numbered) or type(capture).__module__ == "cv2"
+        self._arguments = (np.empty(frames.shape[1:], np.uint8),) if is_own else ()
 
     def retrieve_into(self, row: int) -> bool:
         """Fill a row; False where the frame can't be retrieved."""
         import cv2
 
-        ok, image = self._capture.retrieve()
+        ok, image = self._capture.retrieve(*self._arguments)
         if not ok or image is None:
             return False
         target = self._frames[row]
