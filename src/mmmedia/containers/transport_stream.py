@@ -1,13 +1,14 @@
 """MPEG transport streams: how they are recognised, and what their program maps say of each stream."""
 
 from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from mmmedia.containers.mp4_boxes import Buffer
 from mmmedia.errors import InvalidMediaError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 # Packets (ISO/IEC 13818-1, 2.4.3).
 _SYNC, PACKET = 0x47, 188
@@ -59,6 +60,8 @@ def _program_maps(data: Buffer) -> Iterator[tuple[int, int]]:
 
     Every byte that may begin a packet is looked at: where sync is lost nobody knows which FFmpeg will find.
     """
+    import numpy as np
+
     whole = np.frombuffer(data, np.uint8)
     looked = 0
     for start in range(0, len(whole) - PACKET + 1, _STRETCH):
@@ -78,7 +81,7 @@ def _program_maps(data: Buffer) -> Iterator[tuple[int, int]]:
             at, begin = _within(at, begin + 3 + length)
 
 
-def _within(at: npt.NDArray[np.int64], begin: npt.NDArray[np.int64]) -> tuple[Any, Any]:
+def _within(at: "npt.NDArray[np.int64]", begin: "npt.NDArray[np.int64]") -> tuple[Any, Any]:
     """Return those of the packets in which there is room for a table at that place."""
     fits = begin + 3 <= at + PACKET
     return at[fits], begin[fits]

@@ -8,10 +8,11 @@ configuration says (``FSSPEC_S3_ENDPOINT_URL``, ``~/.config/fsspec/``).
 import asyncio
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from mmmedia import envs, metrics
@@ -31,8 +32,6 @@ from mmmedia.packages import missing_package
 from mmmedia.sources import FsspecSource, errors_of_stores
 from mmmedia.urls import MAX_URL_LENGTH, redact_url, url_scheme
 from mmmedia.work.executors import ProcessPool
-
-T = TypeVar("T")
 
 READ_THREADS = 32
 """Objects that are read at a time, in threads of their own: a slow store must not hold up decoding."""
@@ -239,11 +238,23 @@ class ObjectConnection:
         """Return the bytes behind a URL; errors as of `read_object`, and `TimeoutError`."""
         if url_scheme(url) in OWN_SCHEMES:
             return self.http.get_bytes(url, timeout=timeout, allow_redirects=allow_redirects)
-        return _in_time(read_object, url, timeout)
+        pending = _readers.executor().submit(read_object, url)
+        seconds = _longest(timeout)
+        try:
+            return pending.result(seconds)
+        except FutureTimeoutError:
+            pending.cancel()
+            raise _too_long(url, seconds) from None
 
     def open_object(self, url: str, *, timeout: float | None = None) -> FsspecSource:
         """Return what reads an object in pieces; errors as of the function, and `TimeoutError`."""
-        return _in_time(open_object, url, timeout)
+        pending = _readers.executor().submit(open_object, url)
+        seconds = _longest(timeout)
+        try:
+            return pending.result(seconds)
+        except FutureTimeoutError:
+            pending.cancel()
+            raise _too_long(url, seconds) from None
 
     async def async_open_object(
         self,
@@ -273,16 +284,6 @@ class ObjectConnection:
             return pending.result()
         finally:
             pending.cancel()
-
-
-def _in_time(function: Callable[[str], T], url: str, timeout: float | None) -> T:
-    pending = _readers.executor().submit(function, url)
-    seconds = _longest(timeout)
-    try:
-        return pending.result(seconds)
-    except TimeoutError:
-        pending.cancel()
-        raise _too_long(url, seconds) from None
 
 
 def _longest(timeout: float | None) -> float:

@@ -116,7 +116,7 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
             raise error.reason from None
         except Exception as error:  # noqa: BLE001 what parsers raise on the bytes of a stranger is not listed
             refuse(brief(error), error)
-        return MediaWithBytes(image, data, self._config(is_converted))
+        return MediaWithBytes(image, data, self._config(is_converted) or None)
 
     def _load(self, data: bytes) -> tuple[Image.Image, bool]:
         """Decode a file, if need be without what surrounds the picture; see `_decode`."""
@@ -186,10 +186,7 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
             return rgba_to_rgb(image, self.rgba_background_color)
         return change_mode(image, self.image_mode)
 
-    def _config(self, is_converted: bool) -> dict[str, Any] | None:
-        is_right = self.exif_transpose and self.flatten_alpha and self.scale_depth
-        if is_right and not is_converted and self.max_pixels is None:
-            return None
+    def _config(self, is_converted: bool) -> dict[str, Any]:
         config: dict[str, Any] = {}
         if is_converted:
             config = {"image_mode": self.image_mode, "rgba_background_color": self.rgba_background_color}

@@ -1,6 +1,6 @@
 """The structure of an HEVC stream (ITU-T H.265, 7.3, 8.3.1)."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def read_hevc(index: PacketIndex) -> Structure:
     length_size, parameter_sets = read_hvcc(index.extradata)
     sequences = [s for s in parameter_sets if s[0] >> 1 == 33]
     pictures = dict(_read_picture(p) for p in parameter_sets if p[0] >> 1 == 34)
-    if len(sequences) != 1 or not pictures or len(set(pictures.values())) != 1:
+    if len(sequences) != 1 or not pictures or len({p.layout for p in pictures.values()}) != 1:
         raise CannotSeekError(UNSUPPORTED)
     order_bits, separate = _read_sequence(sequences[0])
     layout = next(iter(pictures.values()))
@@ -145,9 +145,14 @@ def _read_sequence(payload: bytes) -> tuple[int, int]:
     return order_bits, separate
 
 
-class _Picture(NamedTuple):
+@dataclass(frozen=True)
+class _Picture:
     output_flag: int
     extra_bits: int
+
+    @property
+    def layout(self) -> tuple[int, int]:
+        return self.output_flag, self.extra_bits
 
 
 def _read_picture(payload: bytes) -> tuple[int, _Picture]:
