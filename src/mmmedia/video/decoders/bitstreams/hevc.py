@@ -1,6 +1,7 @@
 """The structure of an HEVC stream (ITU-T H.265, 7.3, 8.3.1)."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,14 +16,16 @@ from mmmedia.video.decoders.bitstreams.nal_units import (
     walk_units,
 )
 from mmmedia.video.decoders.bitstreams.structure import DAMAGED, UNSUPPORTED, CannotSeekError, Structure
-from mmmedia.video.decoders.packets.index import PacketIndex
+
+if TYPE_CHECKING:
+    from mmmedia.video.decoders.packets.index import PacketIndex
 
 _PARAMETERS = (32, 33, 34)
 _BROKEN, _CLEAN = 16, 21  # kinds of pictures with which decoding may begin
 _UNITS = frozenset([*range(10), 19, 20, 21, *_PARAMETERS, 35, 38, 39, 40])
 
 
-def read_hevc(index: PacketIndex) -> Structure:
+def read_hevc(index: "PacketIndex") -> Structure:
     """Return the structure of an HEVC stream.
 
     Raises:
