@@ -1,6 +1,6 @@
 """Preprocessed parts to encoder outputs, in batches, and on to the hidden width."""
 
-import itertools
+import secrets
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -13,8 +13,6 @@ from mmmedia.pipeline.sizes import check_positive
 
 if TYPE_CHECKING:
     import torch
-
-_callables = itertools.count()
 
 
 @runtime_checkable
@@ -130,7 +128,7 @@ class EncoderPath:
         if self.projector is not None and not isinstance(self.projector, Projector):
             object.__setattr__(self, "projector", Projector(self.projector))
         own = getattr(self.preprocess, "fingerprint", None)
-        name = own if isinstance(own, str) else f"callable {next(_callables)}"
+        name = own if isinstance(own, str) else f"callable {secrets.token_hex(8)}"
         object.__setattr__(self, "fingerprint", name)
 
     def prepare(self, media: object) -> Preprocessed:
