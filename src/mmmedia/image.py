@@ -185,11 +185,6 @@ def flatten_alpha(image: Image.Image, background_color: Sequence[int] = WHITE) -
     return rgba_to_rgb(image if image.mode == "RGBA" else image.convert("RGBA"), background_color)
 
 
-def _has_transparency(image: Image.Image) -> bool:
-    """Whether anything of an image may be seen through: by an alpha channel, a palette or a single colour."""
-    return image.mode in _ALPHA_MODES or "transparency" in image.info
-
-
 def has_alpha_channel(mode: str) -> bool:
     """Whether images of this mode have an alpha channel."""
     return mode in _ALPHA_MODES

@@ -24,7 +24,6 @@ MAX_REDIRECTS = 10
 REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_USUAL_SCHEMES = frozenset({"data", "http", "https"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^\\/?#]*)")
@@ -44,9 +43,6 @@ def url_scheme(url: str) -> str:
     >>> url_scheme("Data:image/png;base64,iVBORw0KGgo="), url_scheme("HTTP://h/"), url_scheme("a.png")
     ('data', 'http', '')
     """
-    scheme, colon, _ = url[:6].partition(":")
-    if colon and scheme in _USUAL_SCHEMES:
-        return scheme
     match = _SCHEME.match(url)
     return match[1].lower() if match else ""
 

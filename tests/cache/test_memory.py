@@ -74,14 +74,16 @@ def test_a_child_forked_in_the_midst_begins_afresh() -> None:
     go_on = threading.Event()
 
     def slowly() -> np.ndarray:
-        assert go_on.wait(30)
-        return value(4)
+        with cache.reserve("b") as reservation:
+            assert go_on.wait(30)
+            reservation.fulfil(value(4))
+        return reservation.future.result(0)
 
     def check() -> bool:
-        return len(cache) == 0 and cache.get_or_make("b", lambda: value(5)).nbytes == 5
+        return len(cache) == 0 and cache.reserve("b").is_leader
 
     with ThreadPoolExecutor(1) as pool:
-        making = pool.submit(cache.get_or_make, "b", slowly)
+        making = pool.submit(slowly)
         wait_until(lambda: cache._flights)
         assert holds_in_child(check)
         go_on.set()
@@ -91,11 +93,9 @@ def test_a_child_forked_in_the_midst_begins_afresh() -> None:
 
 def test_who_waits_for_one_who_fails_fails_too() -> None:
     cache: MemoryCache[np.ndarray] = MemoryCache(10)
-    reservation = cache.reserve("a")
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(cache.get_or_make, "a", value)
-        wait_until(lambda: cache._flights["a"].waiters)
-        reservation.fail(ValueError("broken"))
-        with pytest.raises(ValueError, match="broken"):
-            waiting.result(30)
-    assert cache.get_or_make("a", value).nbytes == 8
+    reservation, waits = cache.reserve("a"), cache.reserve("a")
+    assert not waits.is_leader
+    reservation.fail(ValueError("broken"))
+    with pytest.raises(ValueError, match="broken"):
+        waits.future.result(0)
+    assert cache.reserve("a").is_leader

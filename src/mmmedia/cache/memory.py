@@ -3,7 +3,7 @@
 import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -62,11 +62,14 @@ class MemoryCache(Generic[V]):
         capacity: how much it holds; `None` for any number.
         unit: what `capacity` counts: "entries", or "bytes" of the values.
         largest: the largest value that is stored, in `unit`; `None`: as much as `capacity`.
+
+    Attributes:
+        hits, misses, evictions, bytes: as in `MemoryCacheStats`, which has all of one moment.
     """
 
     def __init__(self, capacity: int | None, *, unit: Unit = "entries", largest: int | None = None) -> None:
         self.capacity, self.unit, self.largest = capacity, unit, largest
-        self._hits = self._misses = self._evictions = 0
+        self.hits = self.misses = self.evictions = 0
         self._begin_afresh()
         afresh_in_child(self._begin_afresh)
 
@@ -75,7 +78,7 @@ class MemoryCache(Generic[V]):
         self._lock = threading.Lock()
         self._entries: OrderedDict[Hashable, V] = OrderedDict()
         self._flights: dict[Hashable, _Flight[V]] = {}
-        self._bytes = 0
+        self.bytes = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         return functools.partial(type(self), self.capacity, unit=self.unit), ()
@@ -93,15 +96,13 @@ class MemoryCache(Generic[V]):
     def stats(self) -> MemoryCacheStats:
         """Return the counters, all of one moment."""
         with self._lock:
-            return MemoryCacheStats(
-                self._hits, self._misses, self._evictions, len(self._entries), self._bytes
-            )
+            return MemoryCacheStats(self.hits, self.misses, self.evictions, len(self._entries), self.bytes)
 
     def get(self, key: Hashable) -> V | None:
         """Return the entry of a key and count a hit, or `None` and count a miss."""
         with self._lock:
             value = self._look_up(key)
-            self._misses += value is None
+            self.misses += value is None
             return value
 
     def put(self, key: Hashable, value: V) -> None:
@@ -114,7 +115,7 @@ class MemoryCache(Generic[V]):
         with self._lock:
             self._entries.clear()
             self._flights.clear()
-            self._bytes = 0
+            self.bytes = 0
 
     def resize(self, capacity: int, *, largest: int | None = None) -> None:
         """Have another capacity, and drop what is too much for it."""
@@ -139,24 +140,9 @@ class MemoryCache(Generic[V]):
             if flight is not None:
                 flight.waiters += 1
                 return Reservation(self, key, flight.future, is_leader=False)
-            self._misses += 1
+            self.misses += 1
             self._flights[key] = flight = _Flight()
             return Reservation(self, key, flight.future, is_leader=True)
-
-    def get_or_make(self, key: Hashable, make: Callable[[], V]) -> V:
-        """Return the entry of a key; where there is none, call `make` and store what it returns.
-
-        Callers that come while it is being made wait for the same result, and for the same error.
-        """
-        while True:
-            reservation = self.reserve(key)
-            if reservation.is_leader:
-                with reservation:
-                    reservation.fulfil(make())
-            try:
-                return reservation.future.result()
-            except Abandoned:
-                continue
 
     def _land(self, key: Hashable, future: "Future[V]", value: V | None) -> bool:
         """End a flight, and store its value if it has one; return whether others have that too."""
@@ -167,7 +153,7 @@ class MemoryCache(Generic[V]):
             del self._flights[key]
             if value is None:
                 return False
-            self._hits += flight.waiters
+            self.hits += flight.waiters
             self._store(key, value)
             return flight.waiters > 0 or self._entries.get(key) is value
 
@@ -175,36 +161,30 @@ class MemoryCache(Generic[V]):
         value = self._entries.get(key)
         if value is not None:
             self._entries.move_to_end(key)
-            self._hits += 1
+            self.hits += 1
         return value
 
     def _store(self, key: Hashable, value: V) -> None:
         self._remove(key)
         largest = self.capacity if self.largest is None else self.largest
         if largest is not None and (value.nbytes if self.unit == "bytes" else 1) > largest:
-            self._forgotten(key)
             return
         self._entries[key] = value
-        self._bytes += value.nbytes
+        self.bytes += value.nbytes
         self._evict()
 
     def _evict(self) -> None:
         while self.capacity is not None and self._weight() > self.capacity:
-            key = next(iter(self._entries))
-            self._remove(key)
-            self._forgotten(key)
-            self._evictions += 1
+            self._remove(next(iter(self._entries)))
+            self.evictions += 1
 
     def _weight(self) -> int:
-        return self._bytes if self.unit == "bytes" else len(self._entries)
+        return self.bytes if self.unit == "bytes" else len(self._entries)
 
     def _remove(self, key: Hashable) -> None:
         value = self._entries.pop(key, None)
         if value is not None:
-            self._bytes -= value.nbytes
-
-    def _forgotten(self, key: Hashable) -> None:
-        """Drop what else is known of a key that has no entry any more; with the lock held."""
+            self.bytes -= value.nbytes
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,12 +6,11 @@ All three are painted and synthesised from formulas: a day at a lake, from dawn 
 import io
 import math
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
-
-from mmmedia.work.lazy import lazy_property
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -180,7 +179,7 @@ class Lake:
         ):
             window += (color - window) * (shape * faint)[..., None]
 
-    @lazy_property
+    @cached_property
     def _ridges(self) -> list[Floats]:
         """Three lines of hills, from far to near: the row where each begins, by column."""
         return [
@@ -188,7 +187,7 @@ class Lake:
             for base, seed, roughness in ((0.19, 3, 0.085), (0.11, 11, 0.06), (0.045, 23, 0.035))
         ]
 
-    @lazy_property
+    @cached_property
     def _bank(self) -> Floats:
         """The dark bank in front, with reeds."""
         reeds = np.maximum(0, _waves(self._x * 9, 40, 0.05)) * np.clip(1 - self._x * 2.6, 0, 1)
@@ -196,7 +195,7 @@ class Lake:
         bank: Floats = slope - self.height * reeds
         return bank
 
-    @lazy_property
+    @cached_property
     def _stars(self) -> Floats:
         rng = np.random.default_rng(8)
         stars = np.zeros((self._shore, self.width, 1), np.float32)
@@ -206,7 +205,7 @@ class Lake:
         stars[rows, columns, 0] = rng.random(count) ** 1.5
         return stars
 
-    @lazy_property
+    @cached_property
     def _clouds(self) -> Floats:
         """How much cloud covers each pixel of the sky, 0 to 0.7; it tiles from side to side."""
         rng = np.random.default_rng(5)
@@ -225,7 +224,7 @@ class Lake:
         cover: Floats = np.clip((field - 0.52) * 2.6, 0, 0.7) * band
         return cover
 
-    @lazy_property
+    @cached_property
     def _grain(self) -> Floats:
         """A little noise, so that wide gradients show no bands."""
         noise = np.random.default_rng(1).normal(0, 1.1, (self.height, self.width, 1))

@@ -86,22 +86,13 @@ def missing_bytes(file: BinaryIO) -> int:
     MP4/MOV, and Matroska/WebM. A stream without a declared length (AAC or MP3 frames alone, a live
     recording) is never found short. `file` is left at its start.
     """
-    try:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        found = _declared(file, file.read(16), size)
-        if isinstance(found, int):
-            return max(0, found - size)
-        if found is None or found.begin + found.length <= size:
-            return 0
-        there = max(0, size - found.begin)
-        if is_placeholder(found.length, there, found.can_be_far_off):
-            return 0
-        return found.length - there
-    except (struct.error, IndexError):  # too short even for its own header: a decoder will say so
+    found, size = _declared(file)
+    if isinstance(found, int):
+        return max(0, found - size)
+    if found is None or found.begin + found.length <= size:
         return 0
-    finally:
-        file.seek(0)
+    there = max(0, size - found.begin)
+    return 0 if is_placeholder(found.length, there, found.can_be_far_off) else found.length - there
 
 
 def with_true_length(file: BinaryIO) -> BinaryIO:
@@ -109,14 +100,7 @@ def with_true_length(file: BinaryIO) -> BinaryIO:
 
     Decoders disagree on which numbers mean that nobody knows. Both files are left at their start.
     """
-    try:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        found = _declared(file, file.read(16), size)
-    except (struct.error, IndexError):
-        return file
-    finally:
-        file.seek(0)
+    found, size = _declared(file)
     if not isinstance(found, Payload) or not found.can_be_far_off:
         return file
     there = size - found.begin
@@ -145,8 +129,19 @@ def _are_chunks(data: bytes, at: int, order: str) -> bool:
     return len(data) <= at <= len(data) + 1
 
 
-def _declared(file: BinaryIO, head: bytes, size: int) -> Payload | int | None:
-    """The payload, or where the file ends at the earliest, by the container's own account."""
+def _declared(file: BinaryIO) -> tuple[Payload | int | None, int]:
+    """The payload, or where the file ends at the earliest, by its container's account; and where it ends."""
+    size = file.seek(0, os.SEEK_END)
+    try:
+        file.seek(0)
+        return _by_kind(file, file.read(16), size), size
+    except (struct.error, IndexError):  # too short even for its own header: a decoder will say so
+        return None, size
+    finally:
+        file.seek(0)
+
+
+def _by_kind(file: BinaryIO, head: bytes, size: int) -> Payload | int | None:
     magic = head[:4]
     if magic in (b"RIFF", b"RIFX"):
         return _in_chunks(file, size, "<" if magic == b"RIFF" else ">", (b"data", b"LIST:movi"))

@@ -7,7 +7,6 @@ none of it again. (`mmmedia.pipeline` also takes PIL images that a caller made, 
 
 import io
 import struct
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +14,7 @@ from typing import Any, Final
 from PIL import Image, ImageFile
 
 from mmmedia import envs
-from mmmedia._quiet import FILTER, is_quiet, put_filter_first
+from mmmedia._quiet import quiet
 from mmmedia.errors import InvalidArgumentError, MediaError, UnsupportedMediaError
 from mmmedia.image import (
     ORIENTATION_SOURCES,
@@ -108,38 +107,34 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
             LimitExceededError: (a `ValueError`) more pixels than `VLLM_MAX_IMAGE_PIXELS` by its header;
                 nothing is decoded then.
         """
-        if warnings.filters[:1] != [FILTER]:  # `with quiet():`, without its calls
-            put_filter_first()
-        token = is_quiet.set(True)
         try:
-            is_charged = False
-            try:
-                picture = open_picture(data)
-                if self.decoded_budget is not None:
-                    _charge(self.decoded_budget, picture)
-                    is_charged = True
-                image, is_converted = self._decode(picture, data)
-            except ValueError:
-                smaller = without_large_texts(data)
-                if smaller is data:
-                    raise
-                picture = open_picture(smaller)
-                if self.decoded_budget is not None and not is_charged:
-                    _charge(self.decoded_budget, picture)
-                image, is_converted = self._decode(picture, smaller)
+            with quiet():
+                image, is_converted = self._load(data)
         except MediaError:
             raise
         except _BudgetError as error:
             raise error.reason from None
         except Exception as error:  # noqa: BLE001 what parsers raise on the bytes of a stranger is not listed
             refuse(brief(error), error)
-        finally:
-            is_quiet.reset(token)
-        is_default = (
-            self.exif_transpose and self.flatten_alpha and self.scale_depth and self.max_pixels is None
-        )
-        config = None if is_default and not is_converted else self._config(is_converted)
-        return MediaWithBytes(image, data, config)
+        return MediaWithBytes(image, data, self._config(is_converted) or None)
+
+    def _load(self, data: bytes) -> tuple[Image.Image, bool]:
+        """Decode a file, if need be without what surrounds the picture; see `_decode`."""
+        is_charged = False
+        try:
+            picture = open_picture(data)
+            if self.decoded_budget is not None:
+                _charge(self.decoded_budget, picture)
+                is_charged = True
+            return self._decode(picture, data)
+        except ValueError:
+            smaller = without_large_texts(data)
+            if smaller is data:
+                raise
+        picture = open_picture(smaller)
+        if self.decoded_budget is not None and not is_charged:
+            _charge(self.decoded_budget, picture)
+        return self._decode(picture, smaller)
 
     def load_base64(self, media_type: str, data: str) -> MediaWithBytes[Image.Image]:  # noqa: ARG002 the name is the interface
         """Decode a picture from base64 text; `media_type` is ignored, the bytes tell.

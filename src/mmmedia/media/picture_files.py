@@ -133,7 +133,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     if not data:
         refuse("no data.")
     reason, beginning = "", data[:16]
-    for name in _format_names(beginning):
+    for name in _format_names():
         factory, accept = Image.OPEN[name]
         try:
             accepted = accept is None or accept(beginning)
@@ -156,16 +156,9 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     refuse(reason or f"the {len(data)} bytes are of no format that is read.{described(data)}")
 
 
-def _format_names(beginning: bytes) -> Iterator[str]:
-    """Give the formats in the order in which Pillow asks them: the common ones, then all.
-
-    What begins as a JPEG is first taken for one. Those that come before would not have it, and most are.
-    """
-    Image.preinit()
+def _format_names() -> Iterator[str]:
+    """Give the formats in the order in which Pillow asks them: the common ones, then all."""
     tried: set[str] = set()
-    if beginning.startswith(b"\xff\xd8\xff") and "JPEG" in Image.OPEN:
-        tried.add("JPEG")
-        yield "JPEG"
     for register_formats in (Image.preinit, Image.init):
         register_formats()
         for name in [name for name in Image.ID if name not in tried]:

@@ -1,6 +1,6 @@
 """Preprocessed parts to encoder outputs, in batches, and on to the hidden width."""
 
-import itertools
+import secrets
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -10,12 +10,9 @@ from mmmedia.pipeline.parts import ContentPart
 from mmmedia.pipeline.place import check_embeddings
 from mmmedia.pipeline.prepared import Preprocessed, Preprocessor
 from mmmedia.pipeline.sizes import check_positive
-from mmmedia.work.lazy import lazy_property
 
 if TYPE_CHECKING:
     import torch
-
-_callables = itertools.count()
 
 
 @runtime_checkable
@@ -109,6 +106,8 @@ class EncoderPath:
         projector: to the hidden width; `None` where the encoder returns it already.
         max_batch: items that the encoder takes at once.
         tokens: how many tokens the encoder returns for each item, to be checked; `None`: any number.
+        fingerprint: a name for the preprocessing; that of a bare callable is each path's own and never used
+            again.
     """
 
     preprocess: "Preprocessor | Callable[[Any], Preprocessed | torch.Tensor]"
@@ -116,6 +115,7 @@ class EncoderPath:
     projector: "Projector | Callable[[torch.Tensor], torch.Tensor] | None" = None
     max_batch: int = 16
     tokens: int | None = None
+    fingerprint: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_positive(max_batch=self.max_batch)
@@ -127,12 +127,9 @@ class EncoderPath:
             raise InvalidArgumentError(f"Expected a preprocessor, not {type(self.preprocess).__name__}.")
         if self.projector is not None and not isinstance(self.projector, Projector):
             object.__setattr__(self, "projector", Projector(self.projector))
-
-    @lazy_property
-    def fingerprint(self) -> str:
-        """A name for the preprocessing; that of a bare callable is each path's own and never used again."""
-        fingerprint = getattr(self.preprocess, "fingerprint", None)
-        return fingerprint if isinstance(fingerprint, str) else f"callable {next(_callables)}"
+        own = getattr(self.preprocess, "fingerprint", None)
+        name = own if isinstance(own, str) else f"callable {secrets.token_hex(8)}"
+        object.__setattr__(self, "fingerprint", name)
 
     def prepare(self, media: object) -> Preprocessed:
         """Return the inputs that the encoder takes of one decoded medium.

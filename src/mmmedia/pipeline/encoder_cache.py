@@ -2,13 +2,14 @@
 
 import asyncio
 import inspect
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import NamedTuple, TypeVar, cast
 
 from mmmedia.cache.memory import Abandoned, MemoryCache, MemoryCacheStats, Reservation, Sized, Unit
 from mmmedia.errors import InvalidArgumentError
 
-MAX_ALIASES = 16  # names that one entry is known by; the oldest gives way
+MAX_ALIASES = 1 << 14  # other names than keys; the oldest gives way
 
 EncoderCacheStats = MemoryCacheStats
 """Its counters."""
@@ -69,42 +70,22 @@ class EncoderCache(MemoryCache[V]):
 
     def _begin_afresh(self) -> None:
         super()._begin_afresh()
-        self._keys_by_alias: dict[Hashable, Hashable] = {}
-        self._aliases: dict[Hashable, list[Hashable]] = {}
-
-    @property
-    def hits(self) -> int:
-        """Look-ups that found an entry, or joined an encode under way that succeeded."""
-        return self.stats().hits
-
-    @property
-    def misses(self) -> int:
-        """Look-ups after which the caller had to encode."""
-        return self.stats().misses
-
-    @property
-    def evictions(self) -> int:
-        """Entries removed to stay within the capacity."""
-        return self.stats().evictions
-
-    @property
-    def bytes(self) -> int:
-        """What the entries hold together."""
-        return self.stats().bytes
-
-    def clear(self) -> None:
-        """Drop all entries; the counters go on. What is being encoded is not stored when it is done."""
-        super().clear()
-        with self._lock:
-            for key in [key for key in self._aliases if key not in self._entries]:
-                self._forgotten(key)
+        self._keys_by_alias: OrderedDict[Hashable, Hashable] = OrderedDict()
 
     def get_or_encode(self, key: Hashable, encode: Callable[[], V]) -> V:
         """Return the entry of a key; where there is none, call `encode` and store what it returns.
 
         Callers that come while it is being encoded wait for the same result, and for the same error.
         """
-        return self.get_or_make(key, encode)
+        while True:
+            reservation = self.reserve(key)
+            if reservation.is_leader:
+                with reservation:
+                    reservation.fulfil(encode())
+            try:
+                return reservation.future.result()
+            except Abandoned:
+                continue
 
     async def get_or_encode_async(self, key: Hashable, encode: Callable[[], V | Awaitable[V]]) -> V:
         """Return the entry of a key as `get_or_encode` does, without blocking the event loop.
@@ -128,25 +109,16 @@ class EncoderCache(MemoryCache[V]):
                 continue
 
     def alias(self, name: Hashable, key: Hashable) -> None:
-        """Let an entry be found by another name as well, for as long as it is stored."""
+        """Let an entry be found by another name as well, while it is stored and few names are newer."""
         with self._lock:
-            if key not in self._entries:
-                return
-            old = self._keys_by_alias.get(name)
-            if old is not None:
-                self._aliases[old].remove(name)
-            names = self._aliases.setdefault(key, [])
-            names.append(name)
-            self._keys_by_alias[name] = key
-            if len(names) > MAX_ALIASES:
-                del self._keys_by_alias[names.pop(0)]
+            if key in self._entries:
+                self._keys_by_alias[name] = key
+                self._keys_by_alias.move_to_end(name)
+                if len(self._keys_by_alias) > MAX_ALIASES:
+                    self._keys_by_alias.popitem(last=False)
 
     def get_by_alias(self, name: Hashable) -> V | None:
         """Return the entry that has this name and count a hit; `None`, uncounted, if there is none."""
         with self._lock:
             key = self._keys_by_alias.get(name)
             return None if key is None else self._look_up(key)
-
-    def _forgotten(self, key: Hashable) -> None:
-        for name in self._aliases.pop(key, ()):
-            del self._keys_by_alias[name]

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from mmmedia.audio import resample_audio_librosa
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 from mmmedia.hashing import content_hash
+from mmmedia.pipeline.configs import mel_fields
 from mmmedia.pipeline.prepared import Preprocessed
 from mmmedia.pipeline.sizes import check_positive
-from mmmedia.work.lazy import lazy_property
 
 if TYPE_CHECKING:
     import torch
@@ -81,11 +82,9 @@ class LogMelExtractor:
         >>> LogMelExtractor.from_config(config).n_mels
         128
         """
-        from mmmedia.pipeline.configs import mel_fields
-
         return cls(**{**mel_fields(config), **overrides})
 
-    @lazy_property
+    @property
     def fingerprint(self) -> str:
         """A name for these settings, the same in every process; part of the keys of the encoder cache."""
         return content_hash(["log-mel", asdict(self)])
@@ -153,8 +152,6 @@ class LogMelExtractor:
         if not np.isfinite(samples).all():
             raise InvalidMediaError(f"NaN or infinite samples in a waveform of {len(samples)}.")
         if sample_rate != self.sample_rate and len(samples):
-            from mmmedia.audio import resample_audio_librosa
-
             samples = resample_audio_librosa(samples, orig_sr=sample_rate, target_sr=self.sample_rate)
         return samples
 

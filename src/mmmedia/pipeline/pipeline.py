@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, MediaError
 from mmmedia.hashing import content_hash
+from mmmedia.media.connector import MediaConnector
 from mmmedia.pipeline.encode import Batcher, Encoded, EncoderPath, Job, Projector
 from mmmedia.pipeline.encoder_cache import Abandoned, CacheKey, EncoderCache, Reservation
 from mmmedia.pipeline.parts import ContentPart, parse_messages
@@ -19,8 +20,6 @@ from mmmedia.pipeline.sizes import check_positive
 
 if TYPE_CHECKING:
     import torch
-
-    from mmmedia.media.connector import MediaConnector
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ class MultimodalPipeline:
         *,
         text_embedder: TextEmbedder,
         paths: Mapping[str, EncoderPath],
-        connector: "MediaConnector | None" = None,
+        connector: MediaConnector | None = None,
         encoder_cache: EncoderCache[Encoded] | None = None,
         hidden_size: int | None = None,
         max_concurrency: int | None = None,
@@ -103,7 +102,7 @@ class MultimodalPipeline:
         cls,
         model_or_parts: Any,
         *,
-        connector: "MediaConnector | None" = None,
+        connector: MediaConnector | None = None,
         max_concurrency: int | None = None,
     ) -> PretrainedPipeline:
         """Return a pipeline of a model and a processor of transformers, which are used as they are.
@@ -128,7 +127,7 @@ class MultimodalPipeline:
         return f"MultimodalPipeline(paths={sorted(self.paths)}, hidden_size={self.hidden_size})"
 
     def run(
-        self, messages: Sequence[Mapping[str, Any]], *, connector: "MediaConnector | None" = None
+        self, messages: Sequence[Mapping[str, Any]], *, connector: MediaConnector | None = None
     ) -> TokenStream:
         """Return the token stream of a request.
 
@@ -150,7 +149,7 @@ class MultimodalPipeline:
         return request.stream()
 
     async def run_async(
-        self, messages: Sequence[Mapping[str, Any]], *, connector: "MediaConnector | None" = None
+        self, messages: Sequence[Mapping[str, Any]], *, connector: MediaConnector | None = None
     ) -> TokenStream:
         """Return the token stream of a request; see `run`. The event loop only waits.
 
@@ -181,7 +180,7 @@ class _Request:
         self,
         pipeline: MultimodalPipeline,
         messages: Sequence[Mapping[str, Any]],
-        connector: "MediaConnector | None",
+        connector: MediaConnector | None,
     ) -> None:
         self.pipeline = pipeline
         self.connector = connector

@@ -32,12 +32,12 @@ from mmmedia.pipeline.pictures import (
 )
 from mmmedia.pipeline.prepared import Preprocessed
 from mmmedia.pipeline.sizes import SizeRule, check_positive, size_rule
-from mmmedia.work.lazy import lazy_property
 
 if TYPE_CHECKING:
     import torch
 
 Backend = Literal["pillow", "torch"]
+Channels = tuple[float, float, float]
 ImageLike = Any  # a PIL image, a MediaWithBytes of one, or uint8 (height, width[, 1, 3 or 4])
 
 _NO_PATCHES = "This preprocessor cuts no patches: patch_size is None."
@@ -86,8 +86,8 @@ class ImagePreprocessor:
     resample: Image.Resampling = Image.Resampling.BICUBIC
     crop: tuple[int, int] | None = None
     rescale: float | None = 1 / 255
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    mean: Channels | None = None
+    std: Channels | None = None
     patch_size: int | None = None
     temporal_patch_size: int = 2
     merge_size: int = 2
@@ -141,7 +141,7 @@ class ImagePreprocessor:
         """
         return cls(**{**image_fields(config), **overrides})
 
-    @lazy_property
+    @property
     def fingerprint(self) -> str:
         """A name for these settings, the same in every process; part of the keys of the encoder cache."""
         return content_hash(["image", {**asdict(self), "size": [type(self.size).__name__, repr(self.size)]}])
@@ -250,25 +250,29 @@ class ImagePreprocessor:
     def _cut(self, pixels: "torch.Tensor") -> Preprocessed:
         if self.patch_size is None:
             return Preprocessed(pixels.unbind())
+        import torch
+
         count, _, height, width = pixels.shape
         grid = self._grid(height, width, count)
-        return Preprocessed((self._patchify(pixels, grid),), grid)
+        values = self._blocks(pixels.numpy()).reshape(math.prod(grid), -1)
+        return Preprocessed((torch.from_numpy(values),), grid)
 
-    def _patchify(self, pixels: "torch.Tensor", grid: tuple[int, int, int]) -> "torch.Tensor":
+    def _blocks(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return frames (n, 3, height, width) in the order of their patches, as a view if it can be.
+
+        The last frame is repeated until patches are filled in time. The last axes are those of a patch.
+        """
         assert self.patch_size is not None
-        in_time, in_height, in_width = grid
         depth, merge, edge = self.temporal_patch_size, self.merge_size, self.patch_size
-        missing = in_time * depth - len(pixels)
-        if missing and len(pixels) == 1:
-            pixels = pixels.expand(depth, -1, -1, -1)
+        count, channels, height, width = pixels.shape
+        missing = -count % depth
+        if count == 1:
+            pixels = np.broadcast_to(pixels, (depth, channels, height, width))
         elif missing:
-            import torch
-
-            pixels = torch.cat((pixels, pixels[-1:].expand(missing, -1, -1, -1)))
-        blocks = pixels.reshape(
-            in_time, depth, 3, in_height // merge, merge, edge, in_width // merge, merge, edge
-        ).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
-        return blocks.reshape(in_time * in_height * in_width, 3 * depth * edge * edge)
+            pixels = np.concatenate((pixels, np.repeat(pixels[-1:], missing, axis=0)))
+        return pixels.reshape(
+            -1, depth, channels, height // (merge * edge), merge, edge, width // (merge * edge), merge, edge
+        ).transpose(0, 3, 6, 4, 7, 2, 1, 5, 8)
 
     def _resized_size(self, height: int, width: int) -> tuple[int, int]:
         if height < 1 or width < 1:
@@ -297,42 +301,31 @@ class ImagePreprocessor:
         pixels = rgb(to_rgb(picture), target, self.resample)
         if self.crop is not None:
             pixels = centre_crop(pixels, self.crop, pad_first=self.backend == "torch")
-        for channel, table in enumerate(self._tables):
+        for channel, table in enumerate(_tables(self.rescale, self.mean, self.std, self.backend)):
             np.take(table, pixels[:, :, channel], out=out[channel], mode="clip")
 
     def _write_patches(self, picture: Picture, out: npt.NDArray[np.float32]) -> None:
-        """Preprocess one picture into its patches `out` (patches, values), in the order of `_patchify`."""
-        assert self.patch_size is not None
-        merge, edge = self.merge_size, self.patch_size
-        pixels = np.empty((3, *self.output_size(*height_width(picture))), np.float32)
-        self._write_pixels(picture, pixels)
-        blocks = pixels.reshape(
-            3,
-            1,
-            pixels.shape[1] // (merge * edge),
-            merge,
-            edge,
-            pixels.shape[2] // (merge * edge),
-            merge,
-            edge,
-        ).transpose(2, 5, 3, 6, 0, 1, 4, 7)
-        # A single picture fills all of a patch's depth.
-        out.reshape(*blocks.shape[:5], self.temporal_patch_size, edge, edge)[...] = blocks
+        """Preprocess one picture into its patches `out` (patches, values)."""
+        pixels = np.empty((1, 3, *self.output_size(*height_width(picture))), np.float32)
+        self._write_pixels(picture, pixels[0])
+        blocks = self._blocks(pixels)
+        out.reshape(blocks.shape)[...] = blocks
 
-    @lazy_property
-    def _tables(self) -> npt.NDArray[np.float32]:
-        """What each of the values 0..255 becomes in each of the three channels: float32 (3, 256)."""
-        values = np.arange(256, dtype=np.float64)
-        mean = np.zeros(3, np.float32) if self.mean is None else np.array(self.mean, np.float32)
-        std = np.ones(3, np.float32) if self.std is None else np.array(self.std, np.float32)
-        if self.backend == "torch" and (self.mean is not None or self.std is not None):
-            # The torchvision processors fold the factor into mean and std, in single precision.
-            unscale = np.float32(1.0 if self.rescale is None else 1.0 / self.rescale)
-            mean, std, scaled = mean * unscale, std * unscale, values.astype(np.float32)
-        else:
-            scaled = (values * (1.0 if self.rescale is None else self.rescale)).astype(np.float32)
-        table: npt.NDArray[np.float32] = (scaled - mean[:, None]) / std[:, None]
-        return table
+
+def _tables(
+    rescale: float | None, mean: Channels | None, std: Channels | None, backend: Backend
+) -> npt.NDArray[np.float32]:
+    """What each of the values 0..255 becomes in each of the three channels: float32 (3, 256)."""
+    values = np.arange(256, dtype=np.float64)
+    means, stds = np.array(mean or (0, 0, 0), np.float32), np.array(std or (1, 1, 1), np.float32)
+    if backend == "torch" and (mean is not None or std is not None):
+        # The torchvision processors fold the factor into mean and std, in single precision.
+        unscale = np.float32(1.0 if rescale is None else 1.0 / rescale)
+        means, stds, scaled = means * unscale, stds * unscale, values.astype(np.float32)
+    else:
+        scaled = (values * (1.0 if rescale is None else rescale)).astype(np.float32)
+    table: npt.NDArray[np.float32] = (scaled - means[:, None]) / stds[:, None]
+    return table
 
 
 @dataclass(frozen=True)
@@ -361,7 +354,7 @@ class VideoPreprocessor:
         """
         return cls(ImagePreprocessor.from_config(config, **overrides))
 
-    @lazy_property
+    @property
     def fingerprint(self) -> str:
         """A name for these settings, the same in every process; part of the keys of the encoder cache."""
         return content_hash(["video", self.image.fingerprint])
@@ -421,7 +414,7 @@ def frame_timestamps(metadata: Mapping[str, Any], num_frames: int) -> tuple[floa
     return tuple(float(index / rate) for index in indices) if rate > 0 else None
 
 
-def _channels(name: str, values: object) -> tuple[float, float, float] | None:
+def _channels(name: str, values: object) -> Channels | None:
     if values is None:
         return None
     if isinstance(values, (int, float)):

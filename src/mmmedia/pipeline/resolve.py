@@ -5,17 +5,15 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError
+from mmmedia.media.connector import MediaConnector
 from mmmedia.pipeline.parts import ContentPart, Modality
 from mmmedia.pipeline.sizes import check_positive
-
-if TYPE_CHECKING:
-    from mmmedia.media.connector import MediaConnector
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +37,7 @@ class ResolvedPart:
 
 def resolve_parts(
     parts: Sequence[ContentPart],
-    connector: "MediaConnector | None" = None,
+    connector: MediaConnector | None = None,
     *,
     max_concurrency: int | None = None,
 ) -> list[ResolvedPart]:
@@ -62,7 +60,7 @@ def resolve_parts(
     >>> [part.media for part in resolve_parts(parse_messages([{"role": "user", "content": "hello"}]))]
     ['hello']
     """
-    workers, connector = _limit(max_concurrency), connector or _new_connector()
+    workers, connector = _limit(max_concurrency), connector or MediaConnector()
     calls = [(index, call) for index, part in enumerate(parts) if (call := _fetch_call(part, connector, ""))]
     media: list[Any] = [_media_at_hand(part) for part in parts]
     if calls:
@@ -80,7 +78,7 @@ def resolve_parts(
 
 async def resolve_parts_async(
     parts: Sequence[ContentPart],
-    connector: "MediaConnector | None" = None,
+    connector: MediaConnector | None = None,
     *,
     max_concurrency: int | None = None,
 ) -> list[ResolvedPart]:
@@ -88,7 +86,7 @@ async def resolve_parts_async(
 
     The first failure, and cancelling this call, cancels all transfers that are still on their way.
     """
-    slots, connector = asyncio.Semaphore(_limit(max_concurrency)), connector or _new_connector()
+    slots, connector = asyncio.Semaphore(_limit(max_concurrency)), connector or MediaConnector()
     failed = asyncio.Event()
 
     async def fetch(part: ContentPart, call: Callable[[], Awaitable[Any]]) -> Any:
@@ -125,12 +123,6 @@ def _limit(max_concurrency: int | None) -> int:
     return max_concurrency
 
 
-def _new_connector() -> "MediaConnector":
-    from mmmedia.media.connector import MediaConnector
-
-    return MediaConnector()
-
-
 def _media_at_hand(part: ContentPart) -> Any:
     """Return what needs no fetching: text, and embeddings that came as a tensor or an array."""
     return _tensor(part, part.content) if part.is_embedding else part.content
@@ -157,7 +149,7 @@ def _tensor(part: ContentPart, value: Any) -> Any:
         raise part.error(InvalidArgumentError(f"An array of {value.dtype} is no embedding.")) from error
 
 
-def _fetch_call(part: ContentPart, connector: "MediaConnector", suffix: str) -> Callable[[], Any] | None:
+def _fetch_call(part: ContentPart, connector: MediaConnector, suffix: str) -> Callable[[], Any] | None:
     """Return what fetches a part by the connector; `None` where nothing is to be fetched."""
     if part.modality == "text":
         return None

@@ -130,8 +130,13 @@ def get_video_loader_backend_for_processor(video_processor: str) -> str | None:
 
 @VIDEO_LOADER_REGISTRY.register("opencv")
 class OpenCVVideoBackend(VideoLoader, OpenCVVideoBackendMixin, PyAVVideoBackendMixin):
-    """Frames evenly spaced over the video: the sampler `samplers.sample_uniform`."""
+    """Frames evenly spaced over the video: the sampler `samplers.sample_uniform`.
 
+    Attributes:
+        default_fps: frames a second to ask for where a request doesn't say; -1: what the sampler takes.
+    """
+
+    default_fps: ClassVar[float] = -1
     _sampling_suffix: ClassVar[str] = ""
     """Stands behind the decoder's name in the metadata's `video_backend`."""
 
@@ -152,7 +157,7 @@ class OpenCVVideoBackend(VideoLoader, OpenCVVideoBackendMixin, PyAVVideoBackendM
         cls,
         data: bytes,
         num_frames: int | None = -1,
-        fps: float | None = -1,
+        fps: float | None = None,
         max_duration: float | None = 300,
         frame_recovery: bool = False,
         *,
@@ -166,9 +171,9 @@ class OpenCVVideoBackend(VideoLoader, OpenCVVideoBackendMixin, PyAVVideoBackendM
 
         Args:
             data: the encoded file.
-            num_frames: at most so many frames; not positive: no cap.
-            fps: at most so many frames a second; not positive: no cap.
-            max_duration: seconds; not used by this sampler.
+            num_frames: at most so many frames, for the samplers that take that; not positive: no cap.
+            fps: at most so many frames a second; not positive: no cap; None: `default_fps`.
+            max_duration: seconds beyond which the number of samples no longer grows, for "opencv_dynamic".
             frame_recovery: put the next readable frame in the place of one that can't be read.
             backend: "opencv" (None), "pyav": frames by exact index, for files OpenCV can't open as well, or
                 one of `mmmedia.video.codecs`.
@@ -176,7 +181,7 @@ class OpenCVVideoBackend(VideoLoader, OpenCVVideoBackendMixin, PyAVVideoBackendM
             start: seconds from the first frame at which the part begins that is sampled; None: there.
             end: seconds at which that part ends, itself left out; None: with the video. Indices, count, rate
                 and duration remain those of the whole.
-            **kwargs: options of the decoder; others are ignored.
+            **kwargs: options of the sampler and of the decoder; others are ignored.
 
         Returns:
             Frames, uint8 RGB (n, height, width, 3), with "torchcodec" as a tensor, and a dict of
@@ -190,7 +195,11 @@ class OpenCVVideoBackend(VideoLoader, OpenCVVideoBackendMixin, PyAVVideoBackendM
                 another decoder's.
             MissingPackageError: (an `ImportError`) the decoder's package is not installed.
         """
-        target = _target(num_frames, fps, max_duration)
+        target = VideoTargetMetadata(
+            -1 if num_frames is None else num_frames,
+            cls.default_fps if fps is None else fps,
+            300 if max_duration is None else max_duration,
+        )
         decoded = _decode(cls, data, target, kwargs, frame_recovery, backend, decode, part_of(start, end))
         name = f"{backend or 'opencv'}{cls._sampling_suffix}"
         return decoded.frames, cls.create_hf_metadata(decoded.source, decoded.indices, name)
@@ -200,6 +209,7 @@ class OpenCVVideoBackend(VideoLoader, OpenCVVideoBackendMixin, PyAVVideoBackendM
 class OpenCVDynamicVideoBackend(OpenCVVideoBackend):
     """Frames at a rate, spread thinner over long videos: the sampler `samplers.sample_dynamic`."""
 
+    default_fps = 2
     _sampling_suffix = "_dynamic"
 
     @classmethod
@@ -216,49 +226,6 @@ class OpenCVDynamicVideoBackend(OpenCVVideoBackend):
     ) -> list[int]:
         """Return indices at `target.fps` a second, no more of them beyond `target.max_duration`."""
         return samplers.sample_dynamic(*source, fps=target.fps, max_duration=target.max_duration)
-
-    @classmethod
-    def load_bytes(
-        cls,
-        data: bytes,
-        num_frames: int | None = -1,
-        fps: float | None = 2,
-        max_duration: float | None = 300,
-        frame_recovery: bool = False,
-        *,
-        backend: str | None = None,
-        decode: str | None = None,
-        start: float | None = None,
-        end: float | None = None,
-        **kwargs: Any,
-    ) -> tuple[Frames, dict[str, Any]]:
-        """Load a video file; as `OpenCVVideoBackend.load_bytes`, but for the sampler.
-
-        Args:
-            data: the encoded file.
-            num_frames: not used by this sampler.
-            fps: frames a second to sample.
-            max_duration: seconds beyond which the number of samples no longer grows.
-            frame_recovery: put the next readable frame in the place of one that can't be read.
-            backend: "opencv" (None) or "pyav".
-            decode: "auto", "sequential" or "seek"; None: the setting.
-            start: seconds from the first frame at which the part begins that is sampled; None: there.
-            end: seconds at which that part ends, itself left out; None: with the video. Indices, count, rate
-                and duration remain those of the whole.
-            **kwargs: ignored.
-        """
-        return super().load_bytes(
-            data,
-            num_frames,
-            2 if fps is None else fps,
-            max_duration,
-            frame_recovery,
-            backend=backend,
-            decode=decode,
-            start=start,
-            end=end,
-            **kwargs,
-        )
 
 
 @VIDEO_LOADER_REGISTRY.register("molmo2")
@@ -401,15 +368,6 @@ class Molmo2VideoBackend(VideoLoader, OpenCVVideoBackendMixin):
             fetch=kwargs.get("fetch"),
         )
         return decoded.frames, cls.create_hf_metadata(decoded.source, decoded.indices, backend or "opencv")
-
-
-def _target(num_frames: int | None, fps: float | None, max_duration: float | None) -> VideoTargetMetadata:
-    """What is asked for; `None`, as some engines pass for not given, is the default."""
-    return VideoTargetMetadata(
-        -1 if num_frames is None else num_frames,
-        -1 if fps is None else fps,
-        300 if max_duration is None else max_duration,
-    )
 
 
 def _plain(indices: Iterable[int]) -> list[int]:

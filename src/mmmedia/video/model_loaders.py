@@ -35,11 +35,9 @@ class ModelVideoBackend(OpenCVVideoBackend):
 
     Attributes:
         sampler: which frames to take.
-        default_fps: frames a second to ask for where a request doesn't say; -1: what the sampler takes.
     """
 
     sampler: ClassVar[Sampler]
-    default_fps: ClassVar[float] = -1
 
     @classmethod
     def compute_frames_index_to_sample(
@@ -49,36 +47,6 @@ class ModelVideoBackend(OpenCVVideoBackend):
         given = {name: value for name, value in kwargs.items() if value is not None or name in _MAY_BE_NONE}
         known = {name: value for name, value in given.items() if name in cls.sampler.options}
         return cls.sampler(cls._prepare_source(source), target, **known)
-
-    @classmethod
-    def load_bytes(
-        cls,
-        data: bytes,
-        num_frames: int | None = -1,
-        fps: float | None = None,
-        max_duration: float | None = 300,
-        frame_recovery: bool = False,
-        *,
-        backend: str | None = None,
-        decode: str | None = None,
-        **kwargs: Any,
-    ) -> tuple[Frames, dict[str, Any]]:
-        """Load a video file; as `OpenCVVideoBackend.load_bytes`, but for the sampler.
-
-        Args:
-            data: the encoded file.
-            num_frames: how many frames to sample, for the samplers that take that.
-            fps: frames a second to sample; None: `default_fps`.
-            max_duration: seconds, for the samplers that take that.
-            frame_recovery: put the next readable frame in the place of one that can't be read.
-            backend: "opencv" (None) or "pyav".
-            decode: "auto", "sequential" or "seek"; None: the setting.
-            **kwargs: the sampler's own keywords; others are ignored.
-        """
-        fps = cls.default_fps if fps is None else fps
-        return super().load_bytes(
-            data, num_frames, fps, max_duration, frame_recovery, backend=backend, decode=decode, **kwargs
-        )
 
 
 @VIDEO_LOADER_REGISTRY.register("pynvvideocodec", requires_gpu=True)
@@ -116,22 +84,9 @@ class OpenCVDynamicOpenPanguVideoBackend(ModelVideoBackend):
     default_fps = 2
 
     @classmethod
-    def load_bytes(
-        cls,
-        data: bytes,
-        num_frames: int | None = -1,
-        fps: float | None = None,
-        max_duration: float | None = 300,
-        frame_recovery: bool = False,
-        *,
-        backend: str | None = None,  # noqa: ARG003 - engines pass one dict to all
-        decode: str | None = None,
-        **kwargs: Any,
-    ) -> tuple[Frames, dict[str, Any]]:
-        """Load a video file; as `ModelVideoBackend.load_bytes`, but that `backend` is ignored."""
-        frames, metadata = super().load_bytes(
-            data, num_frames, fps, max_duration, frame_recovery, decode=decode, **kwargs
-        )
+    def load_bytes(cls, *args: Any, **kwargs: Any) -> tuple[Frames, dict[str, Any]]:
+        """Load a video file; as `OpenCVVideoBackend.load_bytes`, but that `backend` is ignored."""
+        frames, metadata = super().load_bytes(*args, **{**kwargs, "backend": None})
         return frames, {**metadata, "video_backend": "opencv_dynamic"}
 
 
@@ -245,7 +200,7 @@ class GLMGAVideoBackend(_WithDuration):
 
     @classmethod
     def load_bytes(cls, *args: Any, **kwargs: Any) -> tuple[Frames, dict[str, Any]]:
-        """Load a video file: see `ModelVideoBackend.load_bytes`."""
+        """Load a video file: see `OpenCVVideoBackend.load_bytes`."""
         frames, metadata = super().load_bytes(*args, **kwargs)
         return _even(frames), metadata
 
@@ -264,18 +219,13 @@ class EmbeddingGemma2VideoBackend(ModelVideoBackend):
         fps: float | None = None,
         max_duration: float | None = 300,
         frame_recovery: bool = False,
-        *,
-        backend: str | None = None,
-        decode: str | None = None,
         **kwargs: Any,
     ) -> tuple[Frames, dict[str, Any]]:
-        """Load a video file: see `ModelVideoBackend.load_bytes`.
+        """Load a video file: see `OpenCVVideoBackend.load_bytes`.
 
         A frame of the file is there as often as the sampler names it, and `do_sample_frames` is False.
         """
-        frames, metadata = super().load_bytes(
-            data, -1, fps, max_duration, frame_recovery, backend=backend, decode=decode, **kwargs
-        )
+        frames, metadata = super().load_bytes(data, -1, fps, max_duration, frame_recovery, **kwargs)
         read: list[int] = metadata["frames_indices"]
         source = VideoSourceMetadata(metadata["total_num_frames"], metadata["fps"], metadata["duration"])
         target = VideoTargetMetadata(-1, cls.default_fps if fps is None else fps, -1)
@@ -304,7 +254,7 @@ class ClefOmniVideoBackend(ModelVideoBackend):
 
     @classmethod
     def load_bytes(cls, *args: Any, **kwargs: Any) -> tuple[Frames, dict[str, Any]]:
-        """Load a video file: see `ModelVideoBackend.load_bytes`."""
+        """Load a video file: see `OpenCVVideoBackend.load_bytes`."""
         frames, metadata = super().load_bytes(*args, **kwargs)
         read: list[int] = metadata["frames_indices"]
         repeated = read[-1:] if len(read) % 2 else []

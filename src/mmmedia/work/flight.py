@@ -26,7 +26,7 @@ class _Abandoned(Exception):  # noqa: N818  # never leaves this module
 class Flight(Generic[T]):
     """One download under way, and after it has landed, what it brought.
 
-    Thousands may be under way at once: an instance is small, and its lock is that of all.
+    Thousands may be under way at once: its lock is that of all.
 
     Attributes:
         key: what is asked for.
@@ -39,24 +39,6 @@ class Flight(Generic[T]):
         decodes: what those who share it also share, by what they ask for.
         toll: what they pay by while it is under way, if they do.
     """
-
-    __slots__ = (
-        "_calls",
-        "_is_claimed",
-        "_lock",
-        "decodes",
-        "error",
-        "has_landed",
-        "is_open",
-        "is_shared",
-        "key",
-        "loop",
-        "result",
-        "task",
-        "timeout",
-        "toll",
-        "waiting",
-    )
 
     def __init__(
         self,

@@ -44,7 +44,7 @@ def packets(codec: str = "libx264", container: str = "matroska", **fields: Any) 
 
 def access_points(stream: PacketIndex) -> list[int]:
     """The access points of a stream, as numbers of frames in display order."""
-    place = np.argsort(stream.display_order)
+    place = np.argsort(np.argsort(stream.pts))
     return place[analyse(stream).access_points].tolist()
 
 

@@ -94,9 +94,7 @@ def sequential_cost(last: int, wanted: int) -> float:
     return last + 1 + CONVERT * wanted
 
 
-def seeking_pays(
-    spans: Sequence[Span], disposable: Flags, last: int, workers: int, index_cost: float = 0.0
-) -> bool:
+def seeking_pays(spans: Sequence[Span], disposable: Flags, last: int, workers: int) -> bool:
     """Whether decoding the spans takes less work than one pass, and no more time.
 
     >>> spans = plan_spans([0, 500], pts=range(1000), access_points=range(0, 1000, 250))
@@ -106,5 +104,5 @@ def seeking_pays(
     costs = [span.cost(disposable) for span in spans]
     wanted = sum(len(span.wanted) for span in spans)
     sequential = sequential_cost(last, wanted)
-    in_time = makespan(costs, workers) + index_cost <= sequential / max(1.0, workers * PARALLEL_EFFICIENCY)
-    return sum(costs) + index_cost < 0.9 * sequential and in_time
+    in_time = makespan(costs, workers) <= sequential / max(1.0, workers * PARALLEL_EFFICIENCY)
+    return sum(costs) < 0.9 * sequential and in_time

@@ -5,7 +5,7 @@ each packet will give exactly one frame, in the order of the timestamps. A heade
 a damaged one, refuses the stream: a decoder might leave that frame out, and every later index would shift.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from mmmedia.video.decoders.bitstreams.av1 import read_av1
 from mmmedia.video.decoders.bitstreams.bits import HeaderEndError
@@ -17,13 +17,9 @@ from mmmedia.video.decoders.bitstreams.mpeg4 import read_mpeg4
 from mmmedia.video.decoders.bitstreams.structure import DAMAGED, CannotSeekError, Structure
 from mmmedia.video.decoders.bitstreams.vp8 import read_vp8
 from mmmedia.video.decoders.bitstreams.vp9 import read_vp9
+from mmmedia.video.decoders.packets.index import PacketIndex
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from mmmedia.video.decoders.packets.index import PacketIndex
-
-_READERS: "dict[str, Callable[[PacketIndex], Structure]]" = {
+_READERS: dict[str, Callable[[PacketIndex], Structure]] = {
     "h264": read_h264,
     "hevc": read_hevc,
     "vp9": read_vp9,
@@ -37,7 +33,7 @@ _READERS: "dict[str, Callable[[PacketIndex], Structure]]" = {
 }
 
 
-def analyse(index: "PacketIndex") -> Structure:
+def analyse(index: PacketIndex) -> Structure:
     """Return the structure of a stream.
 
     Raises:

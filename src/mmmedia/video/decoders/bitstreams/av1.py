@@ -1,7 +1,6 @@
 """The structure of an AV1 stream (the bitstream specification, 5.3 to 5.9)."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,14 +14,12 @@ from mmmedia.video.decoders.bitstreams.structure import (
     Structure,
     ranks_in_decode_order,
 )
-
-if TYPE_CHECKING:
-    from mmmedia.video.decoders.packets.index import PacketIndex
+from mmmedia.video.decoders.packets.index import PacketIndex
 
 _SEQUENCE_HEADER, _TEMPORAL_DELIMITER, _FRAME_HEADER, _FRAME = 1, 2, 3, 6
 
 
-def read_av1(index: "PacketIndex") -> Structure:
+def read_av1(index: PacketIndex) -> Structure:
     """Return the structure of an AV1 stream.
 
     Raises:

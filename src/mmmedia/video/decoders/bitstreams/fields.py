@@ -1,7 +1,6 @@
 """Whether a stream may hold interlaced pictures, which OpenCV 4.14 does not convert, and does not say so."""
 
 import re
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +10,7 @@ from mmmedia.video.decoders.bitstreams.h264_sets import read_avcc, read_sequence
 from mmmedia.video.decoders.bitstreams.hevc import read_hvcc
 from mmmedia.video.decoders.bitstreams.nal_units import walk_units
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
-
-if TYPE_CHECKING:
-    from mmmedia.video.decoders.packets.index import PacketIndex
+from mmmedia.video.decoders.packets.index import PacketIndex
 
 # Codecs that know no fields.
 _PROGRESSIVE = frozenset(
@@ -28,7 +25,7 @@ _SEQUENCE_KINDS = {"h264": (0, 31, 7), "hevc": (1, 63, 33)}
 _PROGRESSIVE_SOURCE, _INTERLACED_SOURCE = 0x80, 0x40
 
 
-def may_hold_fields(index: "PacketIndex") -> bool:
+def may_hold_fields(index: PacketIndex) -> bool:
     """Return whether a picture of the stream may be interlaced, for all that its headers say."""
     if index.codec in _PROGRESSIVE or not len(index):
         return False
@@ -50,7 +47,7 @@ def is_progressive_mpeg2(payload: bytes) -> bool:
     return bool(found) and all(at + 4 <= len(payload) and payload[at + 3] & 0x80 for at in found)
 
 
-def _is_progressive_h264(index: "PacketIndex") -> bool:
+def _is_progressive_h264(index: PacketIndex) -> bool:
     try:
         sequences = [read_sequence(unit) for unit in _sequences(index)]
     except (CannotSeekError, HeaderEndError, IndexError):
@@ -58,7 +55,7 @@ def _is_progressive_h264(index: "PacketIndex") -> bool:
     return bool(sequences) and not any(sequence.says_fields for sequence in sequences)
 
 
-def _is_progressive_hevc(index: "PacketIndex") -> bool:
+def _is_progressive_hevc(index: PacketIndex) -> bool:
     """Whether every sequence parameter set calls its source progressive (ITU-T H.265, 7.3.3)."""
     try:
         # Behind the unit's head, what numbers it, its profile, and 32 flags of compatible profiles.
@@ -70,7 +67,7 @@ def _is_progressive_hevc(index: "PacketIndex") -> bool:
     return all(each & _PROGRESSIVE_SOURCE for each in flags) or not _starts_interlaced(index)
 
 
-def _sequences(index: "PacketIndex") -> "set[bytes]":
+def _sequences(index: PacketIndex) -> set[bytes]:
     """The sequence parameter sets of the container and within the stream."""
     shift, mask, wanted = _SEQUENCE_KINDS[index.codec]
     if index.extradata[:1] == b"\x01":
@@ -93,7 +90,7 @@ def _sequences(index: "PacketIndex") -> "set[bytes]":
     return texts
 
 
-def _starts_interlaced(index: "PacketIndex") -> bool:
+def _starts_interlaced(index: PacketIndex) -> bool:
     """Whether the first picture that can be decoded is a field or holds two."""
     import av
 

@@ -1,7 +1,6 @@
 """The structure of an H.264 stream (ITU-T H.264, 7.4.3, 8.2.1, D.1.8)."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,12 +27,7 @@ from mmmedia.video.decoders.bitstreams.nal_units import (
     same_parameter_sets,
     walk_units,
 )
-from mmmedia.video.decoders.bitstreams.stand_ins import (
-    H264References,
-    Slices,
-    StandIns,
-    picture_parameter_set,
-)
+from mmmedia.video.decoders.bitstreams.stand_ins import H264References, Slices, picture_parameter_set
 from mmmedia.video.decoders.bitstreams.structure import (
     DAMAGED,
     INTERLACED,
@@ -41,16 +35,14 @@ from mmmedia.video.decoders.bitstreams.structure import (
     CannotSeekError,
     Structure,
 )
-
-if TYPE_CHECKING:
-    from mmmedia.video.decoders.packets.index import PacketIndex
+from mmmedia.video.decoders.packets.index import PacketIndex
 
 _UNITS = frozenset([1, IDR, SEI, SPS, PPS, 9, 12])
 _PICTURE_SETS = 256
 _PICTURE_TIMING, _RECOVERY_POINT = 1, 6
 
 
-def read_h264(index: "PacketIndex") -> Structure:
+def read_h264(index: PacketIndex) -> Structure:
     """Return the structure of an H.264 stream.
 
     Raises:
@@ -112,7 +104,7 @@ def read_h264(index: "PacketIndex") -> Structure:
     intra_only = ~(has_p | has_b)
     access = idr & index.key
     # An IDR picture may order that what has not been shown yet never is.
-    alone = fields.drops[first]
+    alone = marking.drops[first]
     messages = units.of(kind == SEI)
     for packet in np.flatnonzero(index.key & ~idr & intra_only):
         own = messages.of(messages.packet == packet)
@@ -128,9 +120,8 @@ def read_h264(index: "PacketIndex") -> Structure:
         return Structure(access, ~kept, ranks, alone)
     references = H264References(
         stored_pictures=max(1, sequence.stored_pictures),
-        frame_numbers=1 << sequence.frame_num_bits,
-        frame_num=fields.frame_num[first],
-        order=order,
+        frame_num=fields.frame_num[first].tolist(),
+        order=order.tolist(),
         kept=kept,
         reset=idr,
         intra=intra_only,
@@ -138,15 +129,13 @@ def read_h264(index: "PacketIndex") -> Structure:
         marked=marked,
         for_long=for_long,
         slices=Slices(first, fields.bi, fields.lists, marking.forgets),
-        stand_ins=StandIns(
-            free,
-            length_size,
-            sequence.frame_num_bits,
-            sequence.order_bits,
-            sequence.macroblocks,
-            reference[first],
-            fields.order[first],
-        ),
+        picture_set=free,
+        length_size=length_size,
+        frame_num_bits=sequence.frame_num_bits,
+        order_bits=sequence.order_bits,
+        macroblocks=sequence.macroblocks,
+        importance=reference[first],
+        order_lsb=fields.order[first],
     )
     extra = picture_parameter_set(free, sequence.number)
     return Structure(

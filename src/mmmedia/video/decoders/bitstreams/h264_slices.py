@@ -17,7 +17,7 @@ class Marking:
     marked: Bools
     for_long: Bools
     forgets: list[Ints]
-    drops: Bools
+    drops: Bools  # what has not been shown yet
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,6 @@ class SliceHeaders:
     """The fields of all slice headers of a stream, in columns."""
 
     first_macroblock: Ints
-    drops: Bools  # what has not been shown yet
     frame_num: Ints
     order: Ints
     predicted: Bools
@@ -85,7 +84,7 @@ def read_slices(
     table.require(mode <= 2)
     for _ in range(2):
         table.require(abs(table.se(deblocking & (mode != 1))) <= 6)
-    return SliceHeaders(first_macroblock, marking.drops, frame_num, order, predicted, bi, lists, marking)
+    return SliceHeaders(first_macroblock, frame_num, order, predicted, bi, lists, marking)
 
 
 def read_list_changes(table: BitTable, used: Bools, frame_numbers: int) -> tuple[list[Ints], list[Ints]]:

@@ -1,7 +1,6 @@
 """The structure of an MPEG-1 or MPEG-2 video stream (ISO/IEC 13818-2, 6.2)."""
 
 import re
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +14,7 @@ from mmmedia.video.decoders.bitstreams.structure import (
     Structure,
     ranks_of_b_frames,
 )
-
-if TYPE_CHECKING:
-    from mmmedia.video.decoders.packets.index import PacketIndex
+from mmmedia.video.decoders.packets.index import PacketIndex
 
 _PICTURE = b"\x00\x00\x01\x00"
 _SEQUENCE = re.compile(rb"\x00\x00\x01\xb3.*?(?=\x00\x00\x01[\x00\xb2\xb8])", re.DOTALL)
@@ -26,7 +23,7 @@ _UNUSUAL = re.compile(rb"\x00\x00\x01\xb5[\x30-\x3f\x50-\x5f\x90-\xaf]")
 _I, _P, _B = 1, 2, 3
 
 
-def read_mpeg2(index: "PacketIndex") -> Structure:
+def read_mpeg2(index: PacketIndex) -> Structure:
     """Return the structure of an MPEG-1 or MPEG-2 stream.
 
     Raises:

@@ -1,7 +1,6 @@
 """The structure of an MPEG-4 part 2 stream (ISO/IEC 14496-2, 6.2)."""
 
 import re
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +14,7 @@ from mmmedia.video.decoders.bitstreams.structure import (
     Structure,
     ranks_of_b_frames,
 )
-
-if TYPE_CHECKING:
-    from mmmedia.video.decoders.packets.index import PacketIndex
+from mmmedia.video.decoders.packets.index import PacketIndex
 
 # By these FFmpeg takes on an encoder's habits, where the stream does not name it; a clip loses them.
 _TELLING_TAGS = frozenset(["XVID", "XVIX", "RMP4", "ZMP4", "SIPP", "DIVX"])
@@ -26,7 +23,7 @@ _VOL_START, _VOP_START = re.compile(rb"\x00\x00\x01[\x20-\x2f]"), b"\x00\x00\x01
 _LONGEST_LAYER = 48
 
 
-def read_mpeg4(index: "PacketIndex") -> Structure:
+def read_mpeg4(index: PacketIndex) -> Structure:
     """Return the structure of an MPEG-4 part 2 stream.
 
     Raises:
@@ -66,7 +63,7 @@ def read_mpeg4(index: "PacketIndex") -> Structure:
     return Structure(intra, bi, ranks_of_b_frames(index, bi))
 
 
-def configuration(index: "PacketIndex") -> bytes:
+def configuration(index: PacketIndex) -> bytes:
     """Return the headers in front of the pictures: the container's, or else the stream's own."""
     if index.extradata or not len(index):
         return index.extradata
@@ -74,7 +71,7 @@ def configuration(index: "PacketIndex") -> bytes:
     return first[: max(first.find(_VOP_START), 0)]
 
 
-def may_hold_fields(index: "PacketIndex") -> bool:
+def may_hold_fields(index: PacketIndex) -> bool:
     """Return whether a video object layer, of the container or within the stream, admits fields."""
     layers: set[bytes] = set()
     for stretch in (index.extradata, *map(index.payload, range(len(index)))):

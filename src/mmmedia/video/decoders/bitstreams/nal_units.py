@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,7 @@ from mmmedia.video.decoders.bitstreams.structure import (
     places,
     ranks_by_time,
 )
-
-if TYPE_CHECKING:
-    from mmmedia.video.decoders.packets.index import PacketIndex
+from mmmedia.video.decoders.packets.index import PacketIndex
 
 Bytes = npt.NDArray[np.uint8]
 T = TypeVar("T")
@@ -41,7 +39,7 @@ class Units:
         return Units(self.packet[which], self.start[which], self.length[which])
 
 
-def walk_units(index: "PacketIndex", data: Bytes, length_size: int) -> Units:
+def walk_units(index: PacketIndex, data: Bytes, length_size: int) -> Units:
     """Walk the length-prefixed NAL units of all packets side by side."""
     packet = np.arange(len(index))
     at, end = index.offset.copy(), index.offset + index.size
@@ -139,7 +137,7 @@ def order_counts(lsb: Ints, bits: int, anchor: Bools, reset: Bools) -> Ints:
     return counts
 
 
-def ranks_by_order(index: "PacketIndex", order: Ints, reset: Bools) -> Ints:
+def ranks_by_order(index: PacketIndex, order: Ints, reset: Bools) -> Ints:
     """Return the places of pictures by their order counts, from reset to reset.
 
     Raises:

@@ -1,20 +1,17 @@
 """How many pictures each packet shows, by its first bytes: packets of some codecs show none, or two."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from mmmedia.video.decoders.bitstreams.bits import BitReader, HeaderEndError, Ints
+from mmmedia.video.decoders.bitstreams.mpeg4 import configuration, time_bits
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.bitstreams.vp9 import read_frame, superframe
-
-if TYPE_CHECKING:
-    from mmmedia.video.decoders.packets.index import PacketIndex
+from mmmedia.video.decoders.packets.index import PacketIndex
 
 _VOP_START = b"\x00\x00\x01\xb6"
 
 
-def pictures_shown(index: "PacketIndex") -> Ints:
+def pictures_shown(index: PacketIndex) -> Ints:
     """Return how many pictures each packet of a stream shows."""
     if index.codec not in _COUNTS:
         return np.ones(len(index), np.int64)
@@ -22,12 +19,12 @@ def pictures_shown(index: "PacketIndex") -> Ints:
     return np.array([count(index, position) for position in range(len(index))], np.int64)
 
 
-def _vp8(index: "PacketIndex", position: int) -> int:
+def _vp8(index: PacketIndex, position: int) -> int:
     """One, unless the frame's tag says that it is only referred to (RFC 6386, 9.1)."""
     return index.data[int(index.offset[position])] >> 4 & 1
 
 
-def _vp9(index: "PacketIndex", position: int) -> int:
+def _vp9(index: PacketIndex, position: int) -> int:
     try:
         frames = superframe(index.data, int(index.offset[position]), int(index.size[position]))
         return sum(read_frame(index.data[at : at + min(length, 8)])[0] for at, length in frames)
@@ -35,7 +32,7 @@ def _vp9(index: "PacketIndex", position: int) -> int:
         return 1  # damaged: what the decoder makes of it is seen then
 
 
-def _mpeg4(index: "PacketIndex", position: int) -> int:
+def _mpeg4(index: PacketIndex, position: int) -> int:
     """The object planes that are coded (ISO/IEC 14496-2, 6.2.5): old encoders pack two into one."""
     payload = index.payload(position)
     coded, at = 0, payload.find(_VOP_START)
@@ -62,9 +59,7 @@ def _is_coded(head: bytes, bits: int) -> bool:
         return True
 
 
-def _time_bits(index: "PacketIndex") -> int | None:
-    from mmmedia.video.decoders.bitstreams.mpeg4 import configuration, time_bits
-
+def _time_bits(index: PacketIndex) -> int | None:
     try:
         return time_bits(configuration(index))
     except (CannotSeekError, HeaderEndError):

@@ -12,7 +12,7 @@ Source: ITU-T H.264, 7.3.3, 8.2.4 and 8.2.5.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -64,19 +64,6 @@ class Slices:
         return [int(column[row]) for column in self.forgets if column[row] >= 0]
 
 
-@dataclass(frozen=True)
-class StandIns:
-    """How to write the stand-in for a picture: the fields that a slice header needs."""
-
-    picture_set: int  # a parameter set of our own, see `picture_parameter_set`
-    length_size: int
-    frame_num_bits: int
-    order_bits: int
-    macroblocks: int
-    importance: Ints  # nal_ref_idc
-    order: Ints  # the least significant bits of the picture order count
-
-
 def picture_parameter_set(number: int, sequence: int) -> bytes:
     """A picture parameter set for stand-ins: variable-length codes, no weights, deblocking as slices say."""
     writer = BitWriter()
@@ -96,14 +83,14 @@ def picture_parameter_set(number: int, sequence: int) -> bytes:
 class H264References:
     """By decode position: what a picture is, its frame number and picture order count, and its slices.
 
-    `stored_pictures` is how many the sequence keeps at a time, `frame_numbers` how many numbers there are;
-    `marked` pictures bring commands, `for_long` ones other commands than to forget a picture.
+    `stored_pictures` is how many the sequence keeps at a time; `marked` pictures bring commands, `for_long`
+    ones other commands than to forget a picture. `picture_set` is a parameter set of our own, see
+    `picture_parameter_set`; `importance` is nal_ref_idc, `order_lsb` what a slice header says of the order.
     """
 
     stored_pictures: int
-    frame_numbers: int
-    frame_num: Ints
-    order: Ints
+    frame_num: list[int]
+    order: list[int]
     kept: Bools
     reset: Bools
     intra: Bools
@@ -111,15 +98,18 @@ class H264References:
     marked: Bools
     for_long: Bools
     slices: Slices
-    stand_ins: StandIns
+    picture_set: int
+    length_size: int
+    frame_num_bits: int
+    order_bits: int
+    macroblocks: int
+    importance: Ints
+    order_lsb: Ints
 
-    _numbered: list[int] = field(init=False, repr=False)
-    _ordered: list[int] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        # Plain integers, as they are looked up one by one.
-        object.__setattr__(self, "_numbered", self.frame_num.tolist())
-        object.__setattr__(self, "_ordered", self.order.tolist())
+    @property
+    def frame_numbers(self) -> int:
+        """How many frame numbers there are."""
+        return 1 << self.frame_num_bits
 
     def replaceable(self, start: int, stop: int, wanted: Sequence[int]) -> set[int]:
         """The positions of a span for which stand-ins will do, so that the wanted ones come out exactly."""
@@ -138,13 +128,12 @@ class H264References:
 
     def stand_in(self, position: int) -> bytes:
         """The payload of a packet that stands in for a picture."""
-        form = self.stand_ins
         writer = BitWriter()
         writer.ue(0)  # first macroblock
         writer.ue(0)  # a P-slice
-        writer.ue(form.picture_set)
-        writer.u(form.frame_num_bits, int(self.frame_num[position]))
-        writer.u(form.order_bits, int(form.order[position]))
+        writer.ue(self.picture_set)
+        writer.u(self.frame_num_bits, self.frame_num[position])
+        writer.u(self.order_bits, int(self.order_lsb[position]))
         writer.u(1, 1)  # one reference
         writer.ue(0)
         writer.u(1, 0)  # in the initial order
@@ -157,9 +146,9 @@ class H264References:
             writer.ue(0)
         writer.ue(0)  # quantiser
         writer.ue(1)  # no deblocking
-        writer.ue(form.macroblocks)  # all of them skipped
-        unit = bytes([int(form.importance[position]) << 5 | 1]) + escape(writer.finish())
-        return len(unit).to_bytes(form.length_size, "big") + unit
+        writer.ue(self.macroblocks)  # all of them skipped
+        unit = bytes([int(self.importance[position]) << 5 | 1]) + escape(writer.finish())
+        return len(unit).to_bytes(self.length_size, "big") + unit
 
     def _references(self, start: int, stop: int, wanted: set[int]) -> dict[int, list[int]] | None:
         """What each picture of a span may refer to; None where its lists can't be followed."""
@@ -186,7 +175,7 @@ class H264References:
     def _store(self, position: int, stored: list[int]) -> list[int] | None:
         """The pictures stored once the one at `position` is among them (8.2.5.3, 8.2.5.4.1)."""
         if self.marked[position]:
-            numbers, current = self._numbers(position, stored), self._numbered[position]
+            numbers, current = self._numbers(position, stored), self.frame_num[position]
             for difference in self.slices.forgotten(position):
                 if numbers.pop(current - difference - 1, None) is None:
                     return None
@@ -197,10 +186,10 @@ class H264References:
 
     def _numbers(self, position: int, stored: list[int]) -> dict[int, int]:
         """The stored pictures by picture number, as the picture at `position` has it (8.2.4.1)."""
-        current = self._numbered[position]
+        current = self.frame_num[position]
         numbers = {}
         for picture in stored:
-            number = self._numbered[picture]
+            number = self.frame_num[picture]
             numbers[number - self.frame_numbers if number > current else number] = picture
         return numbers
 
@@ -224,7 +213,7 @@ class H264References:
         """A slice's lists before changes (8.2.4.2.1, 8.2.4.2.3)."""
         if not is_b:
             return [[numbers[number] for number in sorted(numbers, reverse=True)]]
-        order = self._ordered
+        order = self.order
         shown = sorted(numbers.values(), key=order.__getitem__)
         before = [picture for picture in shown if order[picture] < order[position]]
         after = shown[len(before) :]
@@ -237,7 +226,7 @@ class H264References:
         self, position: int, numbers: dict[int, int], ordered: list[int], changes: list[tuple[int, int]]
     ) -> list[int] | None:
         """A list as a slice changes it (8.2.4.3.1)."""
-        current = predicted = self._numbered[position]
+        current = predicted = self.frame_num[position]
         for place, (operation, value) in enumerate(changes):
             if operation > 1:
                 return None

@@ -1,17 +1,13 @@
 """What the packets of a stream are to each other, and why a stream is refused."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from mmmedia.video.decoders.bitstreams.bits import Bools, Ints
 from mmmedia.video.decoders.bitstreams.stand_ins import H264References
-from mmmedia.video.decoders.packets.index import is_timed, segments
-
-if TYPE_CHECKING:
-    from mmmedia.video.decoders.packets.index import PacketIndex
+from mmmedia.video.decoders.packets.index import PacketIndex, is_timed, segments
 
 PARAMETERS_CHANGE = "parameters change midway"
 DAMAGED = "damaged or unusual headers"
@@ -64,7 +60,7 @@ class Structure:
         return bool((before != counts[following] % many).all())
 
 
-def ranks_by_time(index: "PacketIndex") -> Ints | None:
+def ranks_by_time(index: PacketIndex) -> Ints | None:
     """Return the place of each packet by its time; None where the times are missing, or guesses as in AVI."""
     if not is_timed(index):
         return None
@@ -78,7 +74,7 @@ def places(order: npt.NDArray[np.intp]) -> Ints:
     return ranks
 
 
-def ranks_in_decode_order(index: "PacketIndex", shown: Bools | None = None) -> Ints:
+def ranks_in_decode_order(index: PacketIndex, shown: Bools | None = None) -> Ints:
     """Return the places of packets that are shown as they come, as those of most codecs are.
 
     Raises:
@@ -90,7 +86,7 @@ def ranks_in_decode_order(index: "PacketIndex", shown: Bools | None = None) -> I
     return np.arange(len(index))
 
 
-def ranks_of_b_frames(index: "PacketIndex", bi: Bools) -> Ints:
+def ranks_of_b_frames(index: PacketIndex, bi: Bools) -> Ints:
     """Return the places where B-frames are shown at once, and any other when the next such has come (MPEG).
 
     Raises:

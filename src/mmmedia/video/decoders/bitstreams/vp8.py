@@ -1,7 +1,5 @@
 """The structure of a VP8 stream (RFC 6386, 9.1)."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from mmmedia.video.decoders.bitstreams.structure import (
@@ -10,14 +8,12 @@ from mmmedia.video.decoders.bitstreams.structure import (
     Structure,
     ranks_in_decode_order,
 )
-
-if TYPE_CHECKING:
-    from mmmedia.video.decoders.packets.index import PacketIndex
+from mmmedia.video.decoders.packets.index import PacketIndex
 
 _START = b"\x9d\x01\x2a"
 
 
-def read_vp8(index: "PacketIndex") -> Structure:
+def read_vp8(index: PacketIndex) -> Structure:
     """Return the structure of a VP8 stream; which frames others need is not told in the clear.
 
     Raises:

@@ -1,7 +1,5 @@
 """The structure of a VP9 stream (the bitstream specification, 6.1, 7.2, annex B)."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from mmmedia.video.decoders.bitstreams.bits import BitReader
@@ -12,12 +10,10 @@ from mmmedia.video.decoders.bitstreams.structure import (
     Structure,
     ranks_in_decode_order,
 )
-
-if TYPE_CHECKING:
-    from mmmedia.video.decoders.packets.index import PacketIndex
+from mmmedia.video.decoders.packets.index import PacketIndex
 
 
-def read_vp9(index: "PacketIndex") -> Structure:
+def read_vp9(index: PacketIndex) -> Structure:
     """Return the structure of a VP9 stream.
 
     Raises:

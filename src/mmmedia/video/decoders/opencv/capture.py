@@ -177,15 +177,11 @@ def source_metadata(capture: Capture, encoded_bytes: int = 0) -> VideoSourceMeta
     # Below zero for a stream of unknown length, and handed on so; beyond what is exact it is rubbish.
     if not abs(count) < 2.0**53:  # also NaN
         raise InvalidMediaError(f"The header claims {count:g} frames.")
-    total = int(count)
-    fps = float(capture.get(cv2.CAP_PROP_FPS))
-    if not math.isfinite(fps):
-        fps = 0.0
-    if total > min(max(encoded_bytes, 1 << 20), _MAX_TOTAL_FRAMES):
+    if count > min(max(encoded_bytes, 1 << 20), _MAX_TOTAL_FRAMES):
         raise LimitExceededError(
-            f"The header claims {total} frames, more than {encoded_bytes} bytes can hold."
+            f"The header claims {count:.0f} frames, more than {encoded_bytes} bytes can hold."
         )
-    return VideoSourceMetadata(total, fps, total / fps if fps > 0 else 0.0)
+    return claimed_metadata(capture)
 
 
 def claimed_metadata(capture: Capture) -> VideoSourceMetadata:

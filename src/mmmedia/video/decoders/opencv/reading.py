@@ -164,8 +164,8 @@ class _Rows:
         self._capture = capture
         self._frames = frames
         # OpenCV's own captures fill a buffer that is handed to them; a replacement need not know how.
-        own = type(capture).__module__ == "cv2"
-        self._arguments = (np.empty(frames.shape[1:], np.uint8),) if own else ()
+        is_own = isinstance(capture, Numbered) or type(capture).__module__ == "cv2"
+        self._arguments = (np.empty(frames.shape[1:], np.uint8),) if is_own else ()
 
     def retrieve_into(self, row: int) -> bool:
         """Fill a row; False where the frame can't be retrieved."""
