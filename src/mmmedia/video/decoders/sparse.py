@@ -201,18 +201,12 @@ class _Work:
                 raise CannotSeekError("decoded otherwise than expected")
 
     def _fill(self, row: int, capture: opencv.Capture, buffer: Frames | None) -> Frames:
-        import cv2
-
         ok, picture = capture.retrieve(buffer) if buffer is not None else capture.retrieve()
         target = self._frames[row]
         if not ok:
             raise CannotSeekError("frame missing")
-        upright = self._turn(picture)
-        if upright.shape != target.shape:
+        if (*self._turn.size(*picture.shape[:2]), *picture.shape[2:]) != target.shape:
             raise CannotSeekError("frames change midway")
-        if upright is picture:
-            cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=target)
-        else:
-            target[...] = upright[..., ::-1]
         kept: Frames = picture
+        self._turn.fill(target, kept)
         return kept
