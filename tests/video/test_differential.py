@@ -20,7 +20,7 @@ from typing import Any
 import av
 import pytest
 
-from mmmedia.errors import NotSeekableError
+from mmmedia.errors import InvalidMediaError, NotSeekableError
 from mmmedia.video import (
     Molmo2VideoBackend,
     OpenCVDynamicVideoBackend,
@@ -37,6 +37,8 @@ LOADERS: dict[str, Any] = {
     "molmo2": Molmo2VideoBackend,
 }
 Answer = tuple[Any, ...]
+# Seeds of clips with times that are given twice, packets that lack, and a start within a group.
+ODD_TIMES = [2, 53, 75, 90, 95, 129, 3, 60, 80, 28, 29, 149]
 
 
 def answer(data: bytes, loader: str, options: dict[str, Any], decode: str) -> Answer:
@@ -161,6 +163,53 @@ class TestSeeds:
     def test_damaged(self, seed: int) -> None:
         """Broken bytes and files cut short: the same frames, the same error, or refused."""
         examine(draw(seed, damaged=True), count=2)
+
+
+def swapped(packets: list[av.Packet]) -> list[av.Packet]:
+    """Exchange the times of two frames, so that these tell another order than that in which frames come."""
+    one, other = packets[20], packets[21]
+    one.pts, other.pts = other.pts, one.pts
+    return packets
+
+
+class TestAlone:
+    """What is asked for along with a frame makes no difference to it."""
+
+    ALL = range(1 << 10)
+
+    def check(self, data: bytes, *, damaged: bool = False, **way: Any) -> None:
+        whole, metadata = Pick.load_bytes(data, indices=self.ALL, **way)
+        rows = {number: row for row, number in enumerate(metadata["frames_indices"])}
+        for number in range(metadata["total_num_frames"]):
+            try:
+                frames, alone = Pick.load_bytes(data, indices=[number], **way)
+            except InvalidMediaError:
+                assert number not in rows
+                continue
+            assert alone["frames_indices"] == [number]
+            # What a decoder makes up for what is missing may depend on what was in memory before.
+            assert damaged or (frames[0] == whole[rows[number]]).all()
+            assert number in rows
+
+    @pytest.mark.parametrize("backend", ["opencv", "pyav"])
+    @pytest.mark.parametrize("seed", [*ODD_TIMES, *range(8, 16)])
+    def test_any_kind(self, seed: int, backend: str) -> None:
+        recipe = draw(seed)
+        self.check(recipe.make(), damaged=not recipe.intact, backend=backend, decode="sequential")
+
+    @pytest.mark.parametrize("backend", ["opencv", "pyav"])
+    @pytest.mark.parametrize("seed", [15, 54, 62])
+    def test_damaged(self, seed: int, backend: str) -> None:
+        """A frame that is lost is so whatever is asked for; and PyAV is not asked for that one alone."""
+        self.check(draw(seed, damaged=True).make(), damaged=True, backend=backend, decode="sequential")
+
+    @pytest.mark.parametrize("backend", ["opencv", "pyav"])
+    @pytest.mark.parametrize("container", ["mp4", "matroska"])
+    @pytest.mark.parametrize("codec", ["libx264", "libx265"])
+    def test_times_of_another_order(self, codec: str, container: str, backend: str) -> None:
+        fields = {"codec": codec, "frames": 40, "width": 96, "height": 64, "bframes": 2}
+        data = corpus.remux([Recipe(fields).make()], container, swapped)
+        self.check(data, backend=backend)
 
 
 class TestTheTestItself:

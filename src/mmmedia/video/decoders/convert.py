@@ -62,7 +62,7 @@ class Converter:
         plane = bgr.planes[0]
         shape, strides = (bgr.height, bgr.width, 3), (plane.line_size, 3, 1)
         pixels: Pixels = np.ndarray(shape, np.uint8, buffer=memoryview(plane), strides=strides)
-        _fill(row, pixels, turn)
+        turn.fill(row, pixels)
 
     def finish(self) -> None:
         """Fill the rows that have not been filled yet.
@@ -72,15 +72,6 @@ class Converter:
         """
         if self._film is not None:
             self._film.develop()
-
-
-def _fill(row: Pixels, bgr: Pixels, turn: Upright) -> None:
-    import cv2
-
-    if turn == Upright():
-        cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=row)
-    else:
-        row[...] = turn(bgr)[..., ::-1]
 
 
 class _Film:
@@ -126,5 +117,5 @@ class _Film:
             ok, picture = capture.read()
             if not ok:
                 raise InvalidMediaError("The video's colours can't be converted.")
-            _fill(row, np.asarray(picture, np.uint8), turn)
+            turn.fill(row, np.asarray(picture, np.uint8))
         self._rows.clear()

@@ -93,12 +93,13 @@ def _read_frames(
     convert = Converter(packets.codec)
     if not targets:
         return frames, valid, interlaced
-    turn, last = None, -1
+    turn, last, passed_over = None, -1, False
     for count, frame in enumerate(itertools.islice(_decode(data, threads, shown.begin), shown.made_up, None)):
         number = count if numbers is None else numbers.get(-1 if frame.pts is None else frame.pts)
         if number is not None:
             if number <= last:
                 raise _OtherOrderError
+            passed_over = passed_over or number > last + 1
             last = number
         if number is not None and number in rows:
             turn = turn or upright(packets.matrix or index.frame_matrix(frame))
@@ -114,7 +115,8 @@ def _read_frames(
             convert(frame, frames[len(valid)], turn)
             interlaced = interlaced or frame.interlaced_frame
             valid.append(number)
-        if number is not None and number >= targets[-1]:
+        # Whether those passed over are lost, or come later, only the rest can tell.
+        if number is not None and number >= targets[-1] and not passed_over:
             break
     convert.finish()
     if len(valid) < len(targets) and threads != 1:

@@ -94,7 +94,23 @@ class _Pass(NamedTuple):
     frames: Frames
     valid: list[int]
     wanted: list[int]
-    ended: bool = False  # too early
+    came: bool = True  # whether any frame came, be it wanted or not
+
+    def lost(self, total: int) -> list[int]:
+        """Return those of the wanted frames, of so many that there are, that did not come."""
+        return sorted(set(self.wanted).intersection(range(total)).difference(self.valid))
+
+    def joined(self, other: "_Pass") -> "_Pass":
+        """Return the frames of both; if they have some in common, those of the one that has more."""
+        came = self.came or other.came
+        is_apart = set(self.valid).isdisjoint(other.valid)
+        if not is_apart or self.frames.shape[1:] != other.frames.shape[1:]:
+            best = max(self, other, key=lambda each: len(each.valid))
+            return best._replace(wanted=self.wanted, came=came)
+        valid = np.array([*self.valid, *other.valid])
+        order = np.argsort(valid)
+        frames = np.concatenate([self.frames, other.frames])[order]
+        return _Pass(frames, valid[order].tolist(), self.wanted, came)
 
     def answer(self, source: VideoSourceMetadata) -> Decoded:
         """Return the frames, and say what is left out."""
@@ -268,18 +284,12 @@ class _Request:
             answer = self._by_pyav("OpenCV can't convert its colours")
             if answer is not None:
                 return answer
-        best: _Pass | None = None
-        for read in (self._read_file, self._read_stream):
-            found = read()
-            if found is None:
-                continue
-            if best is None or len(found.valid) > len(best.valid):
-                best = found
-            if found.valid and not found.ended:
-                break
-        if best is not None and best.valid:
-            return best.answer(self._source)
-        answer = self._by_pyav("OpenCV reads no frame of it")
+        found = self._read_file()
+        if found is None or found.lost(self._shown.total):
+            found = self._read_stream(found)
+        if found is not None and found.valid:
+            return found.answer(self._source)
+        answer = None if found is not None and found.came else self._by_pyav("OpenCV reads no frame of it")
         if answer is None:
             raise _nothing_read(len(self._packets))
         return answer
@@ -297,17 +307,22 @@ class _Request:
             return None
         clock = times(self._packets, self._shown)
         try:
-            return self._through(capture, clock)
+            return self._through(capture, clock, self._wanted)
         except ClockError:
-            lost = self._read_stream() if isinstance(clock, Steps) else None
-            return lost or self._through(self._open(), None)
+            if isinstance(clock, Steps):  # frames are lost, and the stream alone tells which
+                return None
+            return self._through(self._open(), None, self._wanted)
 
-    def _read_stream(self) -> _Pass | None:
-        """Read a clip of nothing but the stream's packets, which begins and ends where they do."""
+    def _read_stream(self, before: _Pass | None) -> _Pass | None:
+        """Read a clip of nothing but the stream's packets, which begins and ends where they do.
+
+        Args:
+            before: what reading the file gave: only what is lost there is looked for.
+        """
         ranks = display_ranks(self._packets)
         positions = self._shown.positions
         if ranks is None or positions is None:
-            return None
+            return before
         begin = self._shown.begin
         clip = clips.whole(self._packets, ranks, begin)
         try:
@@ -315,18 +330,30 @@ class _Request:
             encoded = clips.write(self._packets, None, clip, template, begin=clip.begin)
             capture = opencv.open_capture(encoded, turned=not self._upright.mirrored)
         except (CannotSeekError, InvalidMediaError):
-            return None
-        return self._through(capture, Places(clip.places[positions - begin].tolist(), clip.place))
+            return before
+        clock = Places(clip.places[positions - begin].tolist(), clip.place)
+        if before is None:
+            return self._through(capture, clock, self._wanted)
+        # What stands in for a lost frame depends on what else is wanted.
+        wanted = self._wanted if self._way.recovery else before.lost(self._shown.total)
+        return before.joined(self._through(capture, clock, wanted))
 
-    def _through(self, capture: Any, clock: Times | Steps | Places | None) -> _Pass:
+    def _through(self, capture: Any, clock: Times | Steps | Places | None, wanted: list[int]) -> _Pass:
         """One pass."""
         for _ in range(self._shown.made_up):
             capture.grab()
         turn = self._upright if self._upright.mirrored else None
-        numbered = Numbered(capture, self._shown.total, clock, turn)
-        read = partial(self._way.read, numbered, self._wanted, self._shown.total)
+        # Twice the packets that there are, so as to be sure.
+        patience = 2 * (len(self._packets) + len(self._admitted.data) // 4096) + 16
+        numbered = Numbered(capture, self._shown.total, clock, turn, patience)
+
+        def read() -> _Pass:
+            found = self._way.read(numbered, wanted, self._shown.total)
+            numbered.prove()
+            return found
+
         found = watched(opencv.kind(capture), read) if self._way.built_in else read()
-        return found._replace(ended=numbered.ended)
+        return found._replace(came=numbered.came)
 
     def _by_pyav(self, why: str, *, only_if_interlaced: bool = False) -> Decoded | None:
         """PyAV's answer for a stream that OpenCV can't deliver; None where there is none."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mmmedia import containers, envs
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders import clips, opencv, plan
-from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, Structure
+from mmmedia.video.decoders.bitstreams.structure import DAMAGED, CannotSeekError, Structure
 from mmmedia.video.decoders.colours import is_mapped
 from mmmedia.video.decoders.limits import Deadline
 from mmmedia.video.decoders.packets.index import PacketIndex
@@ -95,7 +95,7 @@ def make_plan(
         one_clip: whether all must fit into a single clip.
 
     Raises:
-        CannotSeekError: one of them stands before all access points.
+        CannotSeekError: one of them stands before all access points, or is among damaged ones.
     """
     access = structure.access_points
     if one_clip and structure.alone is not None:
@@ -106,6 +106,10 @@ def make_plan(
         raise CannotSeekError("no key frame at the start")
     wanted = positions.tolist()
     spans = plan.plan_spans(wanted, structure.ranks, points.tolist())
+    if structure.lacking is not None and any(
+        structure.lacking[each.start : each.stop].any() for each in spans
+    ):
+        raise CannotSeekError(DAMAGED)
     return SparsePlan(index, structure, spans, {position: row for row, position in enumerate(wanted)})
 
 
@@ -197,18 +201,12 @@ class _Work:
                 raise CannotSeekError("decoded otherwise than expected")
 
     def _fill(self, row: int, capture: opencv.Capture, buffer: Frames | None) -> Frames:
-        import cv2
-
         ok, picture = capture.retrieve(buffer) if buffer is not None else capture.retrieve()
         target = self._frames[row]
         if not ok:
             raise CannotSeekError("frame missing")
-        upright = self._turn(picture)
-        if upright.shape != target.shape:
+        if (*self._turn.size(*picture.shape[:2]), *picture.shape[2:]) != target.shape:
             raise CannotSeekError("frames change midway")
-        if upright is picture:
-            cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=target)
-        else:
-            target[...] = upright[..., ::-1]
         kept: Frames = picture
+        self._turn.fill(target, kept)
         return kept

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mmmedia.video.decoders.bitstreams.bits import BitReader, BitTable, Ints, unescape
+from mmmedia.video.decoders.bitstreams.hevc_sets import Kept, lack_references, read_kept, read_sequence
 from mmmedia.video.decoders.bitstreams.nal_units import (
     first_of_each_packet,
     order_counts,
@@ -15,7 +16,7 @@ from mmmedia.video.decoders.bitstreams.nal_units import (
     same_parameter_sets,
     walk_units,
 )
-from mmmedia.video.decoders.bitstreams.structure import DAMAGED, UNSUPPORTED, CannotSeekError, Structure
+from mmmedia.video.decoders.bitstreams.structure import UNSUPPORTED, CannotSeekError, Structure
 
 if TYPE_CHECKING:
     from mmmedia.video.decoders.packets.index import PacketIndex
@@ -37,7 +38,7 @@ def read_hevc(index: "PacketIndex") -> Structure:
     pictures = dict(_read_picture(p) for p in parameter_sets if p[0] >> 1 == 34)
     if len(sequences) != 1 or not pictures or len({p.layout for p in pictures.values()}) != 1:
         raise CannotSeekError(UNSUPPORTED)
-    order_bits, separate = _read_sequence(sequences[0])
+    sequence = read_sequence(sequences[0])
     layout = next(iter(pictures.values()))
 
     data = np.frombuffer(index.data, np.uint8)
@@ -58,7 +59,7 @@ def read_hevc(index: "PacketIndex") -> Structure:
     own_first = first[np.searchsorted(slices.packet[first], slices.packet)]
     is_idr = (kind == 19) | (kind == 20)
 
-    def read(table: BitTable) -> Ints:
+    def read(table: BitTable) -> tuple[Ints, Kept | None]:
         random_access = kind >= 16
         table.require(table.flag() == leading)
         table.require((kind == kind[own_first]) & (level == level[own_first]))
@@ -71,18 +72,25 @@ def read_hevc(index: "PacketIndex") -> Structure:
         table.require(slice_kind == 2, leading & random_access)
         if layout.output_flag:
             table.require(table.flag(leading), leading)
-        if separate:
+        if sequence.separate:
             table.u(2, leading)
-        return table.u(order_bits, leading & ~is_idr)
+        order = table.u(order_bits, leading & ~is_idr)
+        return order, None if sequence.sets is None else read_kept(table, leading & ~is_idr, sequence.sets)
 
-    order = read_headers(data, slices.start + 2, slices.length - 2, read)[first]
-    kind, level, reset = kind[first], level[first], is_idr[first]
+    order_bits = sequence.order_bits
+    order, kept = read_headers(data, slices.start + 2, slices.length - 2, read)
+    order, kind, level, reset = order[first], kind[first], level[first], is_idr[first]
     reset[0] = True
     # Not anchored on: sub-layer non-reference pictures, leading pictures, higher sub-layers.
     unreferenced = (kind < 16) & (kind % 2 == 0)
     anchor = (level == 1) & ~unreferenced & ~((kind >= 6) & (kind <= 9))
     counts = order_counts(order, order_bits, anchor, reset)
     ranks = ranks_by_order(index, counts, reset)
+    lacking = None
+    if kept is not None:
+        # Before the first picture with which decoding may begin, and leading from it, they may lack any.
+        may_lack = (kind == 8) | (kind == 9) | (np.maximum.accumulate(kind) < 16)
+        lacking = lack_references(counts, reset, kept.of(first), may_lack)
     # What its own sub-layer does not refer to, a higher one still may.
     return Structure(
         (kind >= 16) & index.key,
@@ -90,6 +98,7 @@ def read_hevc(index: "PacketIndex") -> Structure:
         ranks,
         undecodable=(kind == 8) | (kind == 9),
         counts=(counts, 1 << order_bits) if (kind == _CLEAN).any() else None,
+        lacking=lacking,
     )
 
 
@@ -119,33 +128,6 @@ def read_hvcc(extradata: bytes) -> tuple[int, list[bytes]]:
             payload, at = parameter_set(extradata, at)
             sets.append(payload)
     return (extradata[21] & 3) + 1, sets
-
-
-def _read_sequence(payload: bytes) -> tuple[int, int]:
-    """Bits of a picture order count, and whether colour planes are coded apart."""
-    reader = BitReader(unescape(payload[2:]))
-    reader.u(4)
-    sub_layers = reader.u(3)
-    reader.u(1)
-    reader.u(96)
-    present = [(reader.u(1), reader.u(1)) for _ in range(sub_layers)]
-    if sub_layers:
-        reader.u(2 * (8 - sub_layers))
-    for profile, level in present:
-        reader.u(88 * profile + 8 * level)
-    reader.ue()
-    separate = reader.u(1) if reader.ue() == 3 else 0
-    reader.ue()
-    reader.ue()
-    if reader.u(1):
-        for _ in range(4):
-            reader.ue()
-    reader.ue()
-    reader.ue()
-    order_bits = 4 + reader.ue()
-    if order_bits > 16:
-        raise CannotSeekError(DAMAGED)
-    return order_bits, separate
 
 
 @dataclass(frozen=True)

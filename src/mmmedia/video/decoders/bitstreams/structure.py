@@ -36,6 +36,8 @@ class Structure:
             by which counts are taken modulo from such a picture on, where it is spliced in; None: else.
         references: for H.264, what refers to what, by which more can be spared.
         extradata: the codec's configuration with what that takes; None: the container's.
+        lacking: for HEVC, which pictures refer to one that is not there, as some do behind a damaged header:
+            what would be left out may be what let it go; None: not known.
     """
 
     access_points: Bools
@@ -47,6 +49,7 @@ class Structure:
     counts: tuple[Ints, int] | None = None
     references: H264References | None = None
     extradata: bytes | None = None
+    lacking: Bools | None = None
 
     def may_follow(self, start: int, stop: int, following: int) -> bool:
         """Return whether a stretch that begins at `following` may stand behind one from `start` to `stop`.

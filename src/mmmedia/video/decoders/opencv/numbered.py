@@ -12,8 +12,6 @@ from mmmedia.video.decoders.packets.index import PacketIndex
 from mmmedia.video.decoders.shown import Shown
 from mmmedia.video.decoders.upright import Upright
 
-# After so many failures in a row nothing more comes. A grab fails at the end, at packets that can't be
-# decoded, and after 4096 packets of other streams.
 _MAX_FAILED_GRABS = 10_000
 
 
@@ -31,9 +29,11 @@ class Numbered:
         total: how many frames are shown.
         clock: tells the number of a frame by its time; None: the n-th that comes is the n-th.
         upright: what to do to pictures.
+        patience: after so many failures in a row nothing more comes. A grab fails at the end, at packets that
+            can't be decoded, and after 4096 packets of other streams.
 
     Attributes:
-        ended: nothing more comes, though there are more packets.
+        came: whether any frame came.
     """
 
     def __init__(
@@ -42,14 +42,18 @@ class Numbered:
         total: int,
         clock: "Times | Even | Steps | Places | None",
         upright: Upright | None = None,
+        patience: int = _MAX_FAILED_GRABS,
     ) -> None:
         self._capture = capture
         self._total = total
         self._upright = upright
+        self._patience = min(patience, _MAX_FAILED_GRABS)
         self._next = 0  # the number that the next grab is for
         self._behind = 0  # one behind that of the newest frame
         self._waiting: int | None = None  # the number of a frame that is grabbed and has not been asked for
-        self.ended = False
+        self._passed_over = False  # whether some did not come before those behind them
+        self.came = False
+        self._ended = False
         self._deadline: Deadline | None = None  # made by the thread that reads
         self._clock = clock
 
@@ -97,29 +101,44 @@ class Numbered:
             self._next = int(value)
         return is_ahead
 
+    def prove(self) -> None:
+        """Where frames were passed over, grab all that follow: whether they are lost only the rest can tell.
+
+        Raises:
+            ClockError: they come later.
+        """
+        while self._passed_over and not self._ended:
+            self._grab_next()
+
     def _advance(self, least: int) -> int | None:
         """Grab until there is a frame of at least that number; None where there is none."""
-        import cv2
-
-        failures = 0
-        self._deadline = self._deadline or Deadline()
-        while not self.ended and self._behind < self._total:
-            self._deadline.check()
-            if not self._capture.grab():
-                failures += 1
-                self.ended = failures >= _MAX_FAILED_GRABS
-                continue
-            failures = 0
-            number: int | None = self._behind
-            if self._clock is not None:
-                time = self._capture.get(cv2.CAP_PROP_POS_MSEC)
-                number = self._clock.number(time, self._behind)
-            if number is None or number < self._behind:  # one that is not shown
-                continue
-            self._behind = number + 1
-            if number >= least:
+        while not self._ended and self._behind < self._total:
+            number = self._grab_next()
+            if number is not None and number >= least:
                 return number
         return None
+
+    def _grab_next(self) -> int | None:
+        """Grab until a frame comes, and return its number; None where it is not shown, or none comes."""
+        import cv2
+
+        self._deadline = self._deadline or Deadline()
+        for _ in range(self._patience):
+            self._deadline.check()
+            if self._capture.grab():
+                break
+        else:
+            self._ended = True
+            return None
+        self.came = True
+        number: int | None = self._behind
+        if self._clock is not None:
+            number = self._clock.number(self._capture.get(cv2.CAP_PROP_POS_MSEC), self._behind)
+        if number is None or number < self._behind:
+            return None
+        self._passed_over |= number > self._behind
+        self._behind = number + 1
+        return number
 
 
 class Times:
@@ -164,16 +183,14 @@ class Even:
         self._step = 1000 / fps
 
     def number(self, milliseconds: float, behind: int) -> int | None:
-        """Return the number of the frame of that time.
+        """Return `behind`, as nothing was lost.
 
         Raises:
-            ClockError: it is between two frames, or should have come before; or the first is not the first.
+            ClockError: it is not the next one's.
         """
-        number = round(milliseconds / self._step)
-        is_between = abs(milliseconds - number * self._step) > 0.01 * self._step
-        if is_between or number < behind or (behind == 0 and number):
+        if abs(milliseconds - behind * self._step) > 0.01 * self._step:
             raise ClockError
-        return number
+        return behind
 
 
 class Steps:
