@@ -343,6 +343,7 @@ class TestPyNvVideoCodec:
             with pytest.raises(InvalidMediaError if of_the_file else RuntimeError) as caught:
                 VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec", hw_decoders=1)
             assert ("4:4:4" in str(caught.value)) != ("4:4:4" in self.log.text) == of_the_file
+            assert caught.value.__context__ is None  # it may hold on to a decoder
         VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec", hw_decoders=1)
         assert [hasattr(decoder, "stopped") for decoder in SimpleDecoder.made] == [True, False]
 

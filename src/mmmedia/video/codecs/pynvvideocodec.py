@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Choose = Callable[[VideoSourceMetadata], list[int]]
 Frames = npt.NDArray[np.uint8]
 
@@ -218,9 +219,10 @@ class PyNvVideoCodecVideoBackendMixin:
         with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
             file.write(data)
             file.flush()
-            with _told(nvc):
-                bounds = cls._validate_decoder_caps(file.name, nvc, max_width=width, max_height=height)
-                found = cls._read_source_metadata(file.name, nvc, *bounds)
+            bounds = _told(
+                nvc, lambda: cls._validate_decoder_caps(file.name, nvc, max_width=width, max_height=height)
+            )
+            found = _told(nvc, lambda: cls._read_source_metadata(file.name, nvc, *bounds))
             source, total = found.source, found.source.total_frames_num
             check_size(found.height, found.width, 1)
             wanted = choose(source)
@@ -231,8 +233,8 @@ class PyNvVideoCodecVideoBackendMixin:
             unique = sorted({index for index in wanted if 0 <= index < total})
             pool = gpu_ipc_memory.get_mm_gpu_ipc_pool()
             nbytes = len(unique) * found.height * found.width * 3
-            with nullcontext() if pool is None else pool.acquire(nbytes), _told(nvc):
-                frames = cls._decode_to_pinned_host(file.name, unique, nvc, *bounds)
+            with nullcontext() if pool is None else pool.acquire(nbytes):
+                frames = _told(nvc, lambda: cls._decode_to_pinned_host(file.name, unique, nvc, *bounds))
         if unique == wanted:
             return frames, unique, source
         rows = {index: row for row, index in enumerate(unique)}
@@ -412,12 +414,11 @@ def _admit(file_path: str) -> None:
     """Refuse what FFmpeg may not open; what is not there the package refuses."""
     try:
         containers.admit(Path(file_path).read_bytes())
+        return
     except FileNotFoundError:
         return
     except InvalidMediaError as error:
         reason = str(error)
-    else:
-        return
     raise _invalid(reason)
 
 
@@ -431,8 +432,7 @@ def _package() -> Any:
     return nvc
 
 
-@contextmanager
-def _told(nvc: Any) -> Iterator[None]:
+def _told(nvc: Any, work: Callable[[], T]) -> T:
     """Say what the package finds wrong with a file, but not by its own error, which may hold on to a decoder.
 
     Other errors are of the GPU, and no fault of the file.
@@ -440,9 +440,7 @@ def _told(nvc: Any) -> Iterator[None]:
     kinds = (getattr(nvc, name) for name in dir(nvc) if name.startswith("PyNvVCException"))
     own: Any = tuple(kind for kind in kinds if isinstance(kind, type))
     try:
-        yield
+        return work()
     except (IndexError, *own) as error:
         reason = f"{error!s:.200}"
-    else:
-        return
     raise _invalid(reason)
