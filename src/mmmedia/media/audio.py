@@ -45,11 +45,14 @@ from mmmedia.media.sound_files import (
     words,
 )
 from mmmedia.packages import packages_for
+from mmmedia.tensors import checked_sparse_tensors
 from mmmedia.work import isolated
 
 AUDIO_BACKENDS: Final = ("auto", "soundfile", "pyav", "torchcodec")
 """Decoders by name; "auto" is torchcodec where it is installed, else the other two in that order."""
 
+# By vLLM's name: one lock for all embeddings.
+check_sparse_tensor_invariants_threadsafe = checked_sparse_tensors
 # Frames written at a time.
 _WRITE_SAMPLES = 1 << 14
 _NO_LIMIT: Final = 1 << 62
