@@ -27,7 +27,7 @@ from mmmedia.errors import InvalidArgumentError, MissingPackageError
 
 logger = logging.getLogger(__name__)
 
-_NONE, _LIST, _DICT, _LEAF = b"\x00", b"\x01", b"\x02", b"\x03"
+_TAG_NONE, _TAG_SEQUENCE, _TAG_MAPPING, _TAG_LEAF = b"\x00", b"\x01", b"\x02", b"\x03"
 _IMAGE_ID: Final = 0x800D  # ImageID, of EXIF
 
 
@@ -108,20 +108,20 @@ def _field(data: bytes | memoryview) -> Iterator[bytes | memoryview]:
 
 def _value(obj: object) -> Iterator[bytes | memoryview]:
     if obj is None:
-        yield _NONE
+        yield _TAG_NONE
     elif isinstance(obj, list | tuple):
-        yield _LIST
+        yield _TAG_SEQUENCE
         yield _count(len(obj))
         for item in obj:
             yield from _value(item)
     elif isinstance(obj, dict):
-        yield _DICT
+        yield _TAG_MAPPING
         yield _count(len(obj))
         for name, item in obj.items():
             yield from _field(str(name).encode())
             yield from _value(item)
     else:
-        yield _LEAF
+        yield _TAG_LEAF
         yield from _leaf(obj)
 
 
