@@ -135,6 +135,9 @@ def test_videos() -> None:
             b"\x01" + count(2) + video + told
         )
         whole = hashed(x=MediaWithBytes((frames, metadata), data))
+        if data == b"clip":
+            torch = pytest.importorskip("torch")  # of a decoder on a GPU
+            assert whole == hashed(x=MediaWithBytes((torch.from_numpy(frames), metadata), data))
         assert whole != hashed(x=MediaWithBytes((frames, {"fps": 3}), data))
 
 
@@ -173,7 +176,10 @@ def test_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_an_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As code for vLLM 0.20 has it: that of the setting, else the best that is installed."""
+    """A mistake; in 0.20 that of the setting, else the best that is installed."""
+    with pytest.raises(TypeError, match="algorithm"):
+        MultiModalHasher.hash_kwargs(x=1)
+    monkeypatch.setenv("MMMEDIA_COMPAT", "0.20")
     monkeypatch.setenv("VLLM_MM_HASHER_ALGORITHM", "sha512")
     assert MultiModalHasher.hash_kwargs(x=1) == MultiModalHasher.hash_kwargs("sha512", x=1)
     monkeypatch.delenv("VLLM_MM_HASHER_ALGORITHM")

@@ -27,7 +27,7 @@ from mmmedia.errors import InvalidArgumentError, MissingPackageError
 
 logger = logging.getLogger(__name__)
 
-_NONE, _LIST, _DICT, _LEAF = b"\x00", b"\x01", b"\x02", b"\x03"
+_TAG_NONE, _TAG_SEQUENCE, _TAG_MAPPING, _TAG_LEAF = b"\x00", b"\x01", b"\x02", b"\x03"
 _IMAGE_ID: Final = 0x800D  # ImageID, of EXIF
 
 
@@ -39,18 +39,21 @@ class MultiModalHasher:
         """Return the hash of keywords as hexadecimal digits; their order does not matter.
 
         Args:
-            algorithm: "blake3", "sha256" or "sha512"; `None`, as code for vLLM 0.20 has it: that of
-                `VLLM_MM_HASHER_ALGORITHM`.
+            algorithm: "blake3", "sha256" or "sha512". With ``MMMEDIA_COMPAT=0.20`` it may be left out, for
+                that of `VLLM_MM_HASHER_ALGORITHM`.
             **kwargs: bytes, text, numbers, pictures, arrays, tensors, what media IOs load, or lists, tuples
                 and dicts of these. Anything else is pickled, which is warned of.
 
         Raises:
+            TypeError: no algorithm.
             InvalidArgumentError: (a `ValueError`) another algorithm.
             MissingPackageError: (an `ImportError`) blake3 is not installed.
 
         >>> MultiModalHasher.hash_kwargs("sha256", text="a", number=1)[:16]
         'ed2f0f1306a4237c'
         """
+        if algorithm is None and envs.MMMEDIA_COMPAT != "0.20":
+            raise TypeError("hash_kwargs() needs an algorithm first: blake3, sha256 or sha512.")
         digest = _digest(algorithm or _usual_algorithm())
         for name in sorted(kwargs):
             for part in cls.iter_item_to_bytes(name, kwargs[name]):
@@ -105,20 +108,20 @@ def _field(data: bytes | memoryview) -> Iterator[bytes | memoryview]:
 
 def _value(obj: object) -> Iterator[bytes | memoryview]:
     if obj is None:
-        yield _NONE
+        yield _TAG_NONE
     elif isinstance(obj, list | tuple):
-        yield _LIST
+        yield _TAG_SEQUENCE
         yield _count(len(obj))
         for item in obj:
             yield from _value(item)
     elif isinstance(obj, dict):
-        yield _DICT
+        yield _TAG_MAPPING
         yield _count(len(obj))
         for name, item in obj.items():
             yield from _field(str(name).encode())
             yield from _value(item)
     else:
-        yield _LEAF
+        yield _TAG_LEAF
         yield from _leaf(obj)
 
 
@@ -171,7 +174,7 @@ def _with_bytes(wrapped: Any) -> Iterator[bytes | memoryview]:
     media, data, config = wrapped.media, wrapped.original_bytes, getattr(wrapped, "io_config", None)
     if isinstance(media, Image.Image):
         yield from _picture(media, lambda: {"io_config": config, "data": data} if config else data)
-    elif isinstance(media, np.ndarray):
+    elif hasattr(media, "nbytes"):  # an array or a tensor
         yield from _named("video", media if media.nbytes < len(data) else data)
     elif isinstance(media, tuple):  # a video and its metadata
         frames, metadata = media

@@ -258,7 +258,15 @@ _torch_lock = threading.Lock()
 
 @contextmanager
 def checked_sparse_tensors() -> Iterator[None]:
-    """Have torch check every sparse tensor that is made inside; one thread at a time is inside."""
+    """Have torch check every sparse tensor that is made inside; one thread at a time is inside.
+
+    >>> import torch
+    >>> with checked_sparse_tensors():
+    ...     torch.sparse_coo_tensor([[7]], [1.0], (2,))
+    Traceback (most recent call last):
+        ...
+    RuntimeError: size is inconsistent with indices: for dim 0, size is 2 but found index 7
+    """
     check: Any = _torch().sparse.check_sparse_tensor_invariants
     with _torch_lock, check(enable=True):
         yield

@@ -103,6 +103,37 @@ def test_a_vllm_without_codecs_still_has_the_connector(
     assert video.media[0] == "OpenCV, frame_recovery=False"
 
 
+@pytest.mark.parametrize("what", ["a module", "a name", "an argument"])
+def test_a_vllm_of_another_make_goes_on_with_its_own_connector(
+    what: str,
+    modules: Modules,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Which is seen when one is made, and said once."""
+    plugin._warn_of_vllms_own.cache_clear()
+    if what == "a module":
+        monkeypatch.setitem(sys.modules, "vllm.multimodal.video_decoders.base", None)  # as before 0.32
+    elif what == "a name":
+        del modules["vllm.multimodal.media"].MediaWithBytes
+    else:
+
+        class Other(vllm_names.MediaConnector):
+            def __init__(self, media_io_kwargs: Any = None, *, policy: Any = None) -> None:
+                super().__init__(media_io_kwargs)
+
+        modules["vllm.multimodal.media.connector"].MediaConnector = Other  # type: ignore[attr-defined]
+        modules["vllm.multimodal.media.connector"].MEDIA_CONNECTOR_REGISTRY.register("http")(Other)
+    for name in ("connector", "codec"):
+        sys.modules.pop(f"mmmedia.integrations.vllm.{name}", None)
+        vars(plugin).pop(name, None)
+    found = [make(media_io_kwargs={"image": {}}) for _ in range(2)]
+    assert not any(hasattr(each, "_by_http") for each in found)
+    (warning,) = warnings_of(caplog)
+    assert "does not fit this vLLM" in warning
+
+
 def test_no_vllm_at_all(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
     plugin.register()

@@ -37,12 +37,25 @@ def encoded(container: str = "WAV", wave: np.ndarray = WAVE, subtype: str | None
     return file.getvalue()
 
 
+class Piped(io.RawIOBase):
+    """A file that can't be read twice."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = io.BytesIO(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        return self._file.readinto(buffer)
+
+
 @pytest.fixture(autouse=True)
 def afresh() -> Iterator[None]:
-    """Whether torchcodec is there is asked once a process."""
-    sound_files.has_torchcodec.cache_clear()
+    """That torchcodec is not there is said once a process."""
+    sound_files.warn_of_no_torchcodec.cache_clear()
     yield
-    sound_files.has_torchcodec.cache_clear()
+    sound_files.warn_of_no_torchcodec.cache_clear()
 
 
 @pytest.fixture
@@ -66,6 +79,8 @@ class TestNames:
     def test_unknown(self, name: Any) -> None:
         """It is refused when a media IO is made, and when it is used."""
         with pytest.raises(InvalidArgumentError, match="there are: auto, soundfile, pyav, torchcodec"):
+            AudioMediaIO(audio_backend=name)
+        with pytest.raises(ValueError, match="Unknown audio_backend"):
             AudioMediaIO(audio_backend=name)
         with pytest.raises(ValueError, match="Unknown audio backend"):
             load_audio(io.BytesIO(encoded()), backend=name)
@@ -160,7 +175,20 @@ class TestTorchcodec:
             raise RuntimeError("Could not load libtorchcodec. Likely causes: …")
 
         monkeypatch.setattr(sys.modules["torchcodec.decoders"], "AudioDecoder", broken)
-        with pytest.raises(MissingPackageError, match="finds no FFmpeg"):
+        with pytest.raises(MissingPackageError, match="an FFmpeg that it finds"):
+            load_audio_torchcodec(io.BytesIO(encoded()))
+        piped = io.BufferedReader(Piped(encoded()))  # is read once, by whichever decodes it
+        expected = load_audio_soundfile(io.BytesIO(encoded()), sr=None)[0]
+        assert np.array_equal(load_audio(piped, sr=None)[0], expected)
+
+    def test_another_in_its_place(self) -> None:
+        """Tests of engines put one into the module, or `None` for none."""
+        with patch("mmmedia.media.audio.AudioDecoder", torch_codecs.AudioDecoder):
+            assert load_audio_torchcodec(io.BytesIO(encoded()), sr=None)[0].shape == WAVE.shape
+        with (
+            patch("mmmedia.media.audio.AudioDecoder", None),
+            pytest.raises(ImportError, match="torchcodec audio"),
+        ):
             load_audio_torchcodec(io.BytesIO(encoded()))
         for error, words in (
             (RuntimeError("bad frame"), "Broken or truncated"),

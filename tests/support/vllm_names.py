@@ -243,7 +243,9 @@ def standing_in() -> Iterator[dict[str, ModuleType]]:
     modules = {name: ModuleType(name) for name in _CONTENTS}
     for name, module in modules.items():
         vars(module).update(_CONTENTS[name], __path__=[])
-    modules["vllm.multimodal.media.connector"].MEDIA_CONNECTOR_REGISTRY = Registry()  # type: ignore[attr-defined]
+    registry = Registry()
+    registry.register("http")(MediaConnector)
+    modules["vllm.multimodal.media.connector"].MEDIA_CONNECTOR_REGISTRY = registry  # type: ignore[attr-defined]
     modules["vllm.multimodal.video_decoders"]._BACKEND_OPTION_DEFAULTS = {"opencv": {}}  # type: ignore[attr-defined]
     modules["vllm.multimodal.video_decoders.opencv"].decode_opencv = decode_opencv  # type: ignore[attr-defined]
     hidden = _take_out()

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from mmmedia.exceptions import VLLMValidationError
+from mmmedia.media import audio, image
 from mmmedia.utils.sparse_utils import check_sparse_tensor_invariants_threadsafe, safe_to_dense
 
 torch = pytest.importorskip("torch")
@@ -53,3 +54,10 @@ def test_checks_are_of_one_thread_at_a_time() -> None:
             bad[1] += 1
     thread.join()
     assert (bad, missed) == ([1, 1], [])
+
+
+def test_one_lock_for_all() -> None:
+    """Of pictures' and sounds' embeddings too, by the name at which engines look for it."""
+    expected = check_sparse_tensor_invariants_threadsafe
+    assert audio.check_sparse_tensor_invariants_threadsafe is expected
+    assert image.check_sparse_tensor_invariants_threadsafe is expected

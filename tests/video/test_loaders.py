@@ -562,6 +562,25 @@ class TestStrangers:
         plain = OpenCVVideoBackend.load_bytes(clip(), num_frames=3)[0]
         assert (Inverted.load_bytes(clip(), num_frames=3)[0] == 255 - plain).all()
 
+    @pytest.mark.parametrize("release", ["0.33", "0.20"])
+    def test_own_word_of_what_a_video_is(self, monkeypatch: pytest.MonkeyPatch, release: str) -> None:
+        """A subclass that has its own metadata, of the bytes or in 0.20 of a capture, is believed."""
+        monkeypatch.setenv("MMMEDIA_COMPAT", release)
+        seen = []
+
+        class Unknown(OpenCVDynamicVideoBackend):
+            @staticmethod
+            def get_video_metadata(data: Any) -> VideoSourceMetadata:
+                seen.append(type(data))
+                return VideoSourceMetadata(30, 10.0, 0.0)
+
+        frames, found = Unknown.load_bytes(clip())
+        assert (
+            found["frames_indices"] == [read_number(frame) for frame in frames] == [0, 5, 10, 15, 20, 25, 29]
+        )
+        assert (found["total_num_frames"], found["fps"], found["duration"]) == (30, 10.0, 4)
+        assert set(seen) == {bytes if release == "0.33" else cv2.VideoCapture}
+
     def test_own_way_of_recovering(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A subclass that admits no replacement gets none."""
 

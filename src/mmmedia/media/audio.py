@@ -15,6 +15,8 @@ files and limits goes for it too.
 import functools
 import io
 import math
+import os
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, cast
@@ -32,20 +34,25 @@ from mmmedia.media.sound_files import (
     AudioSource,
     Length,
     Waveform,
+    audio_decoder,
     decode_by_codec,
     decode_pyav,
     decode_soundfile,
     decode_torchcodec,
-    has_torchcodec,
     load,
+    no_torchcodec,
+    warn_of_no_torchcodec,
     words,
 )
 from mmmedia.packages import packages_for
+from mmmedia.tensors import checked_sparse_tensors
 from mmmedia.work import isolated
 
 AUDIO_BACKENDS: Final = ("auto", "soundfile", "pyav", "torchcodec")
 """Decoders by name; "auto" is torchcodec where it is installed, else the other two in that order."""
 
+# By vLLM's name: one lock for all embeddings.
+check_sparse_tensor_invariants_threadsafe = checked_sparse_tensors
 # Frames written at a time.
 _WRITE_SAMPLES = 1 << 14
 _NO_LIMIT: Final = 1 << 62
@@ -54,6 +61,8 @@ _NO_LIMIT: Final = 1 << 62
 def __getattr__(name: str) -> Any:
     if name in ("soundfile", "pybase64"):  # by which tests of engines reach what encodes and decodes
         return import_module(name)
+    if name == "AudioDecoder":  # likewise: of torchcodec, None where there is none
+        return audio_decoder()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -87,7 +96,7 @@ class AudioMediaIO(MediaIO[tuple[Waveform, float]]):
 
     def __init__(self, *, decoded_budget: Chargeable | None = None, **kwargs: Any) -> None:
         super().__init__()
-        self.audio_backend = _backend(kwargs.pop("audio_backend", None))
+        self.audio_backend = _backend(kwargs.pop("audio_backend", None), "audio_backend")
         self.decoded_budget = decoded_budget
         self.kwargs = kwargs
 
@@ -228,14 +237,19 @@ def load_audio(
     >>> load_audio(file, sr=16_000)[0].shape, load_audio(file, sr=None, mono=False)[0].shape
     ((1600,), (2, 4410))
     """
-    name = _backend(backend)
-    if name == "auto":
-        is_torchcodec = envs.MMMEDIA_COMPAT != "0.20" and has_torchcodec()
-        decode = functools.partial(decode_torchcodec, sr=sr) if is_torchcodec else decode_by_codec
-    elif name == "torchcodec":
-        decode = functools.partial(decode_torchcodec, sr=sr)
-    else:
-        decode = decode_pyav if name == "pyav" else decode_soundfile
+    name = _backend(backend, "audio backend")
+    if not isinstance(path, str | os.PathLike) and not path.seekable():
+        path = io.BytesIO(path.read())  # more than one decoder may read it
+    if name == "torchcodec" or (name == "auto" and envs.MMMEDIA_COMPAT != "0.20"):
+        try:
+            return load_audio_torchcodec(
+                path, sr=sr, mono=mono, max_duration_s=max_duration_s, max_decode_bytes=max_decode_bytes
+            )
+        except ImportError:
+            if name == "torchcodec":
+                raise
+            warn_of_no_torchcodec()
+    decode = {"pyav": decode_pyav, "soundfile": decode_soundfile}.get(name, decode_by_codec)
     return load(path, sr, mono, decode, Length(max_duration_s, max_decode_bytes))
 
 
@@ -277,15 +291,16 @@ def load_audio_torchcodec(
         MissingPackageError: (an `ImportError`) torchcodec is not installed, or finds no FFmpeg.
         InvalidArgumentError: (a `ValueError`) `sr` is no whole number.
     """
-    decode = functools.partial(decode_torchcodec, sr=sr)
+    open_decoder = sys.modules[__name__].AudioDecoder
+    if open_decoder is None:
+        raise no_torchcodec()
+    decode = functools.partial(decode_torchcodec, open_decoder=open_decoder, sr=sr)
     return load(path, sr, mono, decode, Length(max_duration_s, max_decode_bytes))
 
 
-def _backend(name: object) -> str:
+def _backend(name: object, what: str) -> str:
     if name is None:
         return "auto"
     if name not in AUDIO_BACKENDS:
-        raise InvalidArgumentError(
-            f"Unknown audio backend {name!r:.64}; there are: {', '.join(AUDIO_BACKENDS)}."
-        )
+        raise InvalidArgumentError(f"Unknown {what} {name!r:.64}; there are: {', '.join(AUDIO_BACKENDS)}.")
     return str(name)

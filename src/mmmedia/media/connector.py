@@ -9,7 +9,6 @@ and charges.
 import copy
 import functools
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BASE64 = re.compile(r";\s*base64\s*,", re.IGNORECASE)
+_BASE64 = ";base64,"
 _LONGEST_HEADER = 4096
 """Characters of a data URL in which its header ends."""
 
@@ -315,14 +314,14 @@ class MediaConnector(SharedDownloads):
         """Load from `data:[<media type>][;<param>]*;base64,<data>`."""
         url = url_spec if isinstance(url_spec, str) else f"data:{(url_spec.path or '').lstrip('/')}"
         # Lists of codecs have commas as well: that of the header's end is the one after `;base64`.
-        end = _BASE64.search(url, 5, _LONGEST_HEADER)
-        if end is None:
+        end = url.find(_BASE64, 5, _LONGEST_HEADER)
+        if end < 0:
             if "," not in url:
                 raise InvalidURLError(f"Invalid data URL {redact_url(url)!r}: missing ','.")
             raise UnsupportedMediaError("Only base64 data URLs are supported for now.")
-        media_type = url[5 : end.start()].partition(";")[0]
-        self._charge_download((len(url) - end.end()) * 3 // 4)
-        data = url[end.end() :]
+        media_type = url[5:end].partition(";")[0]
+        data = url[end + len(_BASE64) :]
+        self._charge_download(len(data) * 3 // 4)
         if "%" in data:
             data = unquote(data, errors="replace")
         return self._decode(media_io, media_io.load_base64, media_type.strip(), data)

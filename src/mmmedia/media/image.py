@@ -34,10 +34,13 @@ from mmmedia.media.depth import as_seen, stored
 from mmmedia.media.embedding import EmbeddingMediaIO
 from mmmedia.media.isolation import apart
 from mmmedia.media.picture_files import brief, check_pixels, open_picture, refuse, without_large_texts
+from mmmedia.tensors import checked_sparse_tensors
 
 MAGIC_NUMPY_PREFIX: Final = b"\x93NUMPY"
 """By which an embedding is told to be a NumPy array."""
 
+# By vLLM's name: one lock for all embeddings.
+check_sparse_tensor_invariants_threadsafe = checked_sparse_tensors
 _SCALING_DECODERS: Final = ("JPEG", "MPO")
 _KEPT_INFO: Final = ("exif", "icc_profile", "xmp")
 

@@ -58,6 +58,7 @@ _BATCH_SAMPLES = 1 << 17
 _MAX_PLANES = 8  # of an AVFrame; PyAV looks for the end of more than that where there is none
 
 
+_NO_FFMPEG: Final = "Could not load libtorchcodec"
 # Seconds that torchcodec decodes beyond a limit, by which it shows.
 _BEYOND: Final = 1.0
 # What libvorbis may give beyond the end of a stream, in samples at its own rate.
@@ -106,8 +107,8 @@ class Length:
         """
         if 0 < self.longest < seconds - padding:
             raise LimitExceededError(
-                f"The audio lasts {round(seconds, 6)} s or more, over the limit of {self.longest:g} s "
-                "(VLLM_MAX_AUDIO_DECODE_DURATION_S)."
+                f"The audio exceeds maximum allowed duration: it lasts {round(seconds, 6)} s or more, over "
+                f"the limit of {self.longest:g} s (VLLM_MAX_AUDIO_DECODE_DURATION_S)."
             )
         if 0 < self.largest < size:
             raise LimitExceededError(
@@ -331,36 +332,39 @@ def words(error: Exception) -> str:
 # -------------------------------------------------------------------------------------------- torchcodec
 
 
-@functools.cache
-def has_torchcodec() -> bool:
-    """Whether torchcodec can be used; a warning, once, if it can't."""
-    try:
-        _audio_decoder()
-    except ImportError as error:
-        logger.warning("Sounds are decoded by libsndfile and PyAV: %s", error)
-        return False
-    return True
-
-
-def _audio_decoder() -> Any:
+def audio_decoder() -> Any:
+    """Return the `AudioDecoder` of torchcodec; `None` where it is not installed, or finds no FFmpeg."""
     try:
         from torchcodec.decoders import AudioDecoder
-    except ImportError as error:
-        raise MissingPackageError(
-            'backend="torchcodec" needs torchcodec: pip install mmmedia[torchcodec].'
-        ) from error
+    except ImportError:
+        return None
     except RuntimeError as error:
-        if "Could not load libtorchcodec" not in str(error):
+        if _NO_FFMPEG not in str(error):
             raise
-        raise MissingPackageError("torchcodec finds no FFmpeg that it works with.") from error
+        return None
     return AudioDecoder
 
 
-def decode_torchcodec(file: BinaryIO, mono: bool, length: Length, *, sr: float | None = None) -> list[_Piece]:
+def no_torchcodec() -> MissingPackageError:
+    """What to raise where there is no torchcodec to be used."""
+    return MissingPackageError(
+        "The torchcodec audio backend needs torchcodec, and an FFmpeg that it finds: "
+        "pip install mmmedia[torchcodec]."
+    )
+
+
+@functools.cache
+def warn_of_no_torchcodec() -> None:
+    """Say so, once."""
+    logger.warning("Sounds are decoded by libsndfile and PyAV. %s", no_torchcodec())
+
+
+def decode_torchcodec(
+    file: BinaryIO, mono: bool, length: Length, *, open_decoder: Any, sr: float | None = None
+) -> list[_Piece]:
     """Decode one file by torchcodec, at its own rate or at that of `sr`."""
     if sr is not None and not (sr > 0 and sr == int(sr)):
         raise InvalidArgumentError(f"torchcodec resamples to whole numbers of samples a second; got {sr!r}.")
-    open_decoder = _audio_decoder()
     file.seek(0)
     data = file.read()
     try:
@@ -382,8 +386,8 @@ def decode_torchcodec(file: BinaryIO, mono: bool, length: Length, *, sr: float |
         stop = length.longest + _BEYOND if length.longest > 0 else None
         samples: Waveform = decoder.get_samples_played_in_range(0.0, stop).data.numpy()
     except RuntimeError as error:
-        if "Could not load libtorchcodec" in str(error):
-            raise MissingPackageError("torchcodec finds no FFmpeg that it works with.") from error
+        if _NO_FFMPEG in str(error):
+            raise no_torchcodec() from error
         raise _invalid(f"Broken or truncated: {words(error)}") from error
     except (TypeError, AttributeError, IndexError) as error:
         raise _invalid("torchcodec finds no sound in it.") from error

@@ -1,29 +1,18 @@
 """Sparse tensors that strangers sent, made dense: the names of `vllm.utils.sparse_utils`."""
 
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from mmmedia.errors import LimitExceededError
 from mmmedia.exceptions import VLLMValidationError
-from mmmedia.tensors import check_dense_bytes, checked_sparse_tensors
+from mmmedia.tensors import (
+    check_dense_bytes,
+    checked_sparse_tensors as check_sparse_tensor_invariants_threadsafe,
+)
 
 if TYPE_CHECKING:
     import torch
 
-
-def check_sparse_tensor_invariants_threadsafe() -> AbstractContextManager[None]:
-    """Return a context in which torch checks every sparse tensor that is made; one thread at a time.
-
-    That torch checks at all is a switch of the whole process, which it sets and restores by itself.
-
-    >>> import torch
-    >>> with check_sparse_tensor_invariants_threadsafe():
-    ...     torch.sparse_coo_tensor([[7]], [1.0], (2,))
-    Traceback (most recent call last):
-        ...
-    RuntimeError: size is inconsistent with indices: for dim 0, size is 2 but found index 7
-    """
-    return checked_sparse_tensors()
+__all__ = ["check_sparse_tensor_invariants_threadsafe", "safe_to_dense"]
 
 
 def safe_to_dense(tensor: object, *, parameter: str) -> "torch.Tensor":

@@ -9,7 +9,10 @@ from . import (
     reading as reading,
     samplers as samplers,
 )
-from .codecs.options import PYNVVIDEOCODEC_VIDEO_BACKEND as PYNVVIDEOCODEC_VIDEO_BACKEND
+from .codecs.options import (
+    PYNVVIDEOCODEC_VIDEO_BACKEND as PYNVVIDEOCODEC_VIDEO_BACKEND,
+    VideoDecoderBackend as VideoDecoderBackend,
+)
 from .decoders import DecodeStats as DecodeStats, decode_stats as decode_stats
 from .excerpts import Excerpt as Excerpt, excerpt as excerpt
 from .frames import (

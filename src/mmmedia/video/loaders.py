@@ -12,7 +12,7 @@ subclass `VideoLoader`, or a built-in loader to change its sampler, and register
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError
 from mmmedia.sources import Source
 from mmmedia.video import codecs, samplers
+from mmmedia.video.decoders.opencv import open_capture
 from mmmedia.video.decoders.part import WHOLE, Part, part_of
 from mmmedia.video.decoders.read import Decoded
 from mmmedia.video.loader_registry import VideoLoaderRegistry
@@ -100,12 +101,23 @@ def reads_as_built_in(loader: type) -> bool:
 _OWN = frozenset({"mmmedia.video.loaders", "mmmedia.video.model_loaders"})
 
 
+def _own_metadata(loader: type) -> Callable[[Any], VideoSourceMetadata] | None:
+    """Return what a loader of others tells of encoded bytes by a `get_video_metadata` of its own, if any."""
+    tell: Any = getattr(loader, "get_video_metadata", None)
+    if str(getattr(tell, "__module__", "mmmedia.")).startswith("mmmedia."):
+        return None
+    if envs.MMMEDIA_COMPAT == "0.20":
+        return lambda data: VideoSourceMetadata(*tell(open_capture(data)))
+    return lambda data: VideoSourceMetadata(*tell(data))
+
+
 def takes_sources(loader: type) -> bool:
     """Return whether what a loader loads may be given as a source: where its `load_bytes` is one of ours."""
     methods = (getattr(loader, name, None) for name in ("load_bytes", "load_bytes_opencv"))
     return (
         not getattr(loader, "needs_bytes", False)
         and reads_as_built_in(loader)
+        and _own_metadata(loader) is None
         and all(getattr(method, "__module__", None) in _OWN for method in methods if method is not None)
     )
 
@@ -386,11 +398,15 @@ def _decode(
     part: Part,
 ) -> Decoded:
     """The join: the loader's sampler on a decoder."""
+    tell = _own_metadata(loader) if backend in {None, "opencv"} else None
+
+    def prepare(source: VideoSourceMetadata) -> VideoSourceMetadata:
+        return loader._prepare_source(source if tell is None else tell(data))
 
     def choose(source: VideoSourceMetadata) -> list[int]:
-        prepared = loader._prepare_source(source)
+        prepared = prepare(source)
         chosen = _plain(loader.compute_frames_index_to_sample(prepared, target, **options))
-        return chosen or first_of_a_short_clip(source, target)
+        return chosen or first_of_a_short_clip(prepared, target)
 
     fetch = options.get("fetch")
     options, decoder_options = codecs.resolve_video_backend_kwargs(backend, options)
@@ -411,7 +427,7 @@ def _decode(
         part=part,
         fetch=fetch,
     )
-    return replace(decoded, source=loader._prepare_source(decoded.source))
+    return replace(decoded, source=prepare(decoded.source))
 
 
 def first_of_a_short_clip(source: VideoSourceMetadata, target: VideoTargetMetadata) -> list[int]:

@@ -1,14 +1,10 @@
 """What decoders and samplers tell each other."""
 
-from typing import Literal
-
 from mmmedia.gpu_ipc_memory import PYNVVIDEOCODEC_DEFAULT_HW_DECODERS
-from mmmedia.video.codecs.options import PYNVVIDEOCODEC_VIDEO_BACKEND
+from mmmedia.video.codecs.options import PYNVVIDEOCODEC_VIDEO_BACKEND, VideoDecoderBackend
 from mmmedia.video.mixins import DecodedFrames
 from mmmedia.video.samplers import VideoSourceMetadata, VideoTargetMetadata
 from mmmedia.video_decoders.limits import check_frame_pixel_limit
-
-VideoDecoderBackend = Literal["opencv", "pyav", "torchcodec", "pynvvideocodec", "deepstream"]
 
 __all__ = [
     "PYNVVIDEOCODEC_DEFAULT_HW_DECODERS",

@@ -326,15 +326,24 @@ class TestPyNvVideoCodec:
         with pytest.raises(RuntimeError):
             pynvvideocodec.PyNvVideoCodecVideoBackendMixin._configure_decoder_slots(1)
 
-    def test_a_decoder_that_failed_is_not_used_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("of_the_file", [True, False])
+    def test_a_decoder_that_failed_is_not_used_again(
+        self, monkeypatch: pytest.MonkeyPatch, of_the_file: bool
+    ) -> None:
+        """The package's own errors are of the file, others of the GPU."""
+        kind = type("PyNvVCExceptionUnsupported", (Exception,), {}) if of_the_file else RuntimeError
+        if of_the_file:
+            monkeypatch.setattr(sys.modules["PyNvVideoCodec"], kind.__name__, kind, raising=False)
+
         def fail(*_: object) -> None:
-            raise RuntimeError("CUDA error")
+            raise kind("4:4:4")
 
         with monkeypatch.context() as patched:
             patched.setattr(SimpleDecoder, "get_batch_frames_by_index", fail)
-            with pytest.raises(InvalidMediaError, match="Invalid or unsupported video file"):
+            with pytest.raises(InvalidMediaError if of_the_file else RuntimeError) as caught:
                 VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec", hw_decoders=1)
-            assert "CUDA error" in self.log.text
+            assert ("4:4:4" in str(caught.value)) != ("4:4:4" in self.log.text) == of_the_file
+            assert caught.value.__context__ is None  # it may hold on to a decoder
         VideoBackend.load_bytes(clip(**CLIP), 1, backend="pynvvideocodec", hw_decoders=1)
         assert [hasattr(decoder, "stopped") for decoder in SimpleDecoder.made] == [True, False]
 

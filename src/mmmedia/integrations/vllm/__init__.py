@@ -16,6 +16,7 @@ Importing this module needs no vLLM; all others of this package do.
 import logging
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -69,14 +70,29 @@ def _problems() -> Iterator[str]:
             yield f"there is no {part} ({_brief(error)})"
 
 
+def _connectors() -> Any:
+    return import_module("vllm.multimodal.media.connector").MEDIA_CONNECTOR_REGISTRY
+
+
 def _add_connector() -> None:
-    registry = import_module("vllm.multimodal.media.connector").MEDIA_CONNECTOR_REGISTRY
-    registry.register(NAME)(_make_connector)
+    _connectors().register(NAME)(_make_connector)
 
 
 def _make_connector(*args: Any, **kwargs: Any) -> Any:
-    """Make a connector; what it takes is imported by the processes that make some, and by no others."""
-    return import_module("mmmedia.integrations.vllm.connector").VLLMConnector(*args, **kwargs)
+    """Make a connector; what it takes is imported by the processes that make some, and by no others.
+
+    Where this vLLM is too different for that, it is vLLM's own, and a warning says so once.
+    """
+    try:
+        return import_module("mmmedia.integrations.vllm.connector").VLLMConnector(*args, **kwargs)
+    except (ImportError, AttributeError, TypeError) as error:
+        _warn_of_vllms_own(_brief(error))
+        return _connectors().load("http", *args, **kwargs)
+
+
+@cache
+def _warn_of_vllms_own(why: str) -> None:
+    logger.warning("mmmedia's connector does not fit this vLLM (%s), whose own fetches instead.", why)
 
 
 def _add_codec() -> None:

@@ -1,14 +1,14 @@
 """The decoders that the keyword `backend` of a loader names, and the options of each."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError
 from mmmedia.gpu_ipc_memory import PYNVVIDEOCODEC_DEFAULT_HW_DECODERS
 
 PYNVVIDEOCODEC_VIDEO_BACKEND: Final = "pynvvideocodec"
-
+VideoDecoderBackend = Literal["opencv", "pyav", "torchcodec", "pynvvideocodec", "deepstream"]
 
 BACKEND_OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     "opencv": {},

@@ -7,7 +7,8 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Choose = Callable[[VideoSourceMetadata], list[int]]
 Frames = npt.NDArray[np.uint8]
 
@@ -214,16 +216,13 @@ class PyNvVideoCodecVideoBackendMixin:
         hw_decoders = validate_pynvvideocodec_hw_decoders(options["hw_decoders"])
         nvc = _package()
         cls._configure_decoder_slots(hw_decoders)
-        try:
-            admitted = containers.admit(data)
-        except InvalidMediaError as error:
-            raise _invalid(str(error)) from None
         with tempfile.NamedTemporaryFile(suffix=".mp4") as file:
-            file.write(admitted.data)
+            file.write(data)
             file.flush()
-            with _told(nvc):
-                bounds = cls._validate_decoder_caps(file.name, nvc, max_width=width, max_height=height)
-                found = cls._read_source_metadata(file.name, nvc, *bounds)
+            bounds = _told(
+                nvc, lambda: cls._validate_decoder_caps(file.name, nvc, max_width=width, max_height=height)
+            )
+            found = _told(nvc, lambda: cls._read_source_metadata(file.name, nvc, *bounds))
             source, total = found.source, found.source.total_frames_num
             check_size(found.height, found.width, 1)
             wanted = choose(source)
@@ -234,8 +233,8 @@ class PyNvVideoCodecVideoBackendMixin:
             unique = sorted({index for index in wanted if 0 <= index < total})
             pool = gpu_ipc_memory.get_mm_gpu_ipc_pool()
             nbytes = len(unique) * found.height * found.width * 3
-            with nullcontext() if pool is None else pool.acquire(nbytes), _told(nvc):
-                frames = cls._decode_to_pinned_host(file.name, unique, nvc, *bounds)
+            with nullcontext() if pool is None else pool.acquire(nbytes):
+                frames = _told(nvc, lambda: cls._decode_to_pinned_host(file.name, unique, nvc, *bounds))
         if unique == wanted:
             return frames, unique, source
         rows = {index: row for row, index in enumerate(unique)}
@@ -299,10 +298,12 @@ class PyNvVideoCodecVideoBackendMixin:
         """Ask the GPU whether it decodes a file; return the width and height to make a decoder for.
 
         These are as given, as far as the GPU goes; else those of the file, so that it may as well be turned.
+        Nothing opens the file before, so here it is judged, too.
 
         Raises:
-            InvalidMediaError: (a `ValueError`) it does not decode it.
+            InvalidMediaError: (a `ValueError`) it does not decode it, or must not see it.
         """
+        _admit(file_path)
         stream = nvc.CreateDemuxer(file_path)
         told = nvc.GetDecoderCaps(
             cls._DEVICE_INDEX, stream.GetNvCodecId(), stream.ChromaFormat(), stream.BitDepth()
@@ -402,10 +403,23 @@ def read(
         InvalidArgumentError: (a `ValueError`) a bad option.
         PoolSizeError: (a `RuntimeError`) another number of decoders than before.
         InvalidMediaError: (a `ValueError`) a video that can't be decoded, or not by this GPU.
+        RuntimeError: the GPU fails.
         LimitExceededError: (a `ValueError`) frames larger than the settings admit, or more than the pool of
             GPU memory has.
     """
     return PyNvVideoCodecVideoBackendMixin._read(data, choose, options)
+
+
+def _admit(file_path: str) -> None:
+    """Refuse what FFmpeg may not open; what is not there the package refuses."""
+    try:
+        containers.admit(Path(file_path).read_bytes())
+        return
+    except FileNotFoundError:
+        return
+    except InvalidMediaError as error:
+        reason = str(error)
+    raise _invalid(reason)
 
 
 def _package() -> Any:
@@ -418,17 +432,15 @@ def _package() -> Any:
     return nvc
 
 
-@contextmanager
-def _told(nvc: Any) -> Iterator[None]:
-    """Say what the package fails with, but not by its own error, which may hold on to a decoder."""
-    kinds = (getattr(nvc, name, None) for name in ("PyNvVCException", "PyNvVCExceptionUnsupported"))
+def _told(nvc: Any, work: Callable[[], T]) -> T:
+    """Say what the package finds wrong with a file, but not by its own error, which may hold on to a decoder.
+
+    Other errors are of the GPU, and no fault of the file.
+    """
+    kinds = (getattr(nvc, name) for name in dir(nvc) if name.startswith("PyNvVCException"))
     own: Any = tuple(kind for kind in kinds if isinstance(kind, type))
     try:
-        yield
-    except (RuntimeError, *own) as error:
-        if isinstance(error, PoolSizeError):
-            raise
+        return work()
+    except (IndexError, *own) as error:
         reason = f"{error!s:.200}"
-    else:
-        return
     raise _invalid(reason)
