@@ -11,6 +11,7 @@ from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders import opencv
 from mmmedia.video.decoders.colours import UNSPECIFIED, is_converted, is_mapped
+from mmmedia.video.decoders.fit import store
 from mmmedia.video.decoders.upright import Upright
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Converter:
         self._film: _Film | None = None
 
     def __call__(self, frame: "VideoFrame", row: Pixels, turn: Upright) -> None:
-        """Fill `row`, uint8 RGB of shape (height, width, 3), which must be the frame's size upright.
+        """Fill `row`, uint8 RGB of shape (height, width, 3), in the size that it has.
 
         It is filled by the end of `finish`.
         """
@@ -62,7 +63,7 @@ class Converter:
         plane = bgr.planes[0]
         shape, strides = (bgr.height, bgr.width, 3), (plane.line_size, 3, 1)
         pixels: Pixels = np.ndarray(shape, np.uint8, buffer=memoryview(plane), strides=strides)
-        _fill(row, pixels, turn)
+        store(turn(pixels), row)
 
     def finish(self) -> None:
         """Fill the rows that have not been filled yet.
@@ -72,15 +73,6 @@ class Converter:
         """
         if self._film is not None:
             self._film.develop()
-
-
-def _fill(row: Pixels, bgr: Pixels, turn: Upright) -> None:
-    import cv2
-
-    if turn == Upright():
-        cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB, dst=row)
-    else:
-        row[...] = turn(bgr)[..., ::-1]
 
 
 class _Film:
@@ -126,5 +118,5 @@ class _Film:
             ok, picture = capture.read()
             if not ok:
                 raise InvalidMediaError("The video's colours can't be converted.")
-            _fill(row, np.asarray(picture, np.uint8), turn)
+            store(turn(np.asarray(picture, np.uint8)), row)
         self._rows.clear()
