@@ -57,7 +57,7 @@ def docs(session: nox.Session) -> None:
 def browser(session: nox.Session) -> None:
     """What a notebook shows, looked at in a headless Chromium (`apt-get install chromium`)."""
     install_project(session, "docs")
-    session.install("nbconvert", "moto[server]", "s3fs")
+    session.install(*CONSTRAINTS, "nbconvert", "moto[server]", "s3fs")
     session.run("python", "docs/browser.py", *session.posargs)
 
 
@@ -77,10 +77,8 @@ def fuzz(session: nox.Session) -> None:
 @nox.session
 def s3(session: nox.Session) -> None:
     """Pieces out of a real S3 API on loopback, and from nginx where that is installed."""
-    session.install(TORCH, ".[dev]", "s3fs")
-    # s3fs admits few versions of botocore, and pip tries all of boto3's unless told which fits.
-    found = session.run("python", "-c", "import botocore; print(botocore.__version__)", silent=True)
-    session.install("moto[server]", f"boto3=={str(found).strip()}")
+    # s3fs admits few versions of botocore: without the constraints pip tries all of boto3's.
+    session.install(*CONSTRAINTS, TORCH, ".[dev]", "s3fs", "moto[server]")
     session.run(
         "pytest", *(session.posargs or ["tests/media/test_sparse_objects.py", "tests/media/test_nginx.py"])
     )
