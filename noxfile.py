@@ -1,5 +1,7 @@
 """The sessions: `nox` runs lint, types and tests; the others run on demand (`nox -s docs`)."""
 
+import shutil
+
 import nox
 from packaging.requirements import Requirement
 
@@ -56,6 +58,8 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def browser(session: nox.Session) -> None:
     """What a notebook shows, looked at in a headless Chromium (`apt-get install chromium`)."""
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        session.skip("There is no Chromium: apt-get install chromium")
     install_project(session, "docs")
     session.install(*CONSTRAINTS, "nbconvert", "moto[server]", "s3fs")
     session.run("python", "docs/browser.py", *session.posargs)
