@@ -98,14 +98,14 @@ def torchcodec(session: nox.Session) -> None:
 
 @nox.session
 def ray(session: nox.Session) -> None:
-    """Ray Data on a cluster of this machine, Daft, the examples; `nox -s ray -- bench` measures instead."""
+    """Ray Data on a cluster here, Daft, examples and recipes; `nox -s ray -- bench` measures instead."""
     install_project(session, "dev", "ray", "daft")
     session.install(*CONSTRAINTS, "fastapi", "uvicorn")
     if session.posargs[:1] == ["bench"]:
         session.run("python", "benchmarks/ray_data.py", *session.posargs[1:])
     else:
         tests = [f"tests/integrations/test_{name}.py" for name in ("ray", "daft", "examples")]
-        session.run("pytest", *(session.posargs or tests))
+        session.run("pytest", *(session.posargs or [*tests, "tests/test_cookbook.py"]))
 
 
 @nox.session
