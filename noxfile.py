@@ -1,5 +1,7 @@
 """The sessions: `nox` runs lint, types and tests; the others run on demand (`nox -s docs`)."""
 
+import shutil
+
 import nox
 from packaging.requirements import Requirement
 
@@ -56,8 +58,10 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def browser(session: nox.Session) -> None:
     """What a notebook shows, looked at in a headless Chromium (`apt-get install chromium`)."""
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        session.skip("There is no Chromium: apt-get install chromium")
     install_project(session, "docs")
-    session.install("nbconvert", "moto[server]", "s3fs")
+    session.install(*CONSTRAINTS, "nbconvert", "moto[server]", "s3fs")
     session.run("python", "docs/browser.py", *session.posargs)
 
 
@@ -77,10 +81,8 @@ def fuzz(session: nox.Session) -> None:
 @nox.session
 def s3(session: nox.Session) -> None:
     """Pieces out of a real S3 API on loopback, and from nginx where that is installed."""
-    session.install(TORCH, ".[dev]", "s3fs")
-    # s3fs admits few versions of botocore, and pip tries all of boto3's unless told which fits.
-    found = session.run("python", "-c", "import botocore; print(botocore.__version__)", silent=True)
-    session.install("moto[server]", f"boto3=={str(found).strip()}")
+    # s3fs admits few versions of botocore: without the constraints pip tries all of boto3's.
+    session.install(*CONSTRAINTS, TORCH, ".[dev]", "s3fs", "moto[server]")
     session.run(
         "pytest", *(session.posargs or ["tests/media/test_sparse_objects.py", "tests/media/test_nginx.py"])
     )
@@ -96,14 +98,14 @@ def torchcodec(session: nox.Session) -> None:
 
 @nox.session
 def ray(session: nox.Session) -> None:
-    """Ray Data on a cluster of this machine, Daft, the examples; `nox -s ray -- bench` measures instead."""
+    """Ray Data on a cluster here, Daft, examples and recipes; `nox -s ray -- bench` measures instead."""
     install_project(session, "dev", "ray", "daft")
     session.install(*CONSTRAINTS, "fastapi", "uvicorn")
     if session.posargs[:1] == ["bench"]:
         session.run("python", "benchmarks/ray_data.py", *session.posargs[1:])
     else:
         tests = [f"tests/integrations/test_{name}.py" for name in ("ray", "daft", "examples")]
-        session.run("pytest", *(session.posargs or tests))
+        session.run("pytest", *(session.posargs or [*tests, "tests/test_cookbook.py"]))
 
 
 @nox.session

@@ -17,12 +17,13 @@ from mmmedia import envs
 from mmmedia._quiet import silence_decoders
 from mmmedia.errors import InvalidArgumentError, InvalidSettingError
 from mmmedia.loading.choosing import choice_of
-from mmmedia.loading.media_ios import AudioIO, Size, VideoIO, resized
+from mmmedia.loading.media_ios import AudioIO, VideoIO
 from mmmedia.loading.sources import URL, Source, connector_for, located, read_path, refused, timeout_for
 from mmmedia.media.base import MediaIO
 from mmmedia.media.connector import MediaConnector
 from mmmedia.media.image import ImageMediaIO
 from mmmedia.packages import packages_for
+from mmmedia.video.decoders.fit import Size, resized, size_for
 from mmmedia.work.fork import is_forked_child
 
 Modality = Literal["image", "video", "audio"]
@@ -208,8 +209,6 @@ def _media_io(
         raise InvalidArgumentError(f"modality={modality!r:.32}: expected image, video or audio.")
     choice = choice_of(num_frames=num_frames, fps=fps, sampler=sampler)
     if resize is not None:
-        from mmmedia.loading.media_ios import size_for
-
         size_for((1, 1), resize)
     if modality == "video":
         return VideoIO(choice, resize)

@@ -46,6 +46,21 @@ asyncio.run(twins())
 connector = MediaConnector({"video": {"num_frames": 4, "fps": 2}, "image": {"max_pixels": 1000}})
 options: mmmedia.MediaIOKwargs = {"audio": {"audio_backend": "pyav"}}
 MediaConnector(media_io_kwargs=options)
+fetched = connector.fetch_video("https://example.org/clip.mp4")
+shown, told = fetched
+height: int = shown.shape[1]
+a_second: float = told["fps"]
+listed: list[int] = fetched.media[1]["frames_indices"]
+encoded: bytes = fetched.original_bytes
+heard, hertz = connector.fetch_audio("https://example.org/speech.wav")
+exact: float = hertz
+
+
+async def in_a_loop() -> float:
+    _, known = await connector.fetch_video_async("https://example.org/clip.mp4")
+    return known["duration"]
+
+
 row = Decoder("video", num_frames=4, on_error="drop")("clip.mp4")
 failure: str | None = row.error
 
@@ -56,5 +71,9 @@ MediaConnector({"videos": {"num_frames": 4}})  # wrong
 MediaConnector({"video": {"backend": "openvc"}})  # wrong
 text: str = metadata["fps"]  # wrong
 metadata["frame_rate"]  # wrong
+words: str = told["fps"]  # wrong
+told["framerate"]  # wrong
+connector.fetch_video("https://example.org/clip.mp4", video_procesor="x")  # wrong
+MediaConnector(media_io_kwarg={})  # wrong
 mmmedia.load_many([], on_error="ignore")  # wrong
 Decoder("text")  # wrong

@@ -20,6 +20,7 @@ from mmmedia.video import (
     OpenCVVideoBackend,
     VideoSourceMetadata,
 )
+from mmmedia.video.decoders.read import read_video
 from support import sounds
 from support.captures import ScriptedCapture, read_plainly
 from support.clips import clip, read_number
@@ -291,6 +292,8 @@ class TestMidway:
         """PyAV's frames are of two sizes, which is told with both."""
         with pytest.raises(InvalidMediaError, match=r"resolution midway.*128 x 96.*160 x 128"):
             Dozen.load_bytes(self.DATA(container), backend="pyav")
+        with pytest.raises(InvalidMediaError, match=r"resolution midway.*128 x 96.*160 x 128"):
+            read_video(self.DATA(container), lambda _: list(range(12)), Dozen, backend="pyav", size=(32, 32))
         frames, _ = OpenCVVideoBackend.load_bytes(self.DATA(container), backend="pyav", num_frames=1)
         assert frames.shape == (1, 96, 128, 3)
 

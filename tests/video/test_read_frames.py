@@ -1,6 +1,7 @@
 """Frames of a video by their numbers."""
 
 import io
+import tracemalloc
 from pathlib import Path
 
 import av
@@ -9,7 +10,11 @@ import pytest
 
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError
 from mmmedia.video import OpenCVVideoBackend, read_frames
+from mmmedia.video.decoders.fit import fit
+from mmmedia.video.decoders.read import read_video
+from support import corpus
 from support.clips import clip
+from support.kinds import KINDS
 
 DATA = clip(frames=40, gop=10)
 WHOLE, _ = OpenCVVideoBackend.load_bytes(DATA, num_frames=-1)
@@ -101,3 +106,58 @@ def test_repeated_frames_count_against_the_limit(monkeypatch: pytest.MonkeyPatch
 def test_another_word_is_refused():
     with pytest.raises(InvalidArgumentError, match="missing='skip'"):
         read_frames(DATA, [0], missing="skip")  # type: ignore[arg-type]
+
+
+WIDE_GAMUT = "log-level=none:keyint=10:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"
+SIZED = {
+    "plain": lambda: DATA,
+    "turned": lambda: corpus.write_matrix(clip(frames=40, gop=10), 0, 1, -1, 0),
+    "mirrored": lambda: corpus.write_matrix(clip(frames=40, gop=10), -1, 0, 0, 1),
+    "wide gamut": lambda: clip(
+        frames=30, codec="libx265", pix_fmt="yuv420p10le", options={"x265-params": WIDE_GAMUT}
+    ),
+    "animation": KINDS["animated png"].make,
+}
+
+
+@pytest.mark.parametrize("size", [40, (31, 57), (150, 200)], ids=str)
+@pytest.mark.parametrize(
+    "way",
+    [{"decode": "sequential"}, {"decode": "seek"}, {"backend": "pyav", "decode": "sequential"}],
+    ids=lambda way: "-".join(way.values()),
+)
+@pytest.mark.parametrize("name", SIZED)
+def test_frames_in_another_size_are_those_in_their_own_made_so(name, way, size):
+    """Byte for byte, whichever way they are decoded."""
+    if (name, way["decode"]) == ("animation", "seek"):
+        pytest.skip("no way to seek there")
+    data = SIZED[name]()
+    wanted = [2, 7, 9]
+    whole, fitted = (
+        read_video(data, lambda _: wanted, OpenCVVideoBackend, size=each, **way).frames
+        for each in (None, size)
+    )
+    assert max(fitted.shape[1:3]) == (size if isinstance(size, int) else max(size))
+    assert np.array_equal(fitted, [fit(frame, fitted.shape[1:3]) for frame in whole])
+
+
+@pytest.mark.parametrize("decode", ["sequential", "seek"])
+def test_frames_in_their_own_size_never_lie_together(decode):
+    """Where they are asked for in a smaller one."""
+    read_frames(DATA, [0], decode=decode, size=32)
+    tracemalloc.start()
+    frames, _, _ = read_frames(DATA, range(40), decode=decode, size=32)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert frames.shape == (40, 24, 32, 3)
+    assert peak < WHOLE.nbytes / 2
+
+
+def test_what_counts_is_the_size_that_is_asked_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("VLLM_MAX_VIDEO_DECODE_BYTES", str(WHOLE.nbytes // 2))
+    with pytest.raises(LimitExceededError):
+        read_frames(DATA, range(40))
+    assert len(read_frames(DATA, range(40), size=32)[0]) == 40
+    monkeypatch.setenv("VLLM_MAX_IMAGE_PIXELS", "5000")
+    with pytest.raises(LimitExceededError, match="128 x 96"):
+        read_frames(DATA, [0], size=32)

@@ -10,7 +10,7 @@ from mmmedia._quiet import silence_decoders
 from mmmedia.errors import InvalidArgumentError
 from mmmedia.image import turned_upright
 from mmmedia.loading.choosing import choice_of
-from mmmedia.loading.media_ios import AudioIO, Size, VideoIO
+from mmmedia.loading.media_ios import AudioIO, VideoIO
 from mmmedia.loading.results import Audio, Video, check_frames
 from mmmedia.loading.sources import (
     URL,
@@ -25,6 +25,7 @@ from mmmedia.media.base import MediaIO, MediaWithBytes
 from mmmedia.media.connector import _call
 from mmmedia.media.image import ImageMediaIO
 from mmmedia.packages import packages_for
+from mmmedia.video.decoders.fit import Size
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -14,13 +14,12 @@ from mmmedia.media.audio import load_audio
 from mmmedia.media.base import MediaIO, decode_base64
 from mmmedia.media.image import ImageMediaIO
 from mmmedia.media.sound_files import AudioSource
+from mmmedia.video.decoders.fit import Size, resized
 from mmmedia.video.reading import read_frames
 from mmmedia.video.samplers import TimedSource, VideoSourceMetadata
 
 if TYPE_CHECKING:
     from mmmedia.options import VideoMetadata
-
-Size = int | tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,8 @@ class VideoIO(MediaIO[Video]):
             told = source if isinstance(source, TimedSource) else TimedSource(*source)
             return self.choice(source)
 
-        frames, indices, source = read_frames(only_stream(data, self.stream), choose, missing=self.missing)
+        file = only_stream(data, self.stream)
+        frames, indices, source = read_frames(file, choose, missing=self.missing, size=self.size)
         return self._result(frames, indices, source, times_of(told, indices))
 
     def load_base64(self, media_type: str, data: str) -> Video:
@@ -79,7 +79,8 @@ class VideoIO(MediaIO[Video]):
         total = len(frames)
         source = TimedSource(total, fps, total / fps if fps > 0 else 0.0)
         chosen = list(range(total)) if self.choice == Choice() else self.choice(source)
-        return self._result(frames[chosen], chosen, source, times_of(source, chosen))
+        frames = resized(frames[chosen], self.size)
+        return self._result(frames, chosen, source, times_of(source, chosen))
 
     def _result(
         self, frames: Frames, indices: list[int], source: VideoSourceMetadata, times: list[float]
@@ -93,7 +94,6 @@ class VideoIO(MediaIO[Video]):
             "frames_indices": indices,
             "do_sample_frames": whole and self.choice.name != "opencv_dynamic",
         }
-        frames = resized(frames, self.size)
         if self.device is not None:
             import torch
 
@@ -189,53 +189,3 @@ class AudioIO(MediaIO[Audio]):
         if first >= total:
             raise InvalidArgumentError(f"start={self.start:g}: the sound ends at {total / rate:g} s.")
         return Audio(np.ascontiguousarray(waveform[..., first:last]), rate)
-
-
-def resized(frames: Frames, size: Size | None) -> Frames:
-    """Return frames in another size.
-
-    Args:
-        frames: uint8 (n, height, width, 3).
-        size: (height, width); or the longer side, beyond which frames are made smaller, to scale.
-
-    >>> resized(np.zeros((2, 90, 160, 3), np.uint8), 80).shape
-    (2, 45, 80, 3)
-    """
-    if size is None or not len(frames):
-        return frames
-    import cv2
-
-    height, width = frames.shape[1:3]
-    wanted = size_for((height, width), size)
-    if wanted == (height, width):
-        return frames
-    shrinks = wanted[0] <= height and wanted[1] <= width
-    result = np.empty((len(frames), *wanted, 3), np.uint8)
-    for row, frame in zip(result, frames, strict=True):
-        cv2.resize(
-            frame, wanted[::-1], dst=row, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        )
-    return result
-
-
-def size_for(of: tuple[int, int], size: Size) -> tuple[int, int]:
-    """Return the (height, width) that a keyword `size` means for a picture of such a size.
-
-    Raises:
-        InvalidArgumentError: (a `ValueError`) no number of pixels.
-
-    >>> size_for((1080, 1920), 640), size_for((90, 160), 640), size_for((1080, 1920), (224, 224))
-    ((360, 640), (90, 160), (224, 224))
-    """
-    if isinstance(size, int) and not isinstance(size, bool) and size > 0:
-        scale = min(1.0, size / max(of))
-        return max(1, round(of[0] * scale)), max(1, round(of[1] * scale))
-    try:
-        height, width = (int(side) for side in cast("Any", size))
-    except (TypeError, ValueError):
-        height = width = 0
-    if height < 1 or width < 1:
-        raise InvalidArgumentError(
-            f"size={size!r:.64}: expected (height, width), or the longer side, in pixels."
-        )
-    return height, width

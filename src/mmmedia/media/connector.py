@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from mmmedia.media.base import MediaWithBytes
     from mmmedia.media.image import ImageMediaIO
-    from mmmedia.media.video import VideoMediaIO
+    from mmmedia.media.video import VideoWithBytes
     from mmmedia.options import MediaIOKwargs
 
 T = TypeVar("T")
@@ -432,7 +432,7 @@ class MediaConnector(SharedDownloads):
         *,
         image_mode: str | None = "RGB",
         video_processor: str | None = None,
-    ) -> "MediaWithBytes[tuple[npt.NDArray[np.uint8], dict[str, Any]]]":
+    ) -> "VideoWithBytes":
         """Load a video: the sampled frames, uint8 `(frames, height, width, 3)`, and their metadata.
 
         Args:
@@ -453,7 +453,7 @@ class MediaConnector(SharedDownloads):
         *,
         image_mode: str | None = "RGB",
         video_processor: str | None = None,
-    ) -> "MediaWithBytes[tuple[npt.NDArray[np.uint8], dict[str, Any]]]":
+    ) -> "VideoWithBytes":
         """Load a video; see `fetch_video`."""
         return await self.load_from_url_async(
             video_url,
@@ -509,14 +509,16 @@ class MediaConnector(SharedDownloads):
         made: MediaIO[Any] = _media_io_class("audio")(**kwargs)
         return made
 
-    def _video_io(self, image_mode: str | None, video_processor: str | None = None) -> "VideoMediaIO":
+    def _video_io(
+        self, image_mode: str | None, video_processor: str | None = None
+    ) -> "MediaIO[VideoWithBytes]":
         kwargs = self.media_io_kwargs.get("video", {})
         if video_processor and not kwargs.get("video_backend") and envs.MMMEDIA_COMPAT != "0.20":
             from mmmedia.video.loaders import get_video_loader_backend_for_processor
 
             bound = get_video_loader_backend_for_processor(video_processor)
             kwargs = {**kwargs, "video_backend": bound}
-        made: VideoMediaIO = _media_io_class("video")(self._image_io(image_mode), **kwargs)
+        made: MediaIO[Any] = _media_io_class("video")(self._image_io(image_mode), **kwargs)
         return made
 
 

@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,15 @@ from mmmedia.work import isolated
 
 Frames = npt.NDArray[Any]
 Video = tuple[Frames, dict[str, Any]]
+
+if TYPE_CHECKING:
+    from mmmedia.options import VideoMetadata
+
+    class VideoWithBytes(MediaWithBytes[tuple[Frames, VideoMetadata]], tuple[Frames, VideoMetadata]):
+        """What `MediaConnector.fetch_video` returns: a `MediaWithBytes`, which unpacks as its tuple does.
+
+        Only checkers of types know this class: nothing else tells them what each part of it is.
+        """
 
 
 class VideoEmbeddingMediaIO(EmbeddingMediaIO):

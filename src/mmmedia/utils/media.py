@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
+    from mmmedia.media.video import VideoWithBytes
     from mmmedia.options import MediaIOKwargs
 
 
@@ -119,9 +120,7 @@ def fetch_image(
     return MediaConnector(media_io_kwargs=_of("image", image_io_kwargs)).fetch_image(image_url)
 
 
-def fetch_video(
-    video_url: str, video_io_kwargs: Mapping[str, Any] | None = None
-) -> "MediaWithBytes[tuple[npt.NDArray[Any], dict[str, Any]]]":
+def fetch_video(video_url: str, video_io_kwargs: Mapping[str, Any] | None = None) -> "VideoWithBytes":
     """Load a video from a URL; otherwise as `fetch_audio`."""
     return MediaConnector(media_io_kwargs=_of("video", video_io_kwargs)).fetch_video(video_url)
 

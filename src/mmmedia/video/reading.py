@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
+from mmmedia.video.decoders.fit import Size
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.excerpts import Readable, opened
 from mmmedia.video.loaders import VideoLoader
@@ -23,6 +24,7 @@ def read_frames(
     *,
     decode: Literal["auto", "sequential", "seek"] | None = None,
     missing: Literal["raise", "drop"] = "raise",
+    size: Size | None = None,
     fetch: Literal["auto", "never", "always"] | None = None,
 ) -> tuple[npt.NDArray[np.uint8], list[int], VideoSourceMetadata]:
     """Return frames of a video by their numbers.
@@ -35,6 +37,8 @@ def read_frames(
             video is, a `TimedSource` with the times of its frames.
         decode: as in the loaders: "auto", "sequential" or "seek"; None: the setting `VLLM_VIDEO_DECODE`.
         missing: what becomes of frames that can't be decoded: "raise" says how many, "drop" leaves them out.
+        size: of the frames: (height, width), or the longer side, beyond which they are made smaller. Each is
+            so before the next is decoded.
         fetch: "auto": of a path or a source, only the pieces that the frames need are read where that pays
             and is exact; "never": all is read; "always": pieces, or an error; None: the setting
             `MMMEDIA_SPARSE_FETCH`.
@@ -68,7 +72,7 @@ def read_frames(
         return sorted(set(wanted))
 
     with opened(source) as data:
-        decoded = read_source(data, choose, VideoLoader, decode=decode, fetch=fetch)
+        decoded = read_source(data, choose, VideoLoader, decode=decode, size=size, fetch=fetch)
     rows = {number: row for row, number in enumerate(decoded.indices)}
     lost = sorted({number for number in wanted if number not in rows})
     if lost and missing == "raise":

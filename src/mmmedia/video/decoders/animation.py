@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from mmmedia.errors import InvalidMediaError
 from mmmedia.image import flatten_alpha
-from mmmedia.video.decoders.limits import Deadline, check_size
+from mmmedia.video.decoders.fit import Size, fit, fitted_size
+from mmmedia.video.decoders.limits import Deadline
 from mmmedia.video.samplers import VideoSourceMetadata
 
 Frames = npt.NDArray[np.uint8]
@@ -44,8 +45,12 @@ class Animation:
         """When each frame is shown, in seconds from the first."""
         return [0.0, *itertools.accumulate(self.durations[:-1])]
 
-    def read_frames(self, wanted: Sequence[int]) -> tuple[Frames, list[int]]:
+    def read_frames(self, wanted: Sequence[int], size: Size | None = None) -> tuple[Frames, list[int]]:
         """Return the wanted frames, uint8 RGB over white (n, height, width, 3), and the number of each.
+
+        Args:
+            wanted: their numbers.
+            size: of the frames, as of `fit.size_for`.
 
         Raises:
             InvalidMediaError: (a `ValueError`) the picture is damaged before the first of them.
@@ -54,8 +59,8 @@ class Animation:
         from PIL import Image
 
         targets = sorted({number for number in wanted if 0 <= number < len(self.durations)})
-        check_size(self.height, self.width, len(targets))
-        frames = np.empty((len(targets), self.height, self.width, 3), np.uint8)
+        fitted = fitted_size((self.height, self.width), size, len(targets))
+        frames = np.empty((len(targets), *fitted, 3), np.uint8)
         valid: list[int] = []
         deadline = Deadline()
         try:
@@ -65,7 +70,7 @@ class Animation:
                     image.seek(number)
                     image.load()
                     if number == targets[len(valid)]:
-                        frames[len(valid)] = np.asarray(flatten_alpha(image).convert("RGB"))
+                        frames[len(valid)] = fit(np.asarray(flatten_alpha(image).convert("RGB")), fitted)
                         valid.append(number)
         except (
             OSError,

@@ -11,6 +11,7 @@ from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders import opencv
 from mmmedia.video.decoders.colours import UNSPECIFIED, is_converted, is_mapped
+from mmmedia.video.decoders.fit import store
 from mmmedia.video.decoders.upright import Upright
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Converter:
         self._film: _Film | None = None
 
     def __call__(self, frame: "VideoFrame", row: Pixels, turn: Upright) -> None:
-        """Fill `row`, uint8 RGB of shape (height, width, 3), which must be the frame's size upright.
+        """Fill `row`, uint8 RGB of shape (height, width, 3), in the size that it has.
 
         It is filled by the end of `finish`.
         """
@@ -62,7 +63,7 @@ class Converter:
         plane = bgr.planes[0]
         shape, strides = (bgr.height, bgr.width, 3), (plane.line_size, 3, 1)
         pixels: Pixels = np.ndarray(shape, np.uint8, buffer=memoryview(plane), strides=strides)
-        turn.fill(row, pixels)
+        store(pixels, row, turn)
 
     def finish(self) -> None:
         """Fill the rows that have not been filled yet.
@@ -117,5 +118,5 @@ class _Film:
             ok, picture = capture.read()
             if not ok:
                 raise InvalidMediaError("The video's colours can't be converted.")
-            turn.fill(row, np.asarray(picture, np.uint8))
+            store(np.asarray(picture, np.uint8), row, turn)
         self._rows.clear()

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders.convert import Converter
+from mmmedia.video.decoders.fit import Size, fitted_size
 from mmmedia.video.decoders.limits import Deadline, check_size
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.shown import Shown
@@ -36,7 +37,11 @@ def claimed_metadata(packets: index.PacketIndex, total: int) -> VideoSourceMetad
 
 
 def read_frames(
-    data: bytes | containers.Admitted[bytes], packets: index.PacketIndex, shown: Shown, wanted: Sequence[int]
+    data: bytes | containers.Admitted[bytes],
+    packets: index.PacketIndex,
+    shown: Shown,
+    wanted: Sequence[int],
+    size: Size | None = None,
 ) -> tuple[Frames, list[int], bool]:
     """Decode from the first frame to the last wanted one, single pass, and return those wanted.
 
@@ -45,6 +50,7 @@ def read_frames(
         packets: its packets.
         shown: the frames that count.
         wanted: numbers of such frames.
+        size: of the frames, as of `fit.size_for`.
 
     Returns:
         The frames, uint8 RGB (valid, height, width, 3), upright; the number of each; and whether any of them
@@ -59,7 +65,7 @@ def read_frames(
         numbers = {position: number for number, position in enumerate(shown.positions.tolist())}
     threads = 0
     while True:
-        read = partial(_read_frames, data, packets, shown, numbers, wanted, threads)
+        read = partial(_read_frames, data, packets, shown, numbers, wanted, size, threads)
         try:
             return watched(_KIND, read)
         except _OtherOrderError:
@@ -82,6 +88,7 @@ def _read_frames(
     shown: Shown,
     numbers: dict[int, int] | None,
     wanted: Sequence[int],
+    size: Size | None,
     threads: int,
 ) -> tuple[Frames, list[int], bool]:
     """Tell frames by `numbers`, from decode position to number, or by counting."""
@@ -94,6 +101,7 @@ def _read_frames(
     if not targets:
         return frames, valid, interlaced
     turn, last, passed_over = None, -1, False
+    own = (0, 0)
     for count, frame in enumerate(itertools.islice(_decode(data, threads, shown.begin), shown.made_up, None)):
         number = count if numbers is None else numbers.get(-1 if frame.pts is None else frame.pts)
         if number is not None:
@@ -103,14 +111,13 @@ def _read_frames(
             last = number
         if number is not None and number in rows:
             turn = turn or upright(packets.matrix or index.frame_matrix(frame))
-            size = turn.size(frame.height, frame.width)
+            before, own = own, turn.size(frame.height, frame.width)
             if not valid:
-                check_size(*size, len(targets))
-                frames = np.empty((len(targets), *size, 3), np.uint8)
-            elif size != frames.shape[1:3]:
+                frames = np.empty((len(targets), *fitted_size(own, size, len(targets)), 3), np.uint8)
+            elif own != before:
                 raise InvalidMediaError(
-                    f"The video changes its resolution midway, from {frames.shape[2]} x {frames.shape[1]} to "
-                    f"{size[1]} x {size[0]} pixels; such a video can't be loaded as one array."
+                    f"The video changes its resolution midway, from {before[1]} x {before[0]} to "
+                    f"{own[1]} x {own[0]} pixels; such a video can't be loaded as one array."
                 )
             convert(frame, frames[len(valid)], turn)
             interlaced = interlaced or frame.interlaced_frame

@@ -3,7 +3,7 @@
 import io
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -18,7 +18,7 @@ from mmmedia.video.decoders.animation import Animation, animation
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.colours import is_converted
-from mmmedia.video.decoders.limits import check_size
+from mmmedia.video.decoders.fit import Size, fitted_size, resized, size_for
 from mmmedia.video.decoders.opencv.numbered import ClockError, Even, Numbered, Places, Steps, Times, times
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.part import WHOLE, Part
@@ -68,6 +68,7 @@ class Way:
         mode: "auto", "sequential" or "seek".
         built_in: whether frames may be got otherwise than through the reader, and through OpenCV itself.
         part: what of the video samplers are to see.
+        size: of the frames, as of `fit.size_for`.
     """
 
     reader: Reader
@@ -75,6 +76,7 @@ class Way:
     mode: str
     built_in: bool
     part: Part = WHOLE
+    size: Size | None = None
 
     def read(self, capture: Any, wanted: list[int], total: int) -> "_Pass":
         """Read through a capture once."""
@@ -129,6 +131,7 @@ def read_video(
     decode: str | None = None,
     may_seek: bool = True,
     part: Part = WHOLE,
+    size: Size | None = None,
 ) -> Decoded:
     """Decode the frames that `choose` picks from what the source is.
 
@@ -141,6 +144,8 @@ def read_video(
         decode: "auto", "sequential" or "seek"; None: the setting `VLLM_VIDEO_DECODE`.
         may_seek: False where the reader's own way of reading must be honoured.
         part: what of the video `choose` is told of, as if it were the whole.
+        size: of the frames: (height, width), or the longer side, beyond which they are made smaller; None: as
+            they are. No more than a few lie together before they have it.
 
     Raises:
         InvalidMediaError: (a `ValueError`) the bytes hold no video that can be decoded.
@@ -156,18 +161,19 @@ def read_video(
         if recovery:
             raise InvalidArgumentError('frame_recovery needs backend="opencv".')
         if (pictures := animation(data)) is not None:
-            return _animated(pictures, choose, mode, part)
-        return _read_pyav(data, choose, mode, part)
+            return _animated(pictures, choose, mode, part, size)
+        return _read_pyav(data, choose, mode, part, size)
     built_in = may_seek and not opencv.is_replaced()
     if not built_in:
         if mode == "seek":
             raise InvalidArgumentError('decode="seek": this loader reads in a way of its own.')
         mode = "sequential"
-    way = Way(reader, recovery, mode, built_in, part)
+    way = Way(reader, recovery, mode, built_in, part, size)
     if opencv.is_replaced() or envs.MMMEDIA_COMPAT == "0.20":
-        return _as_claimed(data, choose, way)
+        decoded = _as_claimed(data, choose, way)
+        return replace(decoded, frames=resized(decoded.frames, size))
     if (pictures := animation(data)) is not None:
-        return _animated(pictures, choose, mode, part)
+        return _animated(pictures, choose, mode, part, size)
     admitted = containers.admit(data)
     return _plainly(admitted, choose, way) or _Request(admitted, choose, way).answer()
 
@@ -187,8 +193,8 @@ def _plainly(admitted: "containers.Admitted[bytes]", choose: Choose, way: Way) -
     if source.total_frames_num != plain.total or source.original_fps <= 0:
         return None
     wanted = _chosen(choose, source, way.part, None)
-    opencv.check_request(capture, len(set(wanted)))
-    numbered = Numbered(capture, plain.total, Even(source.original_fps))
+    fitted_size((plain.height, plain.width), way.size, len(set(wanted)))
+    numbered = Numbered(capture, plain.total, Even(source.original_fps), size=way.size)
     read = partial(way.read, numbered, wanted, plain.total)
     try:
         found = watched(opencv.kind(capture), read) if way.built_in else read()
@@ -226,8 +232,8 @@ class _Request:
         self._source = self._shown.metadata(claim, self._packets.rate)
         self._warn_of_a_cut(claim)
         self._wanted = _chosen(choose, self._source, way.part, self._shown.times)
-        height, width = self._upright.size(self._packets.height, self._packets.width)
-        check_size(height, width, len(set(self._wanted)))
+        own = self._upright.size(self._packets.height, self._packets.width)
+        fitted_size(own, way.size, len(set(self._wanted)))
 
     def _open_any(self) -> Any:
         try:
@@ -270,6 +276,7 @@ class _Request:
             self._shown,
             self._source,
             self._wanted,
+            self._way.size,
             must_pay=self._way.mode != "seek",
         )
 
@@ -345,7 +352,7 @@ class _Request:
         turn = self._upright if self._upright.mirrored else None
         # Twice the packets that there are, so as to be sure.
         patience = 2 * (len(self._packets) + len(self._admitted.data) // 4096) + 16
-        numbered = Numbered(capture, self._shown.total, clock, turn, patience)
+        numbered = Numbered(capture, self._shown.total, clock, turn, patience, self._way.size)
 
         def read() -> _Pass:
             found = self._way.read(numbered, wanted, self._shown.total)
@@ -359,7 +366,7 @@ class _Request:
         """PyAV's answer for a stream that OpenCV can't deliver; None where there is none."""
         try:
             frames, valid, interlaced = pyav.read_frames(
-                self._admitted, self._packets, self._shown, self._wanted
+                self._admitted, self._packets, self._shown, self._wanted, self._way.size
             )
         except InvalidMediaError as error:
             if only_if_interlaced:
@@ -377,6 +384,7 @@ def _by_excerpt(
     shown: Shown,
     source: VideoSourceMetadata,
     wanted: list[int],
+    fitted: Size | None,
     *,
     must_pay: bool,
 ) -> Decoded:
@@ -392,20 +400,20 @@ def _by_excerpt(
     sparse_plan = sparse.make_plan(packets, structure, positions[present])
     if must_pay and not sparse_plan.pays(last=present[-1]):
         raise CannotSeekError("does not pay")
-    frames, decoded = sparse.execute(sparse_plan, admitted, size, turn)
+    frames, decoded = sparse.execute(sparse_plan, admitted, size, turn, size_for(size, fitted))
     stats.count("seek", wanted=len(present), decoded=decoded)
     logger.debug("Decoded by excerpts: %d frames for %d of %d.", decoded, len(present), shown.total)
     return _Pass(frames, present, wanted).answer(source)
 
 
-def _animated(pictures: Animation, choose: Choose, mode: str, part: Part) -> Decoded:
+def _animated(pictures: Animation, choose: Choose, mode: str, part: Part, size: Size | None) -> Decoded:
     """The frames of an animated picture, each of which may need all before it."""
     if mode == "seek":
         raise NotSeekableError('decode="seek": not provably exact here: animation.')
     source = pictures.metadata
     wanted = _chosen(choose, source, part, pictures.times)
     stats.count("sequential", "animation")
-    frames, valid = pictures.read_frames(wanted)
+    frames, valid = pictures.read_frames(wanted, size)
     if not valid:
         raise _nothing_read(source.total_frames_num)
     return _Pass(frames, valid, wanted).answer(source)
@@ -446,24 +454,24 @@ def _nothing_read(claimed: int) -> InvalidMediaError:
     return InvalidMediaError(f"No frame could be read from the video, which claims {claimed} frames.")
 
 
-def _read_pyav(data: bytes, choose: Choose, mode: str, part: Part) -> Decoded:
+def _read_pyav(data: bytes, choose: Choose, mode: str, part: Part, size: Size | None) -> Decoded:
     admitted = containers.admit(data)
     packets = index.build(admitted)
     shown = shown_frames(packets)
     source = shown.metadata(pyav.claimed_metadata(packets, shown.total), packets.rate)
     wanted = _chosen(choose, source, part, shown.times)
-    height, width = upright(packets.matrix).size(packets.height, packets.width)
-    check_size(height, width, len(set(wanted)))
+    own = upright(packets.matrix).size(packets.height, packets.width)
+    fitted_size(own, size, len(set(wanted)))
     reason = "by request"
     if mode != "sequential":
         try:
-            return _by_excerpt(admitted, packets, shown, source, wanted, must_pay=mode != "seek")
+            return _by_excerpt(admitted, packets, shown, source, wanted, size, must_pay=mode != "seek")
         except CannotSeekError as refusal:
             reason = str(refusal)
             if mode == "seek":
                 raise NotSeekableError(f'decode="seek": {reason}.') from None
     stats.count("sequential", reason)
-    frames, valid, _ = pyav.read_frames(admitted, packets, shown, wanted)
+    frames, valid, _ = pyav.read_frames(admitted, packets, shown, wanted, size)
     if not valid:
         raise InvalidMediaError("No frame could be decoded from the video.")
     return _Pass(frames, valid, wanted).answer(source)

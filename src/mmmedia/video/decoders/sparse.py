@@ -17,6 +17,7 @@ from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders import clips, opencv, plan
 from mmmedia.video.decoders.bitstreams.structure import DAMAGED, CannotSeekError, Structure
 from mmmedia.video.decoders.colours import is_mapped
+from mmmedia.video.decoders.fit import store
 from mmmedia.video.decoders.limits import Deadline
 from mmmedia.video.decoders.packets.index import PacketIndex
 from mmmedia.video.decoders.plan import Span
@@ -114,7 +115,11 @@ def make_plan(
 
 
 def execute(
-    sparse: SparsePlan, data: "containers.Admitted[Any]", size: tuple[int, int], turn: Upright
+    sparse: SparsePlan,
+    data: "containers.Admitted[Any]",
+    size: tuple[int, int],
+    turn: Upright,
+    fitted: tuple[int, int] | None = None,
 ) -> tuple[Frames, int]:
     """Decode the wanted frames, and return them with how many frames were decoded for it.
 
@@ -123,13 +128,14 @@ def execute(
         data: the encoded file.
         size: height and width of the frames, upright.
         turn: how they are turned upright.
+        fitted: height and width in which to return them; None: as they are.
 
     Raises:
         CannotSeekError: something was not as expected.
         LimitExceededError: (a `ValueError`) the wall-clock limit.
     """
-    frames = np.empty((len(sparse.rows), *size, 3), np.uint8)
-    work = _Work(sparse, clips.template_of(data, sparse.index), frames, turn)
+    frames = np.empty((len(sparse.rows), *(fitted or size), 3), np.uint8)
+    work = _Work(sparse, clips.template_of(data, sparse.index), frames, size, turn)
     decode_pool.run([work.job(group) for group in sparse.groups(worker_count())])
     return frames, work.decoded
 
@@ -137,10 +143,13 @@ def execute(
 class _Work:
     """One request's clips, being decoded on the pool's threads."""
 
-    def __init__(self, sparse: SparsePlan, template: Any, frames: Frames, turn: Upright) -> None:
+    def __init__(
+        self, sparse: SparsePlan, template: Any, frames: Frames, size: tuple[int, int], turn: Upright
+    ) -> None:
         self._sparse = sparse
         self._template = template
         self._frames = frames
+        self._size = size
         self._turn = turn
         self._deadline = Deadline()
         self._lock = threading.Lock()
@@ -202,11 +211,10 @@ class _Work:
 
     def _fill(self, row: int, capture: opencv.Capture, buffer: Frames | None) -> Frames:
         ok, picture = capture.retrieve(buffer) if buffer is not None else capture.retrieve()
-        target = self._frames[row]
         if not ok:
             raise CannotSeekError("frame missing")
-        if (*self._turn.size(*picture.shape[:2]), *picture.shape[2:]) != target.shape:
+        if (*self._turn.size(*picture.shape[:2]), *picture.shape[2:]) != (*self._size, 3):
             raise CannotSeekError("frames change midway")
+        store(picture, self._frames[row], self._turn)
         kept: Frames = picture
-        self._turn.fill(target, kept)
         return kept

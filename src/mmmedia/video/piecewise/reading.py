@@ -10,7 +10,7 @@ from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSparseErr
 from mmmedia.sources import Source, Window
 from mmmedia.video.decoders import opencv, pyav, sparse, stats
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
-from mmmedia.video.decoders.limits import check_size
+from mmmedia.video.decoders.fit import Size, fitted_size
 from mmmedia.video.decoders.part import WHOLE, Part
 from mmmedia.video.decoders.read import BACKENDS, Choose, Decoded, Reader, _chosen, read_video
 from mmmedia.video.decoders.upright import upright
@@ -37,6 +37,7 @@ def read_source(
     decode: str | None = None,
     may_seek: bool = True,
     part: Part = WHOLE,
+    size: Size | None = None,
     fetch: str | None = None,
 ) -> Decoded:
     """Decode the frames that `choose` picks; see `read_video`.
@@ -50,6 +51,7 @@ def read_source(
         decode: "auto", "sequential" or "seek"; None: the setting `VLLM_VIDEO_DECODE`.
         may_seek: False where the reader's own way of reading must be honoured.
         part: what of the video `choose` is told of, as if it were the whole.
+        size: of the frames, as in `read_video`.
         fetch: of a source, "auto": pieces where that pays and is exact; "never": all; "always": pieces, or an
             error; None: the setting `MMMEDIA_SPARSE_FETCH`.
 
@@ -58,7 +60,8 @@ def read_source(
         MediaError: as of `read_video`, and of `Source.read`.
     """
     how: dict[str, Any] = {
-        "recovery": recovery, "backend": backend, "decode": decode, "may_seek": may_seek, "part": part
+        "recovery": recovery, "backend": backend, "decode": decode, "may_seek": may_seek, "part": part,
+        "size": size,
     }  # fmt: skip
     if not isinstance(data, Source):
         return read_video(data, choose, reader, **how)
@@ -70,7 +73,7 @@ def read_source(
         reason = "it is small"
     if reason is None:
         try:
-            return _piecewise(open_video(window), once, backend, part, must_pay=mode != "always")
+            return _piecewise(open_video(window), once, backend, part, size, must_pay=mode != "always")
         except (CannotTellError, CannotSeekError) as error:
             reason = str(error)
     if mode == "always":
@@ -123,17 +126,19 @@ def source_metadata(video: Video, backend: str | None = None) -> VideoSourceMeta
     return shown.metadata(claim, packets.rate)
 
 
-def _piecewise(video: Video, choose: Choose, backend: str | None, part: Part, *, must_pay: bool) -> Decoded:
+def _piecewise(
+    video: Video, choose: Choose, backend: str | None, part: Part, size: Size | None, *, must_pay: bool
+) -> Decoded:
     source = source_metadata(video, backend)
     wanted = _chosen(choose, source, part, video.shown.times)
     turn = upright(video.packets.matrix)
-    size = turn.size(video.packets.height, video.packets.width)
-    check_size(*size, len(set(wanted)))
+    own = turn.size(video.packets.height, video.packets.width)
+    fitted = fitted_size(own, size, len(set(wanted)))
     present = present_frames(video, wanted)
     if must_pay:
         check_pays(video, present)
     parts = read_parts(video, present)
-    frames, decoded = sparse.execute(parts.plan, video.admitted, size, turn)
+    frames, decoded = sparse.execute(parts.plan, video.admitted, own, turn, fitted)
     stats.count("seek", wanted=len(present), decoded=decoded)
     window = video.window
     logger.debug("Read %d of %d bytes of %r.", window.fetched, window.size, window.source.name)

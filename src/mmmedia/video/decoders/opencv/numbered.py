@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mmmedia.video.decoders.fit import Size, fit, size_for
 from mmmedia.video.decoders.limits import Deadline
 from mmmedia.video.decoders.opencv.capture import Capture
 from mmmedia.video.decoders.packets.index import PacketIndex
@@ -31,6 +32,7 @@ class Numbered:
         upright: what to do to pictures.
         patience: after so many failures in a row nothing more comes. A grab fails at the end, at packets that
             can't be decoded, and after 4096 packets of other streams.
+        size: of the pictures that are retrieved, as of `fit.size_for`; None: their own.
 
     Attributes:
         came: whether any frame came.
@@ -43,11 +45,13 @@ class Numbered:
         clock: "Times | Even | Steps | Places | None",
         upright: Upright | None = None,
         patience: int = _MAX_FAILED_GRABS,
+        size: Size | None = None,
     ) -> None:
         self._capture = capture
         self._total = total
         self._upright = upright
         self._patience = min(patience, _MAX_FAILED_GRABS)
+        self._size = size
         self._next = 0  # the number that the next grab is for
         self._behind = 0  # one behind that of the newest frame
         self._waiting: int | None = None  # the number of a frame that is grabbed and has not been asked for
@@ -72,6 +76,8 @@ class Numbered:
         ok, picture = self._capture.retrieve(*args)
         if ok and picture is not None and self._upright is not None:
             picture = np.ascontiguousarray(self._upright(picture))
+        if ok and picture is not None and self._size is not None:
+            picture = fit(picture, size_for(self._own_size, self._size))
         return ok, picture
 
     def read(self, *args: Any) -> tuple[bool, Any]:
@@ -82,13 +88,20 @@ class Numbered:
         """Return a property of the stream."""
         import cv2
 
-        sides = {
-            cv2.CAP_PROP_FRAME_WIDTH: cv2.CAP_PROP_FRAME_HEIGHT,
-            cv2.CAP_PROP_FRAME_HEIGHT: cv2.CAP_PROP_FRAME_WIDTH,
-        }
-        if self._upright is not None and self._upright.swaps_sides:
-            propId = sides.get(propId, propId)  # noqa: N806
+        if propId in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH):
+            height, width = size_for(self._own_size, self._size)
+            return height if propId == cv2.CAP_PROP_FRAME_HEIGHT else width
         return self._capture.get(propId)
+
+    @property
+    def _own_size(self) -> tuple[int, int]:
+        """Height and width of the pictures, upright."""
+        import cv2
+
+        height, width = (
+            int(self._capture.get(side)) for side in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
+        )
+        return self._upright.size(height, width) if self._upright is not None else (height, width)
 
     def set(self, propId: int, value: float, /) -> bool:  # noqa: N803 - OpenCV's name
         """Go ahead to a frame, the only property that is set; say whether that can be."""
