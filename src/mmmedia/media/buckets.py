@@ -7,6 +7,7 @@ configuration says (``FSSPEC_S3_ENDPOINT_URL``, ``~/.config/fsspec/``).
 
 import asyncio
 import io
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -221,8 +222,8 @@ def _read(source: ObjectURL, sink: io.BytesIO, on_progress: Progress | None) -> 
     if on_progress is not None:
         parts = FsspecSource(filesystem, source.path, name=str(source))  # never of two states of it
         parts.on_progress = on_progress
-        for start in range(0, size, _PART_BYTES):
-            sink.write(parts.read([(start, min(start + _PART_BYTES, size))])[0])
+        bounds = [*range(0, size, _PART_BYTES), size]
+        sink.writelines(parts.read([each])[0] for each in itertools.pairwise(bounds))
     elif size > 0:  # stores refuse a range of nothing
         sink.write(filesystem.cat_file(source.path, start=0, end=size))
     if sink.tell() != size:
