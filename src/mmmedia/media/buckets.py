@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from mmmedia import envs, metrics
 from mmmedia.connections import HTTPConnection, Progress, RetryPlan
-from mmmedia.connections.ranges import check_source_size
+from mmmedia.connections.ranges import check_source_size, gap
 from mmmedia.connections.rules import policy_under_way
 from mmmedia.errors import (
     InvalidArgumentError,
@@ -172,8 +172,7 @@ def open_object(url: str, on_progress: Progress | None = None) -> FsspecSource:
     """
     url_of = parse_object_url(url)
     with _as_ours(url_of):
-        gap = max(envs.MMMEDIA_SPARSE_GAP_KB, 1) * 1024
-        source = FsspecSource(_filesystem(url_of), url_of.path, name=str(url_of), gap=gap)
+        source = FsspecSource(_filesystem(url_of), url_of.path, name=str(url_of), gap=gap())
     check_source_size(source.name, source.size)
     source.on_progress = on_progress
     return source

@@ -35,8 +35,7 @@ _CHUNK = 8192  # most blocks' heads are within so many bytes of each other, or a
 _FRONT_GUESS = 1 << 18
 _HEAD = 64  # of a cluster, up to its time
 _TICKS = 30_000  # within a cluster, of 16 bits
-# Of a stretch between key frames what its first frame takes, by guess; what more is read at a time.
-_FIRST, _MORE = 0.05, 0.1
+_MORE = 0.1  # what more is read than is expected to do
 _REORDERED = 20
 _REGULAR = 0.5
 _CODECS = (b"V_MPEG4/ISO/AVC", b"V_MPEGH/ISO/HEVC", b"V_VP9", b"V_AV1")
@@ -355,6 +354,7 @@ class _ByCues:
         self._origin = cues[0].time
         self._numbers = {self.number(cue.time): cue for cue in cues}
         self._keys = sorted(self._numbers)
+        self._first = 0.0  # of a stretch between key frames what its first frame takes, about
 
     def number(self, time: int) -> int:
         """Which frame is shown at a time.
@@ -389,6 +389,7 @@ class _ByCues:
                 _check(block)
                 real[self.number(block.time)] = block.time
         behind = list(self._stretch(last))
+        self._first = _part_of_first(behind)
         ends = {self.number(block.time) for block in behind if block is not None}
         total = max(ends, default=-1) + 1
         if total > _MOST_FRAMES or not real or behind[-1:] != [None] or not ends >= set(range(last, total)):
@@ -421,18 +422,18 @@ class _ByCues:
         while lacking:
             window.need([each for key in lacking for each in self._ranges(key, more[key])])
             for key, last in list(lacking.items()):
-                packets = self._upto(key, last)
-                if packets is not None:
+                packets, is_all = self._upto(key, last)
+                if is_all:
                     found[key] = packets
                     del lacking[key]
                 elif self._numbers[key].start + more[key] >= self._file.stop:
                     raise CannotTellError("frames are missing")
                 else:
-                    more[key] += int(_MORE * self._length(key)) + 4096
+                    more[key] = max(more[key] + 4096, self._longer(key, last, packets))
         return [found[key] for key, _ in stretches]
 
-    def _upto(self, key: int, last: int) -> list[Packet] | None:
-        """The packets from a key frame on, until all up to another have come; None: not read so far."""
+    def _upto(self, key: int, last: int) -> tuple[list[Packet], bool]:
+        """The packets read from a key frame on, and whether all up to another are there."""
         lacking, seen = set(range(key, last + 1)), set[int]()
         packets: list[Packet] = []
         for block in self._stretch(key):
@@ -445,8 +446,8 @@ class _ByCues:
             lacking.discard(number)
             packets.append(Packet(number, block.time, block.is_key, block.begin, block.stop))
             if not lacking:
-                return packets
-        return None
+                return packets, True
+        return packets, False
 
     def _stretch(self, key: int) -> Iterator[Block | None]:
         """The blocks of the track from a key frame on, as far as they have been read; None: the end."""
@@ -505,8 +506,24 @@ class _ByCues:
         return max(end - self._numbers[key].start, 0)
 
     def _guess(self, key: int, last: int) -> int:
-        """About how many bytes a stretch has."""
+        """About how many bytes a stretch has, if key frames are as large a part everywhere."""
         after = bisect.bisect_right(self._keys, key)
         frames = self._keys[after] - key if after < len(self._keys) else last - key + 1
-        part = min((last - key + 1) / max(frames, 1), 1.0)
-        return int(self._length(key) * (part + _FIRST * (1 - part))) + 8192
+        part = min((last - key) / max(frames - 1, 1), 1.0)
+        return int(self._length(key) * (self._first + (1 - self._first) * part)) + 4096
+
+    def _longer(self, key: int, last: int, packets: Sequence[Packet]) -> int:
+        """About how many bytes a stretch has, of which some packets are there."""
+        if len(packets) < 2:
+            return int((self._first + _MORE) * self._length(key))
+        each = (packets[-1].stop - packets[0].stop) / (len(packets) - 1)
+        left = max(last - key + 1 - len(packets), 0) + 2  # in another order than they are shown in
+        return packets[-1].stop - self._numbers[key].start + int((1 + _MORE) * left * each)
+
+
+def _part_of_first(stretch: Sequence[Block | None]) -> float:
+    """What part of a stretch its first block takes."""
+    blocks = [block for block in stretch if block is not None]
+    if not blocks:
+        return 0.0
+    return (blocks[0].end - blocks[0].start) / max(blocks[-1].end - blocks[0].start, 1)
