@@ -38,7 +38,8 @@ _TICKS = 30_000  # within a cluster, of 16 bits
 _MORE = 0.1  # what more is read than is expected to do
 _REORDERED = 20
 _REGULAR = 0.5
-_CODECS = (b"V_MPEG4/ISO/AVC", b"V_MPEGH/ISO/HEVC", b"V_VP9", b"V_AV1")
+_VP8 = b"V_VP8"
+_CODECS = (b"V_MPEG4/ISO/AVC", b"V_MPEGH/ISO/HEVC", _VP8, b"V_VP9", b"V_AV1")
 _CODEC = 0x86
 
 
@@ -49,6 +50,7 @@ class _File(NamedTuple):
         header: the header of the file.
         described: the elements that say what is in it, as they are.
         track: the number of the video's track.
+        codec: of the video.
         scale: nanoseconds of a tick.
         step: nanoseconds from one frame to the next; 0 where none is declared.
         first: where the first cluster begins.
@@ -60,6 +62,7 @@ class _File(NamedTuple):
     header: bytes
     described: bytes
     track: int
+    codec: bytes
     scale: int
     step: int
     first: int
@@ -128,10 +131,10 @@ def opened(window: Window) -> _File:
         tags = _element(window, segment.begin + seeks[ebml.TAGS])
         if tags.kind == ebml.TAGS and tags.stop <= window.size:
             described.append(_piece(window, tags))
-    track, scale, step = _described(described)
+    track, codec, scale, step = _described(described)
     header = _piece(window, head)
     return _File(
-        header, b"".join(described), track, scale, step, found.start, segment.begin, segment.stop, cues
+        header, b"".join(described), track, codec, scale, step, found.start, segment.begin, segment.stop, cues
     )
 
 
@@ -164,8 +167,8 @@ def _seeks(content: bytes) -> dict[int, int]:
     return places
 
 
-def _described(elements: Sequence[bytes]) -> tuple[int, int, int]:
-    """The number of the only video track, nanoseconds of a tick, and from one frame to the next."""
+def _described(elements: Sequence[bytes]) -> tuple[int, bytes, int, int]:
+    """The only video track's number and codec, nanoseconds of a tick, and from one frame to the next."""
     scale, tracks = 1_000_000, []
     for kind, content in ebml.children(b"".join(elements)):
         if kind == ebml.INFO:
@@ -176,10 +179,11 @@ def _described(elements: Sequence[bytes]) -> tuple[int, int, int]:
     if len(videos) != 1 or not scale:
         raise CannotTellError("tracks")
     video = videos[0]
-    if ebml.ENCODINGS in video or video.get(_CODEC, b"").rstrip(b"\0") not in _CODECS:
+    codec = video.get(_CODEC, b"").rstrip(b"\0")
+    if ebml.ENCODINGS in video or codec not in _CODECS:
         raise CannotTellError("codec")
     step = ebml.number(video.get(ebml.DEFAULT_DURATION, b""))
-    return ebml.number(video.get(ebml.NUMBER, b"")), scale, step
+    return ebml.number(video.get(ebml.NUMBER, b"")), codec, scale, step
 
 
 # What both ways have in common.
@@ -230,12 +234,12 @@ def _time(ticks: int) -> bytes:
     return ebml.written(ebml.TIME, ticks.to_bytes(max(1, (ticks.bit_length() + 7) // 8), "big"))
 
 
-def _placeholders(track: int, frames: Iterable[tuple[int, bool]]) -> bytes:
-    """Clusters with a block of nothing for each frame: its time, and whether it is a key frame."""
+def _placeholders(track: int, frames: Iterable[tuple[int, bool, bytes]]) -> bytes:
+    """Clusters with a block for each frame: its time, whether it is a key frame, and what stands for it."""
     number = bytes([0x80 | track]) if track < 127 else (1 << 14 | track).to_bytes(2, "big")
     clusters: list[bytes] = []
     begun, blocks = 0, list[bytes]()
-    for time, is_key in frames:
+    for time, is_key, payload in frames:
         if blocks and not -_TICKS < time - begun < _TICKS:
             clusters.append(ebml.written(ebml.CLUSTER, _time(begun) + b"".join(blocks)))
             blocks = []
@@ -243,14 +247,19 @@ def _placeholders(track: int, frames: Iterable[tuple[int, bool]]) -> bytes:
             begun = time
         flags = 0x80 if is_key else 0
         blocks.append(
-            ebml.written(ebml.SIMPLE_BLOCK, number + struct.pack(">hB", time - begun, flags) + b"\0")
+            ebml.written(ebml.SIMPLE_BLOCK, number + struct.pack(">hB", time - begun, flags) + payload)
         )
     if blocks:
         clusters.append(ebml.written(ebml.CLUSTER, _time(begun) + b"".join(blocks)))
     return b"".join(clusters)
 
 
-def _skeleton(file: _File, front: _Front, frames: Iterable[tuple[int, bool]]) -> bytes:
+def _stand_in(codec: bytes, is_key: bool) -> bytes:
+    """What stands for a packet that shows a picture, as far as its first byte says so."""
+    return bytes([0x10 | (not is_key)]) if codec == _VP8 else b"\0"
+
+
+def _skeleton(file: _File, front: _Front, frames: Iterable[tuple[int, bool, bytes]]) -> bytes:
     content = file.described + front.written() + _placeholders(file.track, frames)
     return file.header + ebml.written(ebml.SEGMENT, content, wide=True)
 
@@ -282,6 +291,7 @@ def _by_blocks(window: Window, file: _File) -> Layout:
     found: list[Block] = []
     front = _Front(file.track)
     real, count, at = 0, 0, file.first
+    stand_ins: list[bytes] = []
     while at < file.stop:
         cluster = ebml.element(peek(at, ebml.LONGEST_HEAD), 0, at)
         if cluster is None or cluster.stop > window.size:
@@ -296,6 +306,9 @@ def _by_blocks(window: Window, file: _File) -> Layout:
                 if block.track == file.track:
                     _check(block)
                     found.append(block)
+                    # That of VP8 tells whether it is shown.
+                    is_told = file.codec == _VP8 and block.begin < block.stop
+                    stand_ins.append(peek(block.begin, 1) if is_told else b"\0")
         at = cluster.stop
         if count > _MOST_FRAMES:
             raise CannotTellError("too many blocks")
@@ -303,7 +316,7 @@ def _by_blocks(window: Window, file: _File) -> Layout:
     keys = np.array([block.is_key for block in found], np.bool_)
     offset = np.array([block.begin for block in found], np.int64)
     size = np.array([block.stop for block in found], np.int64) - offset
-    rest = zip(times[real:].tolist(), keys[real:].tolist(), strict=True)
+    rest = zip(times[real:].tolist(), keys[real:].tolist(), stand_ins[real:], strict=True)
     return Layout(_skeleton(file, front, rest), offset, size, Times(times, keys))
 
 
@@ -402,7 +415,8 @@ class _ByCues:
         times = np.array([*real.values(), *(time for time, _ in rest)], np.int64)
         keys = np.array([*(each in self._numbers for each in real), *(key for _, key in rest)], np.bool_)
         unknown = np.zeros(len(times), np.int64)
-        return Layout(_skeleton(file, front, rest), unknown, unknown, Times(times, keys), self.locate)
+        places = ((time, is_key, _stand_in(file.codec, is_key)) for time, is_key in rest)
+        return Layout(_skeleton(file, front, places), unknown, unknown, Times(times, keys), self.locate)
 
     def _check_intervals(self) -> None:
         """See that most of the time is between key frames as far apart as the encoder lets them be.
