@@ -41,6 +41,7 @@ _REGULAR = 0.5
 _VP8 = b"V_VP8"
 _CODECS = (b"V_MPEG4/ISO/AVC", b"V_MPEGH/ISO/HEVC", _VP8, b"V_VP9", b"V_AV1")
 _CODEC = 0x86
+_COUNT = b"NUMBER_OF_FRAMES"
 
 
 class _File(NamedTuple):
@@ -51,6 +52,7 @@ class _File(NamedTuple):
         described: the elements that say what is in it, as they are.
         track: the number of the video's track.
         codec: of the video.
+        count: of its frames, where a tag tells; else None.
         scale: nanoseconds of a tick.
         step: nanoseconds from one frame to the next; 0 where none is declared.
         first: where the first cluster begins.
@@ -63,6 +65,7 @@ class _File(NamedTuple):
     described: bytes
     track: int
     codec: bytes
+    count: int | None
     scale: int
     step: int
     first: int
@@ -131,11 +134,12 @@ def opened(window: Window) -> _File:
         tags = _element(window, segment.begin + seeks[ebml.TAGS])
         if tags.kind == ebml.TAGS and tags.stop <= window.size:
             described.append(_piece(window, tags))
-    track, codec, scale, step = _described(described)
+    track, codec, count, scale, step = _described(described)
     header = _piece(window, head)
     return _File(
-        header, b"".join(described), track, codec, scale, step, found.start, segment.begin, segment.stop, cues
-    )
+        header, b"".join(described), track, codec, count, scale, step,
+        found.start, segment.begin, segment.stop, cues,
+    )  # fmt: skip
 
 
 def _element(window: Window, at: int) -> ebml.Element:
@@ -167,14 +171,16 @@ def _seeks(content: bytes) -> dict[int, int]:
     return places
 
 
-def _described(elements: Sequence[bytes]) -> tuple[int, bytes, int, int]:
-    """The only video track's number and codec, nanoseconds of a tick, and from one frame to the next."""
-    scale, tracks = 1_000_000, []
+def _described(elements: Sequence[bytes]) -> tuple[int, bytes, int | None, int, int]:
+    """The only video track's number, codec and frames; nanoseconds of a tick, and from frame to frame."""
+    scale, tracks, tags = 1_000_000, [], []
     for kind, content in ebml.children(b"".join(elements)):
         if kind == ebml.INFO:
             scale = next((ebml.number(each) for k, each in ebml.children(content) if k == ebml.SCALE), scale)
         elif kind == ebml.TRACKS:
             tracks += [dict(ebml.children(each)) for k, each in ebml.children(content) if k == ebml.TRACK]
+        elif kind == ebml.TAGS:
+            tags += [each for k, each in ebml.children(content) if k == ebml.TAG]
     videos = [each for each in tracks if ebml.number(each.get(ebml.KIND, b"")) == _VIDEO]
     if len(videos) != 1 or not scale:
         raise CannotTellError("tracks")
@@ -183,7 +189,22 @@ def _described(elements: Sequence[bytes]) -> tuple[int, bytes, int, int]:
     if ebml.ENCODINGS in video or codec not in _CODECS:
         raise CannotTellError("codec")
     step = ebml.number(video.get(ebml.DEFAULT_DURATION, b""))
-    return ebml.number(video.get(ebml.NUMBER, b"")), codec, scale, step
+    count = _count(tags, ebml.number(video.get(ebml.UID, b"")))
+    return ebml.number(video.get(ebml.NUMBER, b"")), codec, count, scale, step
+
+
+def _count(tags: Iterable[bytes], uid: int) -> int | None:
+    """How many frames a track has by a tag such as mkvmerge writes; None where it has none."""
+    for tag in tags:
+        parts = list(ebml.children(tag))
+        targets = [dict(ebml.children(each)) for kind, each in parts if kind == ebml.TARGETS]
+        if uid and any(ebml.number(each.get(ebml.TAG_UID, b"")) == uid for each in targets):
+            for kind, content in parts:
+                simple = dict(ebml.children(content)) if kind == ebml.SIMPLE_TAG else {}
+                text = simple.get(ebml.TAG_STRING, b"").rstrip(b"\0")
+                if simple.get(ebml.TAG_NAME, b"").rstrip(b"\0") == _COUNT and text.isdigit():
+                    return int(text[:18])
+    return None
 
 
 # What both ways have in common.
@@ -367,7 +388,7 @@ class _ByCues:
         self._origin = cues[0].time
         self._numbers = {self.number(cue.time): cue for cue in cues}
         self._keys = sorted(self._numbers)
-        self._first = 0.0  # of a stretch between key frames what its first frame takes, about
+        self._first = 0  # bytes of a key frame, about
 
     def number(self, time: int) -> int:
         """Which frame is shown at a time.
@@ -389,7 +410,8 @@ class _ByCues:
     def layout(self) -> Layout:
         """Read the first frames and the last, and say which there are in between."""
         window, file = self._window, self._file
-        self._check_intervals()
+        if file.count is None:
+            self._check_intervals()
         last = self._keys[-1]
         window.need([(file.first, file.first + _FRONT_GUESS), *self._ranges(last, file.stop)])
         front, real, goes_on = _Front(file.track), {}, False
@@ -402,11 +424,13 @@ class _ByCues:
                 _check(block)
                 real[self.number(block.time)] = block.time
         behind = list(self._stretch(last))
-        self._first = _part_of_first(behind)
+        self._first = next((block.end - block.start for block in behind if block is not None), 0)
         ends = {self.number(block.time) for block in behind if block is not None}
         total = max(ends, default=-1) + 1
         if total > _MOST_FRAMES or not real or behind[-1:] != [None] or not ends >= set(range(last, total)):
             raise CannotTellError("frames are missing")
+        if file.count not in (None, total):
+            raise CannotTellError("the rate is not constant")
         # Of the last that were read some may be shown before others that stand behind them.
         sure = max(real) - _REORDERED if goes_on else total
         if not real.keys() >= set(range(sure)):
@@ -520,24 +544,18 @@ class _ByCues:
         return max(end - self._numbers[key].start, 0)
 
     def _guess(self, key: int, last: int) -> int:
-        """About how many bytes a stretch has, if key frames are as large a part everywhere."""
+        """About how many bytes a stretch has, if key frames are equally large."""
         after = bisect.bisect_right(self._keys, key)
         frames = self._keys[after] - key if after < len(self._keys) else last - key + 1
         part = min((last - key) / max(frames - 1, 1), 1.0)
-        return int(self._length(key) * (self._first + (1 - self._first) * part)) + 4096
+        length = self._length(key)
+        first = min(self._first, length)
+        return first + int((length - first) * part) + 4096
 
     def _longer(self, key: int, last: int, packets: Sequence[Packet]) -> int:
         """About how many bytes a stretch has, of which some packets are there."""
         if len(packets) < 2:
-            return int((self._first + _MORE) * self._length(key))
+            return self._first + int(_MORE * self._length(key))
         each = (packets[-1].stop - packets[0].stop) / (len(packets) - 1)
         left = max(last - key + 1 - len(packets), 0) + 2  # in another order than they are shown in
         return packets[-1].stop - self._numbers[key].start + int((1 + _MORE) * left * each)
-
-
-def _part_of_first(stretch: Sequence[Block | None]) -> float:
-    """What part of a stretch its first block takes."""
-    blocks = [block for block in stretch if block is not None]
-    if not blocks:
-        return 0.0
-    return (blocks[0].end - blocks[0].start) / max(blocks[-1].end - blocks[0].start, 1)
