@@ -78,14 +78,18 @@ def laid_out(layout: str, codec: str = "", **fields: Any) -> bytes:
     return with_segments(data) if layout == "fragments, one sidx" else data
 
 
-def rewrapped(data: bytes, container: str, options: dict[str, str] | None = None) -> bytes:
-    """Return all streams in another container, not encoded anew."""
+def rewrapped(
+    data: bytes, container: str, options: dict[str, str] | None = None, *, frames: str = ""
+) -> bytes:
+    """Return all streams in another container, not encoded anew; with a tag that tells how many frames."""
     buffer = io.BytesIO()
     with (
         av.open(io.BytesIO(data)) as whole,
         av.open(buffer, "w", format=container, options=dict(options or {})) as out,
     ):
         streams = {each.index: out.add_stream_from_template(each) for each in whole.streams}
+        for stream in streams.values() if frames else ():
+            stream.metadata["NUMBER_OF_FRAMES"] = frames
         for packet in whole.demux():
             if packet.size:
                 packet.stream = streams[packet.stream.index]

@@ -196,6 +196,26 @@ def test_a_dropped_frame_far_from_what_is_read_shows_in_the_intervals() -> None:
         read_frames(Far(data), [0], fetch="always")
 
 
+def test_a_tag_that_counts_the_frames_leaves_no_doubt() -> None:
+    """As mkvmerge writes it: then key frames may be wherever there are cuts, and what is missing is seen."""
+    from support.corpus import remux, without
+
+    parts = [long_clip(frames=frames, gop=300, bframes=0) for frames in (35, 52, 20, 80, 53)]
+    whole, gap = remux(parts, "mp4"), remux(parts, "mp4", without({30}))
+    plain = rewrapped(whole, "matroska")
+    with pytest.raises(NotSparseError, match="rate may not be constant"):
+        read_frames(Far(plain), [130], fetch="always")
+    data = rewrapped(whole, "matroska", frames=str(FRAMES))
+    frames, *rest = read_frames(Far(data), [40, 130], fetch="always")
+    reference, *others = read_frames(data, [40, 130])
+    assert np.array_equal(frames, reference)
+    assert rest == others
+    for data, told in ((gap, FRAMES - 1), (whole, 12)):
+        counted = rewrapped(data, "matroska", frames=str(told))
+        with pytest.raises(NotSparseError, match="rate is not constant"):
+            read_frames(Far(counted), [130], fetch="always")
+
+
 def test_a_frame_that_is_missing_in_what_is_read_is_seen() -> None:
     from support.corpus import remux, without
 

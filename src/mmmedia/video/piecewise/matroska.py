@@ -52,7 +52,7 @@ class _File(NamedTuple):
         described: the elements that say what is in it, as they are.
         track: the number of the video's track.
         codec: of the video.
-        count: of its frames, where a tag tells; else None.
+        told: how many frames it has, where a tag tells; else None.
         scale: nanoseconds of a tick.
         step: nanoseconds from one frame to the next; 0 where none is declared.
         first: where the first cluster begins.
@@ -65,7 +65,7 @@ class _File(NamedTuple):
     described: bytes
     track: int
     codec: bytes
-    count: int | None
+    told: int | None
     scale: int
     step: int
     first: int
@@ -410,7 +410,7 @@ class _ByCues:
     def layout(self) -> Layout:
         """Read the first frames and the last, and say which there are in between."""
         window, file = self._window, self._file
-        if file.count is None:
+        if file.told is None:
             self._check_intervals()
         last = self._keys[-1]
         window.need([(file.first, file.first + _FRONT_GUESS), *self._ranges(last, file.stop)])
@@ -429,7 +429,7 @@ class _ByCues:
         total = max(ends, default=-1) + 1
         if total > _MOST_FRAMES or not real or behind[-1:] != [None] or not ends >= set(range(last, total)):
             raise CannotTellError("frames are missing")
-        if file.count not in (None, total):
+        if file.told not in (None, total):
             raise CannotTellError("the rate is not constant")
         # Of the last that were read some may be shown before others that stand behind them.
         sure = max(real) - _REORDERED if goes_on else total
