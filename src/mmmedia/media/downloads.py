@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterator
 from concurrent.futures import Executor
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
-from mmmedia.cache import StaleEntry
+from mmmedia.cache import BlockCacheSource, StaleEntry
 from mmmedia.connections import (
     FetchPolicy,
     HTTPConnection,
@@ -22,6 +22,7 @@ from mmmedia.media import sparse
 from mmmedia.media.base import MediaIO, SourceMediaIO
 from mmmedia.media.cached import Brought, CachedLoads, Downloaded, Goal, refusal
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
+from mmmedia.media.handles import Opening
 from mmmedia.media.sharing import SharedDecode, decode_key
 from mmmedia.sources import Source
 from mmmedia.work.calls import calls_of_loop, holdable
@@ -163,21 +164,33 @@ class SharedDownloads(CachedLoads):
         """Load what a download has begun to bring, and fetch of it what is needed."""
         with _told(goal.url, sync_error):
             media, source = sparse.load(self, goal, cast("Source", flight.result), media_io)
-        self._store_source(goal.url, flight, source)
+        self._keep(goal, flight, source, media_io)
         return media
 
     async def _load_pieces_async(self, goal: Goal, flight: Flight[Brought], media_io: MediaIO[T]) -> T:
         """Load what a download has begun to bring; see `_load_pieces`."""
         with _told(goal.url, async_error):
             media, source = await sparse.load_async(self, goal, cast("Source", flight.result), media_io)
-        if self._media_cache_dir and source.whole is not None:
-            await asyncio.to_thread(self._store_source, goal.url, flight, source)
+        if self._media_cache_dir:
+            await asyncio.to_thread(self._keep, goal, flight, source, media_io)
         return media
 
-    def _store_source(self, url: str, flight: Flight[Brought], source: Source) -> None:
-        """Store what was read in pieces, if all of it was."""
-        if self._media_cache_dir and source.whole is not None and flight.claim():
-            self._store(url, Downloaded(source.whole))
+    def _keep(self, goal: Goal, flight: Flight[Brought], source: Source, media_io: MediaIO[Any]) -> None:
+        """Store what was read in pieces, if by now all of it was; once it is decoded."""
+        keep = functools.partial(self._store_source, goal, flight, source)
+        if isinstance(media_io, Opening):
+            media_io.opened_download(keep)
+        else:
+            keep()
+
+    def _store_source(self, goal: Goal, flight: Flight[Brought], source: Source) -> None:
+        if source.whole is None:
+            blocks = self._kept_in_blocks(goal.url, source)
+            # What is larger than a download may be is of use only in pieces.
+            if isinstance(blocks, BlockCacheSource) and source.size <= goal.settings.max_download_bytes:
+                blocks.become_whole()
+        elif self._media_cache_dir and flight.claim():
+            self._store(goal.url, Downloaded(source.whole))
 
     def _begin(self, goal: Goal, media_io: MediaIO[T], pool: Executor) -> "Wanted[T]":
         """Begin to download on a loop, or join who is downloading the same; `pool` will decode it."""

@@ -91,7 +91,7 @@ def resized(frames: Pixels, size: Size | None) -> Pixels:
 
 
 def store(bgr: Pixels, row: Pixels, turn: Upright) -> None:
-    """Put a stored BGR frame (height, width, 3) into a row of RGB frames, upright, in the size of that row."""
+    """Put a stored BGR frame (height, width, 3) into a row of RGB frames: upright, in its size."""
     import cv2
 
     size = row.shape[0], row.shape[1]

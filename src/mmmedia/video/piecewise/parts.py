@@ -29,8 +29,10 @@ Positions = npt.NDArray[np.intp]
 
 _COLUMNS = ("pts", "dts", "duration", "key", "discard", "corrupt")
 
-# Of other codecs a packet's first bytes say how many pictures it shows, or what is behind it whether any.
-CODECS = frozenset(["h264", "hevc", "libdav1d", "av1", "vp9", "libvpx-vp9", "mjpeg", "prores", "dnxhd"])
+# Of other codecs a packet's bytes say how many pictures it shows, or what is behind it whether any.
+CODECS = frozenset(
+    ["h264", "hevc", "libdav1d", "av1", "vp8", "libvpx", "vp9", "libvpx-vp9", "mjpeg", "prores", "dnxhd"]
+)
 # A key frame by the container's word may be none to begin with: so often the one before is tried.
 _TRIES = 3
 
