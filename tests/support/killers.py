@@ -82,6 +82,22 @@ def do_ask(errand: Errand, rest: bytes) -> Any:
     return errand.ask("double", int(rest))
 
 
+def weigh(errand: Errand) -> Any:
+    """What its parent weighs once the file was read to its end, and what the file came to."""
+    total = sum(errand.data[at] for at in range(0, len(errand.data), 4096))
+    view = memoryview(errand.data)[-5:]
+    return total, hash(errand.data) != 0, bytes(view), errand.ask("weigh", os.getpid())
+
+
+def do_keep(errand: Errand, rest: bytes) -> Any:
+    """What the ends of all files so far held, which are kept."""
+    _kept.append(memoryview(errand.data)[-5:])
+    return [bytes(each) for each in _kept]
+
+
+_kept: list[memoryview] = []
+
+
 def do_segv(errand: Errand, rest: bytes) -> Any:
     ctypes.string_at(8)
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import threading
 import time
@@ -53,6 +54,12 @@ def worker_pids(pool: Pool) -> list[int]:
 def descriptors() -> set[str]:
     """Those that are open."""
     return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+def resident(pid: str) -> dict[str, int]:
+    """KiB of a process's memory, by kind."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return {name: int(kib) for name, kib in re.findall(r"^(Rss\w+):\s+(\d+) kB$", status, re.MULTILINE)}
 
 
 def is_alive(pid: int) -> bool:
@@ -121,6 +128,33 @@ class TestAnswers:
 
 
 class TestMemory:
+    def test_an_encoded_file_is_copied_once(self, pool: Pool) -> None:
+        """Into memory that both have: neither has a copy of its own while the worker reads it."""
+        data = b"\1" * (200 << 20)
+        before = resident("self")
+        answers = {"weigh": lambda pid: [resident(str(pid)), resident("self")]}
+        total, is_hashed, end, (worker, parent) = pool.run(
+            Task("support.killers:weigh", "support.killers:prepare", data, answers=answers)
+        )
+        assert (total, is_hashed, end) == (200 << 8, True, b"\1" * 5)
+        assert worker["RssShmem"] >> 10 >= 200
+        assert worker["RssAnon"] >> 10 < 100
+        assert parent["RssAnon"] - before["RssAnon"] < 20 << 10
+
+    def test_what_a_worker_keeps_of_files_stays_as_it_was(
+        self, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "1")
+        found = [pool.run(task(b"keep" + b" %d" % number * 70_000)) for number in range(10, 14)]
+        assert found[-1] == [b"10 10", b"11 11", b"12 12", b"13 13"]
+
+    def test_a_worker_lets_go_of_files(self, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "1")
+        for _ in range(5):
+            pool.run(task(b"echo " + bytes(1 << 20)))
+        pool.run(task(b"echo"))
+        assert Path(f"/proc/{pool.pids[0]}/maps").read_text().count("mmmedia-in") <= 2  # those of the last
+
     @pytest.mark.parametrize("size", [0, 1, 1000, 70_000, 5 << 20])
     def test_arrays_of_any_size_come_whole_and_may_be_written(self, shared: Pool, size: int) -> None:
         array = shared.run(task(b"array %d" % size))

@@ -14,7 +14,7 @@ from typing import Any, Final
 from mmmedia import envs
 from mmmedia.errors import DecoderDiedError, DecoderUnavailableError
 from mmmedia.work import calls, watch
-from mmmedia.work.isolated import memory, wire
+from mmmedia.work.isolated import files, memory, wire
 from mmmedia.work.isolated.forker import Forker
 from mmmedia.work.isolated.offenders import Offenders
 from mmmedia.work.isolated.verdicts import Ending, ending, rebuilt
@@ -235,10 +235,11 @@ class Pool:
             "log_level": logging.getLogger("mmmedia").getEffectiveLevel(),
             "stalled": watch.stalled(),
             "drop": worker.segments.dropped(),
+            "length": len(task.data),
         }
         if (spare := worker.spare) is not None:
             message["spare"] = {"segment": spare.number, "size": spare.size}
-        descriptor = memory.sealed(task.data)
+        descriptor = files.sealed([task.data])
         try:
             worker.line.socket.settimeout(_START_SECONDS)
             worker.line.send(message, task.pickled, (descriptor,))
@@ -256,14 +257,14 @@ class Pool:
             if "ask" in message:
                 began = time.monotonic()
                 try:
-                    reply, data = self._answer(task, message)
+                    reply, parts = self._answer(task, message)
                 except wire.BrokenWireError:
                     raise
                 except Exception as failure:  # noqa: BLE001  # theirs who answer; raised in the end
-                    refusal, reply, data = failure, {"refused": True}, b""
+                    refusal, reply, parts = failure, {"refused": True}, []
                 if end is not None:
                     end += time.monotonic() - began
-                self._reply(worker, reply, data)
+                self._reply(worker, reply, parts)
                 continue
             _log(message.get("records"))
             if stalled := _kinds(message.get("stalled")):
@@ -281,26 +282,26 @@ class Pool:
             raise wire.BrokenWireError("a message of no known form")
 
     @staticmethod
-    def _reply(worker: Worker, reply: dict[str, Any], data: bytes) -> None:
-        if not data:
+    def _reply(worker: Worker, reply: dict[str, Any], parts: list[bytes]) -> None:
+        if not parts:
             worker.line.send(reply)
             return
-        worker.bytes += len(data)
-        descriptor = memory.sealed(data)
+        worker.bytes += sum(map(len, parts))
+        descriptor = files.sealed(parts)
         try:
             worker.line.send(reply, b"", (descriptor,))
         finally:
             os.close(descriptor)
 
-    def _answer(self, task: Task, message: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Return what is replied to a question, and all bytes of it behind each other."""
+    def _answer(self, task: Task, message: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
+        """Return what is replied to a question, and the bytes in it."""
         values = wire.unpack(message.get("values"), [])
         answer = task.answers.get(message["ask"]) if isinstance(message["ask"], str) else None
         if answer is None or not isinstance(values, list):
             raise wire.BrokenWireError("a question that nobody asks")
         parts: list[Any] = []
         tree = wire.pack(answer(*values), parts)
-        return {"reply": tree, "lengths": [len(part) for part in parts]}, b"".join(parts)
+        return {"reply": tree, "lengths": [len(part) for part in parts]}, parts
 
     def _receive(self, worker: Worker, task: Task, message: dict[str, Any], end: float | None) -> Any:
         announced = wire.described(message.get("arrays"))
