@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mmmedia.connections.ranges import FIRST_BYTES
 from mmmedia.errors import LimitExceededError, SourceChangedError
 from mmmedia.media import ImageMediaIO, Media, MediaConnector, VideoMediaIO, decoded
 from mmmedia.media.budget import MediaBudget
+from mmmedia.work import isolated
 from support.layouts import long_clip, padded
 from support.server import Server, in_turn, ranged, reply
 
@@ -27,7 +29,9 @@ def film() -> bytes:
 
 @functools.cache
 def reference(**kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
-    frames, metadata = VideoMediaIO(ImageMediaIO(), **kwargs).load_bytes(film())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMMEDIA_DECODE_PROCESSES", "0")
+        frames, metadata = VideoMediaIO(ImageMediaIO(), **kwargs).load_bytes(film())
     return frames, metadata
 
 
@@ -55,9 +59,18 @@ class Half:
         return asyncio.run(media.load_async(*args, **kwargs))
 
 
-@pytest.fixture(params=["sync", "async"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
+@pytest.fixture(params=["sync", "async", "sync apart", "async apart"])
+def half(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Half:
+    name, _, is_apart = request.param.partition(" ")
+    if is_apart:
+        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "2")
+    return Half(name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ended() -> Iterator[None]:
+    yield
+    isolated.shutdown()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 `apart` marks the methods that decode. Where `MMMEDIA_DECODE_PROCESSES` is set they are called in a worker,
 with the media IO as it is, and the encoded file. What only this process has is asked for from there: budgets,
-and the frames that a loader chooses which can't be imported.
+pieces of sources, and the frames that a loader chooses which can't be imported.
 
 What comes back is a stranger's word. A picture is made of a mode, a size and pixels; a sound of samples and
 a rate; a video of frames and a dict; each within the limits that were asked for.
@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 from mmmedia import envs, errors, exceptions, metrics
 from mmmedia.errors import InvalidArgumentError, MediaError
-from mmmedia.media import isolated_results
+from mmmedia.media import isolated_results, isolated_sources
+from mmmedia.media.isolated_sources import AskedSource, LentSource
 from mmmedia.media.warm import warm_up
+from mmmedia.sources import FileSource, Source
 from mmmedia.work import isolated
 from mmmedia.work.isolated.wire import BrokenWireError
 
@@ -36,11 +38,14 @@ _SETTINGS: Final = (
     "VLLM_MAX_IMAGE_PIXELS", "VLLM_MAX_AUDIO_CLIP_FILESIZE_MB", "VLLM_MAX_AUDIO_DECODE_DURATION_S",
     "VLLM_MAX_AUDIO_DECODE_BYTES", "VLLM_MAX_EMBED_DECODE_BYTES", "VLLM_MAX_VIDEO_DECODE_BYTES",
     "VLLM_VIDEO_LOADER_BACKEND", "VLLM_VIDEO_DECODE", "VLLM_VIDEO_DECODE_TIMEOUT_S",
-    "VLLM_VIDEO_DECODE_WORKERS", "MMMEDIA_COMPAT",
+    "VLLM_VIDEO_DECODE_WORKERS", "MMMEDIA_COMPAT", "MMMEDIA_SPARSE_FETCH",
 )  # fmt: skip
 """What decoding goes by."""
 
 _PREPARE: Final = "mmmedia.media.isolation:prepare"
+_READS: Final = frozenset({"read", "read_all"})
+"""Questions whose answers may have to be fetched."""
+
 _BEYOND_VIDEO: Final = 30.0
 """Seconds that a worker has beyond the limit of a video, which is kept by itself."""
 
@@ -64,7 +69,7 @@ def apart(kind: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         kind: what it returns, one of `isolated_results.KINDS`.
 
     Returns:
-        A decorator of functions and methods whose last argument is the encoded file, as bytes or text.
+        A decorator of functions and methods whose last argument is the encoded file: bytes, text or a source.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
@@ -167,11 +172,14 @@ def _decode_apart(kind: str, function: Callable[..., Any], *args: Any, **kwargs:
     from mmmedia.work.isolated.pool import Task
 
     *others, data = args
-    is_text = isinstance(data, str)
-    encoded = data.encode("utf-8", "surrogatepass") if is_text else data
-    sent = _Sent(len(encoded))
     name = f"{function.__module__}:{function.__qualname__}"
-    pickled = sent.pickled((name, kind, is_text, others, kwargs))
+    if isinstance(data, Source):
+        known_by, encoded, sent = isolated_sources.known_by(data), data.whole or b"", _Sent(data.size)
+        pickled = sent.pickled((name, kind, data, others, kwargs))
+    else:
+        encoded = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+        known_by, sent = None, _Sent(len(encoded))
+        pickled = sent.pickled((name, kind, type(data), others, kwargs))
     result = isolated_results.KINDS[kind]
     task = Task(
         "mmmedia.media.isolation:decode",
@@ -182,10 +190,15 @@ def _decode_apart(kind: str, function: Callable[..., Any], *args: Any, **kwargs:
         _MODULES[kind] | sent.modules,
         _SETTINGS,
         sent.answers,
+        _READS,
         _ERRORS,
         _seconds(kind),
+        known_by,
+        tuple(sent.descriptors),
     )
     value = isolated.run(task)
+    if sent.descriptors and value["is_whole"] is True:
+        data.read_all()  # as it was read there
     if kind == "video":
         isolated_results.count(value)
     return result.made(value, others[0] if others else None, data)
@@ -208,12 +221,14 @@ class _Sent:
     Attributes:
         modules: those that a worker has to import for it.
         answers: who answers the worker's questions.
+        descriptors: of files that it reads itself.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self.modules: set[str] = set()
         self.answers: dict[str, Callable[..., Any]] = {}
+        self.descriptors: list[int] = []
 
     def pickled(self, value: Any) -> bytes:
         """Return a value pickled.
@@ -240,6 +255,15 @@ class _Sent:
                 budget.settle(_bytes(granted), _bytes(used))
             )
         return ("budget", is_reservable)
+
+    def source(self, source: Source) -> tuple[str, Any]:
+        """Have a source read, but for a file, which is handed over open; return what stands for it."""
+        if type(source) is FileSource:
+            self.descriptors.append(source.fileno())
+            return ("file", source.name)
+        lent = LentSource(source)
+        self.answers["read"], self.answers["read_all"] = lent.read, lent.read_all
+        return ("source", lent.told())
 
     def loader(self, loader: type) -> tuple[str, type]:
         """Have a loader asked which frames to take; return what stands for it.
@@ -302,6 +326,8 @@ class _Pickler(pickle.Pickler):
                     self._sent.modules.add(value.__module__)
                 return None
             return self._sent.loader(value)
+        if isinstance(value, Source):
+            return self._sent.source(value)
         if hasattr(value, "charge"):
             return self._sent.budget(value)
         return None
@@ -334,29 +360,39 @@ def _nothing(_: object) -> None:
 
 def decode(errand: "Errand") -> Any:
     """Decode a file, in a worker."""
-    name, kind, is_text, others, kwargs = _Unpickler(io.BytesIO(errand.pickled), errand.ask).load()
+    name, kind, form, others, kwargs = _Unpickler(io.BytesIO(errand.pickled), errand).load()
     module, _, path = name.partition(":")
     function: Any = importlib.import_module(module)
     for part in path.split("."):
         function = getattr(function, part)
-    data = errand.data.decode("utf-8", "surrogatepass") if is_text else errand.data
+    data: Any = errand.data
+    if form is str:
+        data = data.decode("utf-8", "surrogatepass")
+    elif isinstance(form, Source):
+        form.whole = data or None
+        data = form
     if kind != "video":
         return isolated_results.KINDS[kind].told(function(*others, data, **kwargs))
     before = isolated_results.counts()
     value = function(*others, data, **kwargs)
-    return {**isolated_results.KINDS[kind].told(value), "counts": isolated_results.since(before)}
+    told = {**isolated_results.KINDS[kind].told(value), "counts": isolated_results.since(before)}
+    return {**told, "is_whole": isinstance(data, Source) and data.whole is not None}
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, ask: Callable[..., Any]) -> None:
+    def __init__(self, file: io.BytesIO, errand: "Errand") -> None:
         super().__init__(file)
-        self._ask = ask
+        self._ask, self._descriptors = errand.ask, errand.descriptors
 
     def persistent_load(self, stands: Any) -> Any:
         """Return what asks the parent."""
         kind, what = stands
         if kind == "budget":
             return _ReservableBudget(self._ask) if what else _Budget(self._ask)
+        if kind == "file":
+            return FileSource(self._descriptors[0], name=what)
+        if kind == "source":
+            return AskedSource(self._ask, what)
         ask = self._ask
 
         def choose(_: Any, /, source: Any, target: Any, **options: Any) -> list[int]:

@@ -1,4 +1,4 @@
-"""Encoded files in memory that both sides see: whole, sealed, not copied again, and gone when nobody reads them."""
+"""Encoded files in memory that both sides see: whole, sealed, copied once, gone when nobody reads them."""
 
 import fcntl
 import io
@@ -93,7 +93,7 @@ def test_memory_goes_once_nobody_reads_it_any_more() -> None:
 
 
 def test_no_descriptor_is_left(opener: Files) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len([*Path("/proc/self/fd").iterdir()])
     found = opener.opened(sealed([b"x" * 70_000, b"y"]), [70_000, 1])
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
     assert len(found) == 2

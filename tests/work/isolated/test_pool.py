@@ -1,5 +1,6 @@
 """Workers that die, hang, lie and grow: what becomes of the request, of the others, and of what is left."""
 
+import asyncio
 import gc
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 
 from mmmedia import envs
 from mmmedia.errors import DecoderDiedError, DecoderUnavailableError, InvalidMediaError, LimitExceededError
+from mmmedia.work import calls
 from mmmedia.work.isolated import door, wire
 from mmmedia.work.isolated.pool import Pool, Task
 from support.forking import holds_in_child
@@ -430,6 +432,78 @@ class TestQueue:
             assert raised.value.http_status == 503
             for future in running:
                 future.result()
+
+    def test_others_decode_while_one_waits_for_what_it_asked(
+        self, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "1")
+        slow, holding, is_asked = threading.Event(), threading.Event(), threading.Event()
+
+        def double(number: int) -> int:
+            is_asked.set()
+            assert slow.wait(60)
+            return 2 * number
+
+        def hold(number: int) -> int:
+            assert holding.wait(60)
+            return number
+
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(
+                pool.run, task(b"ask 4", answers={"double": double}, waits=frozenset({"double"}))
+            )
+            assert is_asked.wait(60)
+            assert pool.run(task(b"echo a"))["rest"] == b"a"
+            assert pool.alive == 2
+            second = threads.submit(pool.run, task(b"ask 5", answers={"double": hold}))
+            until(lambda: not pool._idle)
+            slow.set()
+            until(lambda: pool.queue_length == 1)  # it has its answer, and no turn to go on
+            assert not first.done()
+            holding.set()
+            assert (first.result(), second.result()) == (8, 5)
+        assert pool.run(task(b"echo b"))["rest"] == b"b"
+        assert (pool.alive, pool._away) == (1, 0)
+
+    def test_no_more_are_waited_for_than_may(self, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "1")
+        monkeypatch.setattr("mmmedia.work.isolated.pool._MOST_AWAY", 1)
+        go = threading.Event()
+
+        def double(number: int) -> int:
+            assert go.wait(60)
+            return 2 * number
+
+        asked = task(b"ask 4", answers={"double": double}, waits=frozenset({"double"}))
+        with ThreadPoolExecutor(3) as threads:
+            running = [threads.submit(pool.run, asked) for _ in range(3)]
+            until(lambda: pool._away == 1 and pool.queue_length == 1)
+            assert pool.alive == 2
+            go.set()
+            assert [future.result() for future in running] == [8, 8, 8]
+        assert pool._away == 0
+
+    def test_who_is_not_wanted_any_more_does_not_come_back(self, pool: Pool) -> None:
+        loop = asyncio.new_event_loop()
+        wanted = loop.create_future()
+
+        def double(number: int) -> int:
+            wanted.cancel()
+            return 2 * number
+
+        def occupied(number: int) -> int:
+            running = [threads.submit(pool.run, task(b"sleep 50")) for _ in range(2)]
+            until(lambda: pool._away == 1 and not pool._idle and pool.queue_length == 0)
+            assert not any(each.done() for each in running)
+            return double(number)
+
+        asked = task(b"ask 4", answers={"double": occupied}, waits=frozenset({"double"}))
+        with ThreadPoolExecutor(2) as threads:
+            with calls.on_behalf_of(wanted), pytest.raises(asyncio.CancelledError):
+                pool.run(asked)
+            loop.close()
+            assert (pool._away, pool.queue_length) == (0, 0)
+            pool.close()
 
     def test_workers_are_renewed_after_so_many_decodes(
         self, pool: Pool, monkeypatch: pytest.MonkeyPatch

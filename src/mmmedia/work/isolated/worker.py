@@ -32,12 +32,14 @@ class Errand:
     Attributes:
         data: the encoded file.
         pickled: what else its parent sent.
+        descriptors: of open files that it may read, for as long as it is under way.
         ask: asks the parent: the name of a question and what goes with it, as `wire.pack` takes it; returns
             the answer.
     """
 
     data: bytes
     pickled: bytes
+    descriptors: list[int]
     ask: Asking
 
 
@@ -86,7 +88,11 @@ def serve(line: wire.Wire, held: list[str]) -> None:
             message, pickled, descriptors = line.receive()
             for number in message["drop"]:
                 segments.pop(number, None)
-            _Errands(line, segments, files).do(message, pickled, descriptors[0])
+            try:
+                _Errands(line, segments, files).do(message, pickled, descriptors)
+            finally:
+                for descriptor in descriptors[1:]:
+                    os.close(descriptor)
             files.let_go()
 
 
@@ -97,7 +103,7 @@ class _Errands:
         self._line, self._segments, self._files = line, segments, files
         self._asking = threading.Lock()
 
-    def do(self, message: dict[str, Any], pickled: bytes, descriptor: int) -> None:
+    def do(self, message: dict[str, Any], pickled: bytes, descriptors: list[int]) -> None:
         """Do a task and say what came of it."""
         heard = _Listener()
         arrays: list[Any] = []
@@ -108,8 +114,8 @@ class _Errands:
             handler = _function(message["handler"])
             _set_environment(message["environment"])
             with heard, envs.at_most(message["ceilings"]):
-                (data,) = self._files.opened(descriptor, [message["length"]])
-                value = handler(Errand(data, pickled, self._ask))
+                (data,) = self._files.opened(descriptors[0], [message["length"]])
+                value = handler(Errand(data, pickled, descriptors[1:], self._ask))
             answer = {"answer": wire.pack(value, arrays), "arrays": wire.describe(arrays)}
             del value
         except wire.BrokenWireError:
