@@ -12,7 +12,6 @@ import fsspec
 import numpy as np
 import pytest
 import requests
-from av.stream import Disposition
 from PIL import Image
 
 import mmmedia
@@ -25,7 +24,7 @@ from mmmedia.errors import (
     RefusedURLError,
 )
 from mmmedia.media import ImageMediaIO, MediaConnector, MediaWithBytes
-from support.clips import clip, picture, read_number
+from support.clips import clip, read_number, two_streams
 from support.server import reply
 from support.sounds import encode, sine
 
@@ -287,28 +286,6 @@ def test_frames_come_in_the_size_that_is_asked_for() -> None:
     half = mmmedia.load_video(CLIP, num_frames=2, size=64).frames
     mean = whole.reshape(2, 48, 2, 64, 2, 3).mean(axis=(2, 4))
     assert np.abs(half - mean).max() <= 1
-
-
-def two_streams(container: str, default: int) -> bytes:
-    """A small stream and a larger one, of which one is marked as the one to show."""
-    file = io.BytesIO()
-    with av.open(file, "w", format=container) as out:
-        streams = []
-        for number, (width, height) in enumerate([(64, 48), (128, 96)]):
-            stream = out.add_stream("libx264", rate=25)
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.disposition = Disposition.default if number == default else Disposition(0)
-            streams.append(stream)
-        for number in range(12):
-            for stream in streams:
-                frame = av.VideoFrame.from_ndarray(
-                    picture(number, stream.width, stream.height), format="rgb24"
-                )
-                frame.pts, frame.time_base = number, Fraction(1, 25)
-                out.mux(stream.encode(frame))
-        for stream in streams:
-            out.mux(stream.encode(None))
-    return file.getvalue()
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska"])

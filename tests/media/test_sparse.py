@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from mmmedia import metrics
+from mmmedia.cli.raw import RawMediaIO
 from mmmedia.connections import HTTPConnection, http_status
 from mmmedia.connections.ranges import FIRST_BYTES
 from mmmedia.errors import LimitExceededError, NotSparseError, SourceChangedError
@@ -163,6 +164,21 @@ def ignoring(then: Behaviour) -> Behaviour:
         then(request)
 
     return behave
+
+
+def test_who_takes_no_pieces_shares_what_was_begun(server: Server) -> None:
+    """It reads them all."""
+    url = server.route("/a.mp4", ranged(film()))
+    connector = MediaConnector({"video": {"num_frames": 4}}, HTTPConnection())
+
+    async def both() -> tuple[Any, Any]:
+        return await asyncio.gather(
+            connector.fetch_video_async(url), connector.load_from_url_async(url, RawMediaIO())
+        )
+
+    video, raw = asyncio.run(both())
+    assert shown(video) == reference()
+    assert raw == film()
 
 
 def test_what_changes_is_begun_anew_once(half: Half, server: Server) -> None:

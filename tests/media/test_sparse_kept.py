@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,17 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from mmmedia.cache import get_media_cache
+from mmmedia import content_hash
+from mmmedia.cache import BlockCacheSource, MediaCache, get_media_cache
 from mmmedia.cache.partial import blocks_of
 from mmmedia.connections import HTTPConnection, http_status
 from mmmedia.connections.ranges import FIRST_BYTES
 from mmmedia.errors import LimitExceededError, SourceChangedError
 from mmmedia.media import ImageMediaIO, Media, MediaConnector, VideoMediaIO, decoded
 from mmmedia.media.budget import MediaBudget
+from mmmedia.sources import BytesSource
 from mmmedia.work import isolated
-from support.layouts import long_clip, padded
+from support.layouts import laid_out, long_clip, padded
 from support.server import Server, in_turn, ranged, reply
+from support.sounds import encode_av, sine
 
 
 @functools.cache
@@ -47,11 +52,11 @@ class Half:
             return connector.fetch_video(url)
         return asyncio.run(connector.fetch_video_async(url))
 
-    def open(self, url: str, **kwargs: Any) -> Media:
+    def open(self, url: str, modality: str | None = "video", **kwargs: Any) -> Media:
         connector = MediaConnector(connection=HTTPConnection(), **kwargs)
         if self.name == "sync":
-            return connector.open(url, "video")
-        return asyncio.run(connector.open_async(url, "video"))
+            return connector.open(url, modality)
+        return asyncio.run(connector.open_async(url, modality))
 
     def load(self, media: Media, *args: Any, **kwargs: Any) -> Any:
         if self.name == "sync":
@@ -140,6 +145,34 @@ def test_another_state_of_the_source_begins_anew(half: Half, server: Server, dir
     assert asked(server, before)
 
 
+def test_all_blocks_become_a_whole_entry(
+    half: Half, server: Server, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When what they hold has decoded; where it may be downloaded as a whole."""
+    monkeypatch.setenv("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB", "3")
+    url, cache = server.route("/a.mp4", ranged(film())), get_media_cache(str(directory), 1 << 30, 3600)
+    assert same(half.fetch(url, num_frames=4), num_frames=4)
+    with cache_source(cache, url) as source:
+        source.read([(0, len(film()))])
+    assert same(half.fetch(url, num_frames=4), num_frames=4)
+    assert cache.get(url) is None
+    monkeypatch.delenv("VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB")
+    media = half.open(url)
+    assert cache.get(url) is None
+    half.load(media, num_frames=4)
+    assert cache.get(url) == film()
+    before = server.count()
+    assert same(half.fetch(url, num_frames=5), num_frames=5)
+    assert server.count() == before
+
+
+def cache_source(cache: MediaCache, url: str) -> BlockCacheSource:
+    """What fills the blocks of the film behind a URL."""
+    source = BytesSource(film())
+    source.validator = '"one"'
+    return BlockCacheSource(source, cache, url)
+
+
 def test_a_whole_that_comes_late_replaces_the_blocks(half: Half, server: Server, directory: Path) -> None:
     url = server.route("/a.mp4", in_turn(ranged(film()), reply(film(), headers={"ETag": '"one"'})))
     assert same(half.fetch(url, num_frames=4), num_frames=4)
@@ -195,6 +228,51 @@ def test_a_handle_fetches_as_it_is_asked_to_decode(half: Half, server: Server) -
     assert server.count() == before
     assert same(half.load(media, num_frames=7), num_frames=7)
     assert sum(stop - start for start, stop in asked(server)) < 0.5 * len(film())
+
+
+@pytest.mark.parametrize("layout", ["moov last", "moov first", "webm", "fragments, one sidx"])
+def test_a_handle_finds_out_what_it_is_of(half: Half, server: Server, layout: str) -> None:
+    """From the first piece and the index; what was read for that is not read again."""
+    front = BytesSource(padded(laid_out(layout)) if "webm" not in layout else long_webm())
+    data = front.read_all()
+    url = server.route("/a", ranged(data))
+    media = half.open(url, None)
+    assert (media.modality, media.content_hash_of, media.size) == ("video", "source", len(data))
+    assert media.content_hash == half.open(url).content_hash
+    before = server.count()
+    assert sum(stop - start for start, stop in asked(server)) < 0.1 * len(data)
+    frames, metadata = VideoMediaIO(ImageMediaIO(), num_frames=4).load_bytes(data)
+    loaded = half.load(media, num_frames=4)
+    assert np.array_equal(loaded[0], frames)
+    assert loaded[1] == metadata
+    requested = [request.headers["Range"] for request in server.requests[:before]]
+    assert not {request.headers["Range"] for request in server.requests[before:]} & set(requested)
+
+
+def long_webm() -> bytes:
+    """Of 9 MiB, by a codec whose streams may hold anything behind a frame: its index is at the front."""
+    return long_clip("libvpx-vp9", container="webm") + bytes(9 << 20)
+
+
+def test_a_handle_of_what_is_no_video_has_its_bytes(
+    half: Half, server: Server, directory: Path, tmp_path: Path
+) -> None:
+    """Which are stored when they have decoded."""
+    cache = get_media_cache(str(directory), 1 << 30, 3600)
+    sound = padded(encode_av(sine(440, 0.2, 48_000), 48_000, "mp4", "aac"))
+    picture = io.BytesIO()
+    Image.effect_noise((1800, 2400), 90).convert("RGB").save(picture, "PNG")
+    for modality, data in (("audio", sound), ("image", picture.getvalue())):
+        url = server.route(f"/{modality}", ranged(data))
+        media = half.open(url, None)
+        assert (media.modality, media.content_hash_of) == (modality, "bytes")
+        assert media.content_hash == content_hash(data)
+        assert cache.get(url) is None
+        half.load(media)
+        assert cache.get(url) == data
+        (tmp_path / modality).write_bytes(data)
+        media = half.open((tmp_path / modality).as_uri(), None, allowed_local_media_path=tmp_path)
+        assert media.content_hash == content_hash(data)
 
 
 def test_a_handle_of_what_is_small_has_its_bytes(half: Half, server: Server) -> None:

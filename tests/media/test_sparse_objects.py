@@ -95,6 +95,21 @@ def test_http_is_fetched_in_pieces_by_this_connector_too(half: str, server: Serv
     assert all("Range" in request.headers for request in server.requests)
 
 
+@pytest.mark.parametrize("half", ["sync", "async"])
+@pytest.mark.parametrize("mode", ["auto", "never"])
+def test_progress_is_told_of_objects_too(
+    half: str, mode: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of pieces, and of a whole; bytes that have come, and how many there are."""
+    monkeypatch.setenv("MMMEDIA_SPARSE_FETCH", mode)
+    told: list[tuple[int, int | None]] = []
+    fetch(half, url, on_progress=lambda *now: told.append(now))
+    assert len(told) > 1
+    assert told == sorted(set(told))
+    assert {total for _, total in told} == {len(film())}
+    assert (told[-1][0] == len(film())) == (mode == "never")
+
+
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A filesystem over a real S3 API on loopback, in another process."""

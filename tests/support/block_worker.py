@@ -35,6 +35,9 @@ def read_some(cache: MediaCache, chance: random.Random) -> None:
     ranges = [tuple(sorted((chance.randrange(SIZE), chance.randrange(SIZE)))) for _ in range(3)]
     found = source(cache, number).read(ranges)  # type: ignore[arg-type]
     assert found == [body(number)[start:stop] for start, stop in ranges], f"wrong bytes of {number}"
+    if chance.randrange(10) == 0:
+        source(cache, number).become_whole()
+        assert cache.get(url(number)) in (None, body(number)), f"wrong bytes of {number}"
 
 
 def hammer(directory: str, seed: str, steps: str) -> None:
@@ -63,6 +66,17 @@ def share(directory: str, number: str, blocks: str) -> None:
 
 def die(directory: str, call: str, step: str, number: str) -> None:
     """Be killed when a read arrives at a system call for the so-manieth time; at a write in its middle."""
+    _be_killed(call, step)
+    source(open_cache(directory), int(number)).read([(0, SIZE)])
+
+
+def die_whole(directory: str, call: str, step: str, number: str) -> None:
+    """Be killed as a partial entry is made a whole one."""
+    _be_killed(call, step)
+    source(open_cache(directory), int(number)).become_whole()
+
+
+def _be_killed(call: str, step: str) -> None:
     plain = getattr(os, call)
     left = [int(step)]
 
@@ -70,13 +84,12 @@ def die(directory: str, call: str, step: str, number: str) -> None:
         left[0] -= 1
         if left[0] >= 0:
             return plain(*arguments, **options)
-        if call == "pwrite":
-            plain(arguments[0], arguments[1][: len(arguments[1]) // 2], arguments[2])
+        if call in ("pwrite", "write"):
+            plain(arguments[0], arguments[1][: len(arguments[1]) // 2], *arguments[2:])
         os.kill(os.getpid(), signal.SIGKILL)
         return None
 
     setattr(os, call, killed)
-    source(open_cache(directory), int(number)).read([(0, SIZE)])
 
 
 def fork(directory: str) -> None:
@@ -122,4 +135,5 @@ if __name__ == "__main__":
     name, *rest = sys.argv[1:]
     if os.environ.get("WITHOUT_ATTRIBUTES"):
         forbid_attributes()
-    {"hammer": hammer, "share": share, "die": die, "fork": fork, "orphan": orphan}[name](*rest)
+    commands = [hammer, share, die, die_whole, fork, orphan]
+    {command.__name__: command for command in commands}[name](*rest)

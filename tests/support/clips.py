@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import av
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
 
 BLOCK = 8
@@ -180,3 +181,25 @@ def clip(**fields: object) -> bytes:
     if key not in _made:
         _made[key] = encode(Clip(**fields))
     return _made[key]
+
+
+def two_streams(container: str, default: int) -> bytes:
+    """A small stream and a larger one, of which one is marked as the one to show."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as out:
+        streams = []
+        for number, (width, height) in enumerate([(64, 48), (128, 96)]):
+            stream = out.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.disposition = Disposition.default if number == default else Disposition(0)
+            streams.append(stream)
+        for number in range(12):
+            for stream in streams:
+                frame = av.VideoFrame.from_ndarray(
+                    picture(number, stream.width, stream.height), format="rgb24"
+                )
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                out.mux(stream.encode(frame))
+        for stream in streams:
+            out.mux(stream.encode(None))
+    return file.getvalue()

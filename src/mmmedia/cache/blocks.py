@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mmmedia.cache.partial import BLOCK_BYTES, Plan, blocks_of, spans_of
-from mmmedia.cache.partial_entry import PartialEntry, opened_entry
+from mmmedia.cache.partial_entry import PartialEntry, become_whole, opened_entry
 from mmmedia.cache.store import MediaCache
 from mmmedia.errors import InvalidMediaError
 from mmmedia.sources.base import Ranges, Source, SourceInFront, check_ranges
@@ -50,9 +50,9 @@ class BlockCacheSource(SourceInFront):
         self._cache = cache
         self._plan = Plan(key, inner.size, inner.validator)
 
-    def close(self) -> None:
-        """Close the source behind."""
-        self._inner.close()
+    def become_whole(self) -> bool:
+        """Put a whole entry in the place of the partial one, if all blocks are there; return whether so."""
+        return become_whole(self._cache, self._plan)
 
     def read(self, ranges: Ranges) -> list[bytes]:
         """Return the bytes of ranges; errors as of the source behind.

@@ -150,6 +150,15 @@ class PartialFile:
                         damaged.append(block)
         return found, damaged
 
+    def has_all(self) -> bool:
+        """Say whether every block has a record; whether they are sound only reading them tells.
+
+        Raises:
+            OSError: the file can't be read.
+        """
+        table = os.pread(self.descriptor, self.plan.blocks * _RECORD.size, _PAGE_BYTES)
+        return len(table) == self.plan.blocks * _RECORD.size and all(map(any, _RECORD.iter_unpack(table)))
+
     def _read_data(self, first: int, stop: int) -> bytes:
         left = min(stop * BLOCK_BYTES, self.plan.size) - first * BLOCK_BYTES
         at = self.plan.data_start + first * BLOCK_BYTES

@@ -5,11 +5,12 @@
 import itertools
 import os
 import stat
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from mmmedia.cache.eviction import is_scan_due, scan
-from mmmedia.cache.files import WRITE, charge_of_status, create_temp, remove, unlock
+from mmmedia.cache.files import WRITE, Label, charge, charge_of_status, create_temp, remove, unlock, write_all
 from mmmedia.cache.names import entry_name, partial_name
 from mmmedia.cache.partial import MAX_VALIDATOR_BYTES, PartialFile, Plan, open_regular, plan_in
 from mmmedia.cache.store import MediaCache
@@ -119,6 +120,64 @@ def opened_entry(cache: MediaCache, plan: Plan) -> Iterator[PartialEntry | None]
             with suppress(OSError):
                 _note_use(cache, entry.file, os.fstat(entry.file.descriptor).st_mtime_ns)
             entry.file.close()
+
+
+def become_whole(cache: MediaCache, plan: Plan) -> bool:
+    """Put a whole entry in the place of a partial one, if all blocks are there and sound; return whether so.
+
+    Its life goes on: it began with the first block. What can't be written is a warning in the log.
+    """
+    name = entry_name(plan.key)
+    path = f"{cache._shared.path}/{partial_name(name)}"
+    file = _open(cache, path, plan) if 0 < plan.size <= cache.max_bytes else None
+    if file is None:
+        return False
+    _open_files.add(file)
+    try:
+        return file.has_all() and _copied_whole(cache, file, path, f"{cache._shared.path}/{name}")
+    except OSError as error:
+        cache._warn(error)
+        return False
+    finally:
+        _open_files.discard(file)
+        file.close()
+
+
+def _copied_whole(cache: MediaCache, file: PartialFile, partial: str, path: str) -> bool:
+    """Publish the blocks of a partial entry, one behind the other, as a whole one."""
+    temp, descriptor = create_temp(cache._shared.path)
+    is_published = False
+    try:
+        crc = 0
+        for first in range(0, file.plan.blocks, _BLOCKS_AT_A_TIME):
+            wanted = range(first, min(first + _BLOCKS_AT_A_TIME, file.plan.blocks))
+            blocks, _ = file.read(wanted)
+            if len(blocks) < len(wanted):  # damaged; who reads them next fetches them
+                return False
+            for block in wanted:
+                write_all(descriptor, blocks[block])
+                crc = zlib.crc32(blocks[block], crc)
+        Label(file.plan.size, crc).stick(descriptor)
+        before = os.fstat(file.descriptor)
+        cache._set_times(descriptor, before.st_mtime_ns)
+        with cache._shared.locked() as directory:
+            if not _is_at(partial, before):  # forgotten meanwhile, or whole by another's hand
+                return False
+            cache._publish(directory, temp, path, charge(file.plan.size), partial)
+            is_published = True
+    finally:
+        if not is_published:
+            remove(temp)
+        os.close(descriptor)
+    cache._shared.count("puts")
+    return True
+
+
+def _is_at(path: str, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), status)
+    except OSError:
+        return False
 
 
 def _entry(cache: MediaCache, plan: Plan) -> PartialEntry | None:

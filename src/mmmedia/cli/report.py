@@ -1,5 +1,6 @@
 """What media are: the report that `mmmedia inspect` prints."""
 
+import contextlib
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 from mmmedia import containers
 from mmmedia.cli.words import one_line
 from mmmedia.errors import InvalidMediaError, MediaError
-from mmmedia.media.base import MediaIO, decode_base64
+from mmmedia.media.base import SourceMediaIO, decode_base64
+from mmmedia.sources import FileSource, Source, Window
 
 if TYPE_CHECKING:
     from av.container import InputContainer
 
+    from mmmedia.video.decoders.packets.index import PacketIndex
+    from mmmedia.video.decoders.shown import Shown
     from mmmedia.video.samplers import VideoSourceMetadata
 
 Report = dict[str, Any]
@@ -20,7 +24,7 @@ _TENSORS = (b"\x93NUMPY", b"PK\x03\x04", b"\x80\x02")  # a NumPy array, an archi
 _MAYBE_PICTURES = {None, "gif", "mjpeg", "mov"}  # containers of pictures as well, such as JPEG and AVIF
 
 
-class InspectIO(MediaIO[Report]):
+class InspectIO(SourceMediaIO[Report]):
     """Loads any media to a report of what they are: a dict that JSON can hold.
 
     Args:
@@ -79,7 +83,39 @@ class InspectIO(MediaIO[Report]):
 
     def load_file(self, filepath: Path) -> Report:
         """Report on a file."""
-        return self.load_bytes(filepath.read_bytes())  # as given: a path made of it may be another file
+        with FileSource(filepath) as source:
+            if source.size < self.smallest_source:
+                return self.load_bytes(source.read_all())
+            return self.load_source(source)
+
+    @property
+    def smallest_source(self) -> int:  # type: ignore[override]
+        """Bytes below which a source is read whole."""
+        from mmmedia.video.piecewise.reading import SMALLEST
+
+        return 0 if self.fetch_mode() == "always" else SMALLEST
+
+    def fetch_mode(self) -> str:
+        """Return "auto", "never" or "always"."""
+        from mmmedia.video.piecewise.reading import fetch_mode, refusal
+
+        mode = fetch_mode(None)
+        return mode if refusal(mode) is None else "never"
+
+    def load_source(self, source: Source) -> Report:
+        """Report on what is read through a source: of a video its tables and a frame, of others all.
+
+        Key frames are those that the tables name.
+        """
+        from mmmedia.media.kinds import kind_by_reading
+        from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
+        from mmmedia.video.piecewise.layout import CannotTellError
+
+        window = Window(source)
+        if self.fetch_mode() != "never" and kind_by_reading(window) == "video":
+            with contextlib.suppress(CannotTellError, CannotSeekError):
+                return self._describe_pieces(window)
+        return self.load_bytes(window.all())
 
     def _describe_animation(self, data: bytes) -> Report | None:
         """Report on an animated PNG or WebP; None for all else, one of a single frame included."""
@@ -103,32 +139,63 @@ class InspectIO(MediaIO[Report]):
         }
 
     def _describe_container(self, data: bytes) -> Report:
-        from mmmedia.video.decoders.packets.index import open_held
-
-        admitted = containers.admit(data)
-        with open_held(admitted) as container:
-            name, audio = container.format.name, _audio_track(container)
-            videos = containers.moving_pictures(container)
-        return self._describe_video(admitted, name, audio) if videos else _describe_audio(data)
-
-    def _describe_video(
-        self, admitted: containers.Admitted[bytes], container: str, audio: Report | None
-    ) -> Report:
         from mmmedia.video.decoders.packets import index
         from mmmedia.video.decoders.shown import shown_frames
         from mmmedia.video.loaders import OpenCVVideoBackend
         from mmmedia.video.samplers import VideoSourceMetadata
 
+        admitted = containers.admit(data)
+        with index.open_held(admitted) as container:
+            found = container.format.name, _audio_track(container)
+            videos = containers.moving_pictures(container)
+        if not videos:
+            return _describe_audio(data)
         # One frame is decoded, which shows that it can be, and gives the numbers that samplers are given.
-        frames, metadata = OpenCVVideoBackend.load_bytes(admitted.data, num_frames=1)
+        frames, metadata = OpenCVVideoBackend.load_bytes(data, num_frames=1)
         source = VideoSourceMetadata(metadata["total_num_frames"], metadata["fps"], metadata["duration"])
         packets = index.build(admitted)
-        shown = shown_frames(packets)
+        return self._describe_video(
+            len(data), packets, shown_frames(packets), found, frames.shape[1:3], source
+        )
+
+    def _describe_pieces(self, window: Window) -> Report:
+        from mmmedia.video.decoders.packets.index import open_held
+        from mmmedia.video.piecewise.parts import open_video
+        from mmmedia.video.piecewise.reading import decode_pieces
+
+        video = open_video(window)
+        with open_held(video.admitted) as container:
+            found = container.format.name, _audio_track(container)
+        decoded = decode_pieces(video, lambda _: [0])
+        return self._describe_video(
+            window.size, video.packets, video.shown, found, decoded.frames.shape[1:3], decoded.source
+        )
+
+    def _describe_video(
+        self,
+        size: int,
+        packets: "PacketIndex",
+        shown: "Shown",
+        found: tuple[str, Report | None],
+        picture: tuple[int, int],
+        source: "VideoSourceMetadata",
+    ) -> Report:
+        """Report on a video.
+
+        Args:
+            size: its bytes.
+            packets: its packets.
+            shown: the frames that a player shows.
+            found: its container, and its sound.
+            picture: height and width.
+            source: what samplers are told.
+        """
         keys = packets.key[shown.packets if shown.positions is None else shown.positions]
-        height, width = frames.shape[1:3]
+        container, audio = found
+        height, width = picture
         return {
             "kind": "video",
-            "bytes": len(admitted.data),
+            "bytes": size,
             "container": container,
             "codec": packets.codec,
             "pixel_format": packets.pix_fmt,
@@ -141,7 +208,7 @@ class InspectIO(MediaIO[Report]):
             "packets": len(packets),
             "key_frames": keys.nonzero()[0].tolist(),
             "audio": audio,
-            "samplers": self._picks(source, (height, width)),
+            "samplers": self._picks(source, picture),
         }
 
     def _picks(self, source: "VideoSourceMetadata", size: tuple[int, int]) -> list[Report]:

@@ -248,10 +248,12 @@ def load_from(source: Source, media_io: MediaIO[T], kind: str) -> T:
         return connector_for(found).load_from_url(str(found), media_io, fetch_timeout=timeout_for(media_io))
     if found is None:
         raise refused(source, kind)
-    if isinstance(found, Path):
-        read_path(found, peek=True)
-        return media_io.load_file(found)
-    return media_io.load_bytes(found)
+    if not isinstance(found, Path):
+        return media_io.load_bytes(found)
+    if not found.is_file():
+        return media_io.load_bytes(read_path(found))  # a pipe; or an error
+    read_path(found, peek=True)
+    return media_io.load_file(found)
 
 
 async def aload_from(source: Source, media_io: MediaIO[T], kind: str) -> T:

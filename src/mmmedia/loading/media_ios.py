@@ -1,6 +1,7 @@
 """The media IOs of the front door: bytes to results that show themselves."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -11,10 +12,12 @@ from mmmedia.loading.choosing import Choice, times_of
 from mmmedia.loading.results import Audio, Frames, Video
 from mmmedia.loading.streams import only_stream
 from mmmedia.media.audio import load_audio
-from mmmedia.media.base import MediaIO, decode_base64
+from mmmedia.media.base import MediaIO, SourceMediaIO, decode_base64
 from mmmedia.media.image import ImageMediaIO
 from mmmedia.media.sound_files import AudioSource
-from mmmedia.video.reading import read_frames
+from mmmedia.sources import FileSource, Source
+from mmmedia.video.piecewise.reading import SMALLEST, fetch_mode, refusal
+from mmmedia.video.reading import frames_of
 from mmmedia.video.samplers import TimedSource, VideoSourceMetadata
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ Size = int | tuple[int, int]
 
 
 @dataclass(frozen=True)
-class VideoIO(MediaIO[Video]):
+class VideoIO(SourceMediaIO[Video]):
     """Loads a video to a `Video`.
 
     Args:
@@ -43,14 +46,32 @@ class VideoIO(MediaIO[Video]):
 
     modality = "video"
 
-    def load_bytes(self, data: bytes | Path) -> Video:
-        """Load a video file, or that at a path, of which no more is read than `read_frames` needs.
+    @property
+    def smallest_source(self) -> int:  # type: ignore[override]
+        """Bytes below which a source is read whole."""
+        return 0 if self.fetch_mode() == "always" else SMALLEST
+
+    def fetch_mode(self) -> str:
+        """Return "auto", "never" or "always"; "never" where there is no doing without all bytes."""
+        mode = fetch_mode(None)
+        is_first = self.stream is None or (type(self.stream) is int and self.stream == 0)
+        return mode if is_first and (refusal(mode) is None or mode == "always") else "never"
+
+    def load_bytes(self, data: bytes) -> Video:
+        """Load a video file.
 
         Raises:
             InvalidMediaError: (a `ValueError`) it holds no video, or not all of these frames can be decoded.
             InvalidArgumentError: (a `ValueError`) there are no such frames.
             LimitExceededError: (a `ValueError`) they are larger than the settings admit.
         """
+        return self._load(data)
+
+    def load_source(self, source: Source) -> Video:
+        """Load through a source, of which no more is read than `read_frames` needs; see `load_bytes`."""
+        return self._load(source)
+
+    def _load(self, data: bytes | Source) -> Video:
         told = TimedSource(0, 0.0, 0.0)
 
         def choose(source: VideoSourceMetadata) -> list[int]:
@@ -58,7 +79,13 @@ class VideoIO(MediaIO[Video]):
             told = source if isinstance(source, TimedSource) else TimedSource(*source)
             return self.choice(source)
 
-        frames, indices, source = read_frames(only_stream(data, self.stream), choose, missing=self.missing)
+        frames, indices, source = frames_of(
+            data,
+            choose,
+            missing=self.missing,
+            fetch=cast("Any", self.fetch_mode()),
+            whole=partial(only_stream, stream=self.stream),  # in pieces only what has one is read
+        )
         return self._result(frames, indices, source, times_of(told, indices))
 
     def load_base64(self, media_type: str, data: str) -> Video:
@@ -72,7 +99,10 @@ class VideoIO(MediaIO[Video]):
 
     def load_file(self, filepath: Path) -> Video:
         """Load a video file from a path."""
-        return self.load_bytes(Path(filepath))
+        if not Path(filepath).is_file():  # a pipe, or none
+            return self.load_bytes(Path(filepath).read_bytes())
+        with FileSource(filepath) as source:
+            return self.load_source(source)
 
     def load_frames(self, frames: Frames, fps: float = 0.0) -> Video:
         """Choose among frames that are there already, uint8 RGB (n, height, width, 3)."""

@@ -1,10 +1,6 @@
 """Files with several streams of pictures: the best of them, or the one that is asked for."""
 
-import contextlib
 import io
-import mmap
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmmedia import containers
@@ -12,17 +8,15 @@ from mmmedia.containers import boxes
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
 
-def only_stream(data: bytes | Path, stream: int | None) -> bytes | Path:
+def only_stream(data: bytes, stream: int | None) -> bytes:
     """Return a file whose first stream of pictures is the one wanted: the file itself, where it is that.
 
     Args:
-        data: an encoded video, or the path of one, of which only the head is read where that will do.
+        data: an encoded video.
         stream: the number of a stream of pictures, of 0 and up, covers not counted; None: the one that
             players choose, which FFmpeg calls the best.
 
@@ -30,11 +24,10 @@ def only_stream(data: bytes | Path, stream: int | None) -> bytes | Path:
         InvalidMediaError: (a `ValueError`) it can't be read, or not be taken out.
         InvalidArgumentError: (a `ValueError`) there is no such stream.
     """
-    with _as_buffer(data) as buffer:
-        if stream is None and not _may_hold_several(buffer):
-            return data
+    if stream is None and not _may_hold_several(data):
+        return data
     try:
-        with opened(data) as container:
+        with containers.open_av(data) as container:
             wanted = _wanted(container, stream)
             if wanted is None or wanted.index == containers.video_stream(container).index:
                 return data
@@ -43,33 +36,6 @@ def only_stream(data: bytes | Path, stream: int | None) -> bytes | Path:
         if stream is None:
             return data  # also animated pictures; who reads it says what is wrong
         raise
-
-
-@contextlib.contextmanager
-def opened(data: bytes | Path) -> "Iterator[InputContainer]":
-    """Give a file as FFmpeg opens it, held as in `containers.open_av`; a path is not read as a whole.
-
-    Raises:
-        InvalidMediaError: (a `ValueError`) it is no media file.
-    """
-    if not isinstance(data, Path):
-        with containers.open_av(data) as container:
-            yield container
-        return
-    import av
-
-    with data.open("rb") as file:
-        containers.identify(file.read(_HEAD))
-        file.seek(0)
-        try:
-            container = av.open(file, "r", options=dict(containers.AV_OPTIONS), metadata_errors="replace")
-        except (av.FFmpegError, ValueError, OSError) as error:
-            raise InvalidMediaError(f"Could not open the container: {error}.") from error
-        with container:
-            yield container
-
-
-_HEAD = 1 << 16
 
 
 def _wanted(container: "InputContainer", stream: int | None) -> "VideoStream | None":
@@ -81,20 +47,6 @@ def _wanted(container: "InputContainer", stream: int | None) -> "VideoStream | N
         return None
     best = container.streams.best("video")
     return next((each for each in streams if best is not None and each.index == best.index), streams[0])
-
-
-@contextlib.contextmanager
-def _as_buffer(data: bytes | Path) -> "Iterator[containers.Buffer]":
-    """Give the bytes of a file, of which those at a path are read where they are looked at."""
-    if not isinstance(data, Path):
-        yield data
-        return
-    with data.open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            yield b""
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-            yield view
 
 
 def _numbered(streams: "list[VideoStream]", stream: Any) -> "VideoStream":
@@ -110,10 +62,10 @@ def _is_cover(stream: "VideoStream") -> bool:
     return bool(stream.disposition & stream.disposition.attached_pic)
 
 
-def _may_hold_several(data: containers.Buffer) -> bool:
+def _may_hold_several(data: bytes) -> bool:
     """Say whether it is worth while to open a file to see: of most MP4s the boxes tell that it is not."""
     try:
-        if containers.identify(data[:_HEAD]) != "mov":
+        if containers.identify(data[: 1 << 16]) != "mov":
             return True
     except InvalidMediaError:
         return False
@@ -121,7 +73,7 @@ def _may_hold_several(data: containers.Buffer) -> bool:
     tracks = 0
     for begin, end in inside:
         for name, (start, stop) in boxes(data, begin, min(end, len(data))):
-            tracks += name == b"trak" and b"vide" in bytes(data[start : min(stop, start + 4096)])
+            tracks += name == b"trak" and b"vide" in data[start : min(stop, start + 4096)]
     return tracks != 1
 
 

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from mmmedia import envs, metrics
-from mmmedia.connections import HTTPConnection, RetryPlan
+from mmmedia.connections import HTTPConnection, Progress, RetryPlan
 from mmmedia.connections.ranges import check_source_size
+from mmmedia.connections.rules import policy_under_way
 from mmmedia.errors import (
     InvalidArgumentError,
     InvalidURLError,
@@ -51,6 +52,9 @@ NEVER = frozenset(
     }
 )  # fmt: skip
 """Schemes of fsspec that are refused, whatever is listed."""
+
+_PART_BYTES = 8 << 20
+"""Of an object of which somebody wants to know how far it has been read."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?P<path>(?P<bucket>[^/?#\s\\]+)(?:/(?P<key>.*))?)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -135,8 +139,12 @@ def bucket_list(entries: Iterable[str]) -> BucketList:
 _readers = ProcessPool("mmmedia-fsspec", lambda: READ_THREADS)
 
 
-def read_object(url: str) -> bytes:
+def read_object(url: str, on_progress: Progress | None = None) -> bytes:
     """Return the bytes of an object, which must be of an admitted bucket; the caller has checked that.
+
+    Args:
+        url: of the object.
+        on_progress: is told how many bytes have come, and how many there are; it is read in parts for that.
 
     Raises:
         LimitExceededError: (a `ValueError`) it is longer than the download limit; it is not read.
@@ -147,12 +155,16 @@ def read_object(url: str) -> bytes:
     """
     source = parse_object_url(url)
     with metrics.downloading(sink := io.BytesIO()), _as_ours(source):
-        _read(source, sink)
+        _read(source, sink, on_progress)
     return sink.getvalue()
 
 
-def open_object(url: str) -> FsspecSource:
+def open_object(url: str, on_progress: Progress | None = None) -> FsspecSource:
     """Return what reads an object in pieces; errors as of `read_object`, but for the limit.
+
+    Args:
+        url: of the object.
+        on_progress: is told how many bytes were read, and how many there are.
 
     Raises:
         LimitExceededError: (a `ValueError`) it is larger than `VLLM_MAX_MEDIA_SOURCE_SIZE_MB`.
@@ -162,6 +174,7 @@ def open_object(url: str) -> FsspecSource:
         gap = max(envs.MMMEDIA_SPARSE_GAP_KB, 1) * 1024
         source = FsspecSource(_filesystem(url_of), url_of.path, name=str(url_of), gap=gap)
     check_source_size(source.name, source.size)
+    source.on_progress = on_progress
     return source
 
 
@@ -189,7 +202,7 @@ def _filesystem(source: ObjectURL) -> Any:
     return fsspec.filesystem(source.scheme)
 
 
-def _read(source: ObjectURL, sink: io.BytesIO) -> None:
+def _read(source: ObjectURL, sink: io.BytesIO, on_progress: Progress | None) -> None:
     filesystem = _filesystem(source)
     filesystem.invalidate_cache(source.path)  # a listing kept from before may be out of date
     info: Mapping[str, Any] = filesystem.info(source.path)
@@ -205,7 +218,12 @@ def _read(source: ObjectURL, sink: io.BytesIO) -> None:
         _check_size(shown, sink.tell(), limit)
         return
     _check_size(shown, size, limit)
-    if size > 0:  # stores refuse a range of nothing
+    if on_progress is not None:
+        parts = FsspecSource(filesystem, source.path, name=str(source))  # never of two states of it
+        parts.on_progress = on_progress
+        for start in range(0, size, _PART_BYTES):
+            sink.write(parts.read([(start, min(start + _PART_BYTES, size))])[0])
+    elif size > 0:  # stores refuse a range of nothing
         sink.write(filesystem.cat_file(source.path, start=0, end=size))
     if sink.tell() != size:
         raise RemoteFileError(f"{shown!r} has {size} bytes, of which {sink.tell()} came.")
@@ -238,7 +256,7 @@ class ObjectConnection:
         """Return the bytes behind a URL; errors as of `read_object`, and `TimeoutError`."""
         if url_scheme(url) in OWN_SCHEMES:
             return self.http.get_bytes(url, timeout=timeout, allow_redirects=allow_redirects)
-        pending = _readers.executor().submit(read_object, url)
+        pending = _readers.executor().submit(read_object, url, _progress())
         seconds = _longest(timeout)
         try:
             return pending.result(seconds)
@@ -248,7 +266,7 @@ class ObjectConnection:
 
     def open_object(self, url: str, *, timeout: float | None = None) -> FsspecSource:
         """Return what reads an object in pieces; errors as of the function, and `TimeoutError`."""
-        pending = _readers.executor().submit(open_object, url)
+        pending = _readers.executor().submit(open_object, url, _progress())
         seconds = _longest(timeout)
         try:
             return pending.result(seconds)
@@ -275,7 +293,7 @@ class ObjectConnection:
         """Return the bytes behind a URL; see `get_bytes`."""
         if url_scheme(url) in OWN_SCHEMES:
             return await self.http.async_get_bytes(url, timeout=timeout, allow_redirects=allow_redirects)
-        pending = asyncio.wrap_future(_readers.executor().submit(read_object, url))
+        pending = asyncio.wrap_future(_readers.executor().submit(read_object, url, _progress()))
         seconds = _longest(timeout)
         try:
             done, _ = await asyncio.wait({pending}, timeout=seconds)
@@ -284,6 +302,12 @@ class ObjectConnection:
             return pending.result()
         finally:
             pending.cancel()
+
+
+def _progress() -> Progress | None:
+    """Return what is to be told how far a download is that begins here."""
+    policy = policy_under_way.get()
+    return policy.on_progress if policy is not None else None
 
 
 def _longest(timeout: float | None) -> float:

@@ -350,10 +350,13 @@ class MediaConnector(SharedDownloads):
 
         ``fetch_image(url)`` does what ``open(url, "image").load()`` does. By a handle the same bytes are
         decoded in several ways, a video's pictures and its sound, and have a name before they are decoded.
+        Of a long video only the index is read here, and later what the frames need, where `fetch_video` does
+        so.
 
         Args:
             url: a `data:`, `file:`, `http:` or `https:` URL.
-            modality: "image", "audio" or "video"; `None`: as the bytes tell.
+            modality: "image", "audio" or "video"; `None`: as the bytes tell, of a long video the first of
+                them and its index.
 
         Raises:
             InvalidArgumentError: (a `ValueError`) another modality.
@@ -377,7 +380,7 @@ class MediaConnector(SharedDownloads):
 
     def _opening(self, url: str, modality: str | None) -> Opening:
         check_modality(modality)
-        return Opening(self, url, modality, None if modality is None else self._media_io(modality, {}))
+        return Opening(self, url, modality, self._media_io(modality or "video", {}))
 
     def _media_io(self, modality: str, kwargs: Mapping[str, Any]) -> MediaIO[Any]:
         """Return the media IO of a modality, with keywords over those of the connector."""

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping
 from concurrent.futures import Executor
 from typing import Any, Generic, TypeVar, cast
 
+from mmmedia.cache import BlockCacheSource
 from mmmedia.connections import (
     FetchPolicy,
     HTTPConnection,
@@ -21,6 +22,7 @@ from mmmedia.media import sparse
 from mmmedia.media.base import MediaIO
 from mmmedia.media.cached import Brought, CachedLoads, Downloaded, Goal, refusal
 from mmmedia.media.fetch_errors import _wrap_media_fetch_error
+from mmmedia.media.handles import Opening
 from mmmedia.media.sharing import SharedDecode, decode_key
 from mmmedia.sources import Source
 from mmmedia.work.calls import calls_of_loop, holdable
@@ -141,7 +143,7 @@ class SharedDownloads(CachedLoads):
             if translated is error:
                 raise
             raise translated from error
-        self._store_source(goal.url, flight, source)
+        self._keep(goal, flight, source, media_io)
         return media
 
     async def _load_pieces_async(self, goal: Goal, flight: Flight[Brought], media_io: MediaIO[T]) -> T:
@@ -153,14 +155,26 @@ class SharedDownloads(CachedLoads):
             if translated is error:
                 raise
             raise translated from error
-        if self._media_cache_dir and source.whole is not None:
-            await asyncio.to_thread(self._store_source, goal.url, flight, source)
+        if self._media_cache_dir:
+            await asyncio.to_thread(self._keep, goal, flight, source, media_io)
         return media
 
-    def _store_source(self, url: str, flight: Flight[Brought], source: Source) -> None:
-        """Store what was read in pieces, if all of it was."""
-        if self._media_cache_dir and source.whole is not None and flight.claim():
-            self._store(url, Downloaded(source.whole))
+    def _keep(self, goal: Goal, flight: Flight[Brought], source: Source, media_io: MediaIO[Any]) -> None:
+        """Store what was read in pieces, if by now all of it was; once it is decoded."""
+        keep = functools.partial(self._store_source, goal, flight, source)
+        if isinstance(media_io, Opening):
+            media_io.opened_download(keep)
+        else:
+            keep()
+
+    def _store_source(self, goal: Goal, flight: Flight[Brought], source: Source) -> None:
+        if source.whole is None:
+            blocks = self._kept_in_blocks(goal.url, source)
+            # What is larger than a download may be is of use only in pieces.
+            if isinstance(blocks, BlockCacheSource) and source.size <= goal.settings.max_download_bytes:
+                blocks.become_whole()
+        elif self._media_cache_dir and flight.claim():
+            self._store(goal.url, Downloaded(source.whole))
 
     def _begin(self, goal: Goal, media_io: MediaIO[T], pool: Executor) -> "Wanted[T]":
         """Begin to download on a loop, or join who is downloading the same; `pool` will decode it."""

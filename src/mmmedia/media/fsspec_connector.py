@@ -45,7 +45,7 @@ class FsspecConnector(MediaConnector):
         decoded_budget: as in `MediaConnector`.
         download_budget: as in `MediaConnector`.
         budget: as in `MediaConnector`.
-        on_progress: as in `MediaConnector`, of HTTP URLs.
+        on_progress: as in `MediaConnector`; of objects it is called in a thread that reads them.
 
     Raises:
         InvalidArgumentError: (a `ValueError`) an entry that is no bucket.

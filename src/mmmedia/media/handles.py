@@ -10,8 +10,8 @@ from mmmedia.errors import InvalidArgumentError, LimitExceededError
 from mmmedia.media import sparse
 from mmmedia.media.base import MediaIO, SourceMediaIO
 from mmmedia.media.decoded import Content, Decoded, DecodedCache, how, written
-from mmmedia.media.kinds import kind_of
-from mmmedia.sources.base import Source
+from mmmedia.media.kinds import kind_by_reading, kind_of
+from mmmedia.sources import Source, Window, WindowSource
 from mmmedia.urls import redact_url
 
 MODALITIES = ("image", "audio", "video")
@@ -144,21 +144,19 @@ class Opening(SourceMediaIO[Media]):
         loads: the connector that opens.
         url: what it opens.
         modality: what it is opened as.
-        media_io: what will decode it, if that is known by now.
+        media_io: what will decode it; where nobody says what it is, what would if it is a video.
     """
 
     keeps_source = True
 
-    def __init__(
-        self, loads: _Loads, url: str, modality: str | None, media_io: MediaIO[Any] | None = None
-    ) -> None:
+    def __init__(self, loads: _Loads, url: str, modality: str | None, media_io: MediaIO[Any]) -> None:
         self._loads, self._url, self._modality, self._media_io = loads, url, modality, media_io
         self._media: Media | None = None
         self._when_unsound: Callable[[], object] | None = None
 
     def get_max_bytes(self) -> int | None:
         """Return what the media IO of the modality takes."""
-        return None if self._media_io is None else self._media_io.get_max_bytes()
+        return self._media_io.get_max_bytes()
 
     @property
     def smallest_source(self) -> int:  # type: ignore[override]
@@ -166,7 +164,7 @@ class Opening(SourceMediaIO[Media]):
         return self._media_io.smallest_source if isinstance(self._media_io, SourceMediaIO) else 0
 
     def fetch_mode(self) -> str:
-        """Return that of the media IO; "never" for what takes no sources, and where nothing is known yet."""
+        """Return that of the media IO; "never" for what takes no sources."""
         return self._media_io.fetch_mode() if isinstance(self._media_io, SourceMediaIO) else "never"
 
     def load_bytes(self, data: bytes) -> Media:
@@ -182,8 +180,18 @@ class Opening(SourceMediaIO[Media]):
         return self.load_bytes(filepath.read_bytes())
 
     def load_source(self, source: Source) -> Media:
-        """Return the handle of what is read in pieces, as the decoder asks for them."""
-        return self._opened(Content(None, source=source))
+        """Return the handle of what is read in pieces, as the decoder asks for them.
+
+        Where nobody says what it is, its tables tell; of what they don't tell to be a video all is read.
+        """
+        if self._modality is not None:
+            return self._opened(Content(None, source=source))
+        window = Window(source)
+        if kind_by_reading(window) == "video":
+            return self._opened(Content(None, source=WindowSource(window)))
+        data = window.all()
+        source.close()
+        return self.load_bytes(data)
 
     def _opened(self, content: Content) -> Media:
         media = self._media = Media(self._loads, self._url, content, self._modality)

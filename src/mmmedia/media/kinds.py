@@ -3,6 +3,9 @@
 from typing import Any, Literal
 
 from mmmedia import containers
+from mmmedia.errors import InvalidMediaError
+from mmmedia.sources import Window
+from mmmedia.video.piecewise.tracks import kind_by_tables
 
 Kind = Literal["image", "video", "audio"]
 
@@ -20,6 +23,7 @@ _PICTURES = (
     b"qoif", b"8BPS", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51",
 )  # fmt: skip
 _PICTURE_BRANDS = frozenset({b"avif", b"heic", b"heix", b"mif1"})
+_HEAD = 1 << 16
 
 
 def kind_of(data: bytes) -> Kind:
@@ -36,6 +40,19 @@ def kind_of(data: bytes) -> Kind:
         with containers.open_av(data) as container:
             kind = kind_by_streams(container)
     return kind
+
+
+def kind_by_reading(window: Window) -> Kind | None:
+    """Return what is behind a source, by its first bytes and its tables; `None`: all of it has to tell.
+
+    Raises:
+        MediaError: as of `Source.read`.
+    """
+    head = window.head(0, _HEAD)
+    try:
+        return kind_by_head(head) or kind_by_tables(window)
+    except InvalidMediaError:  # of which more may have to be seen
+        return None
 
 
 def kind_by_head(head: bytes) -> Kind | None:

@@ -250,8 +250,9 @@ def load_file(connector: "SharedDownloads", descriptor: int, name: str, media_io
 
 
 def _loader(media_io: MediaIO[T]) -> Callable[[Source], T]:
-    assert isinstance(media_io, SourceMediaIO)
-    return media_io.load_source
+    if isinstance(media_io, SourceMediaIO):
+        return media_io.load_source
+    return lambda source: media_io.load_bytes(source.read_all())  # it shares what another began
 
 
 class Limited(SourceInFront):
@@ -280,11 +281,6 @@ class Limited(SourceInFront):
         self._charge, self._most = charge, most
         self.fetched = 0
         self._take(source.size if source.whole is not None else len(source.head))
-
-    @property
-    def identity(self) -> bytes:
-        """What stands for its bytes."""
-        return self._inner.identity
 
     def read(self, ranges: Ranges) -> list[bytes]:
         """Return some stretches; see `Source.read`.

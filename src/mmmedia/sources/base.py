@@ -97,6 +97,15 @@ class SourceInFront(Source):
         self.size, self.validator, self.name, self.key = inner.size, inner.validator, inner.name, inner.key
         self.head, self.gap, self.ahead = inner.head, inner.gap, inner.ahead
 
+    def close(self) -> None:
+        """Close the source behind."""
+        self._inner.close()
+
+    @property
+    def identity(self) -> bytes:
+        """What stands for its bytes."""
+        return self._inner.identity
+
     @property
     def whole(self) -> bytes | None:
         """All of it, once somebody has read all from the source behind."""

@@ -1,6 +1,6 @@
 """Objects of the stores that fsspec reads: buckets, and what else it knows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +43,9 @@ class FsspecSource(Source):
         name: for messages, without credentials.
         gap: as of `Source`.
 
+    Attributes:
+        on_progress: is told, after each read, how many bytes were read by now, and how many there are.
+
     Raises:
         RemoteFileNotFoundError: (a `FileNotFoundError`) it is not there, a directory, or of unknown size.
         RemoteFileError: (an `OSError`) any other failure of the store.
@@ -60,6 +63,8 @@ class FsspecSource(Source):
         if info.get("type", "file") != "file" or not isinstance(size, int):
             raise RemoteFileNotFoundError(f"{self.name!r} is no object of known size.")
         self.size, self.validator = size, _validator(info)
+        self.on_progress: Callable[[int, int | None], object] | None = None
+        self._fetched = 0
 
     def read(self, ranges: Ranges) -> list[bytes]:
         """Return some stretches, all asked for at once where the store can.
@@ -83,6 +88,9 @@ class FsspecSource(Source):
         for piece, (start, stop) in zip(pieces, ranges, strict=True):
             if len(piece) != stop - start:
                 raise RemoteFileError(f"{self.name!r} sent {len(piece)} bytes of {stop - start}.")
+        self._fetched += sum(map(len, pieces))
+        if self.on_progress is not None:
+            self.on_progress(self._fetched, self.size)
         return pieces
 
 

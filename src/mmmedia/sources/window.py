@@ -3,7 +3,7 @@
 import bisect
 from collections.abc import Iterable, Iterator
 
-from mmmedia.sources.base import Ranges, Source
+from mmmedia.sources.base import Ranges, Source, SourceInFront, check_ranges
 
 
 def coalesced(ranges: Iterable[tuple[int, int]], gap: int = 0) -> list[tuple[int, int]]:
@@ -122,3 +122,28 @@ class Window:
             if end > start:
                 yield self._starts[at], end
             at += 1
+
+
+class WindowSource(SourceInFront):
+    """A source of which some has been read, that is not read again.
+
+    Args:
+        window: what has been read; nothing is read into it any more.
+
+    >>> from mmmedia.sources.local import BytesSource
+    >>> window = Window(BytesSource(b"0123456789"))
+    >>> window.need([(2, 6)])
+    >>> WindowSource(window).read([(3, 5), (8, 9)])
+    [b'34', b'8']
+    """
+
+    def __init__(self, window: Window) -> None:
+        super().__init__(window.source)
+        self._window = window
+
+    def read(self, ranges: Ranges) -> list[bytes]:
+        """Return some stretches; see `Source.read`."""
+        check_ranges(ranges, self.size)
+        lacking = [each for each in ranges if self._window.missing([each])]
+        read = iter(self._inner.read(lacking) if lacking else ())
+        return [next(read) if self._window.missing([each]) else self._window.piece(*each) for each in ranges]

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
+from mmmedia.sources import Source
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.excerpts import Readable, opened
 from mmmedia.video.loaders import VideoLoader
@@ -14,6 +15,7 @@ from mmmedia.video.piecewise.reading import read_source
 from mmmedia.video.samplers import VideoSourceMetadata
 
 Choice = Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]
+Frames = tuple[npt.NDArray[np.uint8], list[int], VideoSourceMetadata]
 _FEW = 8
 
 
@@ -24,7 +26,7 @@ def read_frames(
     decode: Literal["auto", "sequential", "seek"] | None = None,
     missing: Literal["raise", "drop"] = "raise",
     fetch: Literal["auto", "never", "always"] | None = None,
-) -> tuple[npt.NDArray[np.uint8], list[int], VideoSourceMetadata]:
+) -> Frames:
     """Return frames of a video by their numbers.
 
     The n-th frame is the n-th that a player shows; see `VideoSourceMetadata`.
@@ -52,6 +54,29 @@ def read_frames(
     >>> array.shape, indices == [video.total_frames_num - 1, 0, 0]
     ((3, 288, 512, 3), True)
     """
+    with opened(source) as data:
+        return frames_of(data, frames, decode=decode, missing=missing, fetch=fetch)
+
+
+def frames_of(
+    data: bytes | Source,
+    frames: Choice,
+    *,
+    decode: Literal["auto", "sequential", "seek"] | None = None,
+    missing: Literal["raise", "drop"] = "raise",
+    fetch: Literal["auto", "never", "always"] | None = None,
+    whole: Callable[[bytes], bytes] | None = None,
+) -> Frames:
+    """Return frames of a video by their numbers; see `read_frames`.
+
+    Args:
+        data: an encoded file, or a source.
+        frames: as of `read_frames`.
+        decode: likewise.
+        missing: likewise.
+        fetch: likewise.
+        whole: what is decoded where all of the file is, made of that.
+    """
     if missing not in ("raise", "drop"):
         raise InvalidArgumentError(f"missing={missing!r}: expected 'raise' or 'drop'.")
     wanted: list[int] = []
@@ -67,8 +92,7 @@ def read_frames(
                 )
         return sorted(set(wanted))
 
-    with opened(source) as data:
-        decoded = read_source(data, choose, VideoLoader, decode=decode, fetch=fetch)
+    decoded = read_source(data, choose, VideoLoader, decode=decode, fetch=fetch, whole=whole)
     rows = {number: row for row, number in enumerate(decoded.indices)}
     lost = sorted({number for number in wanted if number not in rows})
     if lost and missing == "raise":

@@ -71,7 +71,7 @@ def read(window: Window, whole: Top) -> Layout:
     """
     movie = boxes.children(whole.movie)
     tracks = [body for name, body in movie if name == b"trak"]
-    videos = [_number(body) for body in tracks if _is_video(body)]
+    videos = [number(body) for body in tracks if _is_video(body)]
     if len(videos) != 1 or any(_has_samples(body) for body in tracks):
         raise CannotTellError("tracks")
     _look_ahead(window, whole.boxes[-1].stop)
@@ -281,10 +281,11 @@ def _usual_sizes(movie: list[tuple[bytes, bytes]]) -> dict[int, int]:
     return {track: size for track, _, _, size in found}
 
 
-def _number(track: bytes) -> int:
+def number(track: bytes) -> int:
+    """Return the number of a track, by its content."""
     header = boxes.find(track, b"tkhd") or bytes(32)
-    number: int = struct.unpack_from(">I", header, 20 if header[:1] == b"\x01" else 12)[0]
-    return number
+    found: int = struct.unpack_from(">I", header, 20 if header[:1] == b"\x01" else 12)[0]
+    return found
 
 
 def _is_video(track: bytes) -> bool:

@@ -78,7 +78,7 @@ def read(window: Window) -> Layout:
     Raises:
         CannotTellError: it does not say enough.
     """
-    file = _open(window)
+    file = opened(window)
     if not window.source.gap:
         return _by_blocks(window, file)
     if not file.step:
@@ -86,7 +86,12 @@ def read(window: Window) -> Layout:
     return _ByCues(window, file, _cues(file)).layout()
 
 
-def _open(window: Window) -> _File:
+def opened(window: Window) -> _File:
+    """Read what stands around the clusters of a file.
+
+    Raises:
+        CannotTellError: more or less than one video of a codec that is read in pieces, or a file cut short.
+    """
     head = _element(window, 0)
     if head.kind != ebml.HEADER:
         raise CannotTellError("elements")

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmmedia import envs
@@ -38,6 +38,7 @@ def read_source(
     may_seek: bool = True,
     part: Part = WHOLE,
     fetch: str | None = None,
+    whole: Callable[[bytes], bytes] | None = None,
 ) -> Decoded:
     """Decode the frames that `choose` picks; see `read_video`.
 
@@ -52,6 +53,7 @@ def read_source(
         part: what of the video `choose` is told of, as if it were the whole.
         fetch: of a source, "auto": pieces where that pays and is exact; "never": all; "always": pieces, or an
             error; None: the setting `MMMEDIA_SPARSE_FETCH`.
+        whole: what is decoded where all of the file is, made of that.
 
     Raises:
         NotSparseError: (a `ValueError`) `fetch` is "always", and pieces won't do.
@@ -61,7 +63,7 @@ def read_source(
         "recovery": recovery, "backend": backend, "decode": decode, "may_seek": may_seek, "part": part
     }  # fmt: skip
     if not isinstance(data, Source):
-        return read_video(data, choose, reader, **how)
+        return read_video(data if whole is None else whole(data), choose, reader, **how)
     once = functools.lru_cache(choose)  # what chooses may keep what it chose
     mode = fetch_mode(fetch)
     window = Window(data)
@@ -70,13 +72,14 @@ def read_source(
         reason = "it is small"
     if reason is None:
         try:
-            return _piecewise(open_video(window), once, backend, part, must_pay=mode != "always")
+            return decode_pieces(open_video(window), once, backend, part, must_pay=mode != "always")
         except (CannotTellError, CannotSeekError) as error:
             reason = str(error)
     if mode == "always":
         raise NotSparseError.of(data.name, reason)
     logger.debug("All of %r is read: %s.", data.name, reason)
-    return read_video(window.all(), once, reader, **how)
+    read = window.all()
+    return read_video(read if whole is None else whole(read), once, reader, **how)
 
 
 def fetch_mode(fetch: str | None) -> str:
@@ -123,7 +126,23 @@ def source_metadata(video: Video, backend: str | None = None) -> VideoSourceMeta
     return shown.metadata(claim, packets.rate)
 
 
-def _piecewise(video: Video, choose: Choose, backend: str | None, part: Part, *, must_pay: bool) -> Decoded:
+def decode_pieces(
+    video: Video, choose: Choose, backend: str | None = None, part: Part = WHOLE, *, must_pay: bool = False
+) -> Decoded:
+    """Decode the frames that `choose` picks of a video of which the index has been read.
+
+    Args:
+        video: that.
+        choose: as of `read_source`.
+        backend: likewise.
+        part: likewise.
+        must_pay: do not where the frames need most of the file.
+
+    Raises:
+        CannotTellError: the whole is needed.
+        CannotSeekError: it may not be decoded by parts.
+        MediaError: as of `read_source`.
+    """
     source = source_metadata(video, backend)
     wanted = _chosen(choose, source, part, video.shown.times)
     turn = upright(video.packets.matrix)
