@@ -2,7 +2,7 @@
 
 `apart` marks the methods that decode. Where `MMMEDIA_DECODE_PROCESSES` is set they are called in a worker,
 with the media IO as it is, and the encoded file. What only this process has is asked for from there: budgets,
-pieces of sources, and the frames that a loader chooses which can't be imported.
+pieces of sources, and the frames that a caller chooses, or a loader which can't be imported.
 
 What comes back is a stranger's word. A picture is made of a mode, a size and pixels; a sound of samples and
 a rate; a video of frames and a dict; each within the limits that were asked for.
@@ -15,6 +15,8 @@ import io
 import math
 import pickle
 import sys
+from array import array
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from encodings import aliases
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
@@ -39,6 +41,7 @@ _SETTINGS: Final = (
     "VLLM_MAX_AUDIO_DECODE_BYTES", "VLLM_MAX_EMBED_DECODE_BYTES", "VLLM_MAX_VIDEO_DECODE_BYTES",
     "VLLM_VIDEO_LOADER_BACKEND", "VLLM_VIDEO_DECODE", "VLLM_VIDEO_DECODE_TIMEOUT_S",
     "VLLM_VIDEO_DECODE_WORKERS", "MMMEDIA_COMPAT", "MMMEDIA_SPARSE_FETCH",
+    "MMMEDIA_VIDEO_DECODE_FOR",
 )  # fmt: skip
 """What decoding goes by."""
 
@@ -151,15 +154,18 @@ def prepare() -> None:
 _LAZILY: Final = (
     "pillow_heif.as_plugin", "torchcodec.decoders", "PIL.ImageCms", "PIL.ImageOps", "xml.etree.ElementTree",
     "defusedxml.ElementTree", "zipfile", "pickletools", "concurrent.futures.thread",
-    "mmmedia.video.model_loaders", "mmmedia.media.isolation",
+    "mmmedia.video.model_loaders", "mmmedia.media.isolation", "mmmedia.loading.media_ios",
 )  # fmt: skip
 
+_OF_SOUNDS: Final = frozenset(
+    {"librosa", "librosa.core.audio", "librosa.util.utils", "soxr", "scipy.signal", "scipy.fft"}
+)
 _MODULES: Final[dict[str, frozenset[str]]] = {
     "picture": frozenset(),
+    "kind": frozenset(),
     "video": frozenset(),
-    "sound": frozenset(
-        {"librosa", "librosa.core.audio", "librosa.util.utils", "soxr", "scipy.signal", "scipy.fft"}
-    ),
+    "sound": _OF_SOUNDS,
+    "waveform": _OF_SOUNDS,
     "tensor": frozenset({"torch", "torch.utils.serialization.config"}),
 }
 """What takes seconds to import, and is imported when a file of its kind first comes."""
@@ -197,7 +203,7 @@ def _decode_apart(kind: str, function: Callable[..., Any], *args: Any, **kwargs:
         tuple(sent.descriptors),
     )
     value = isolated.run(task)
-    if sent.descriptors and value["is_whole"] is True:
+    if sent.descriptors and value.get("is_whole") is True:
         data.read_all()  # as it was read there
     if kind == "video":
         isolated_results.count(value)
@@ -265,6 +271,18 @@ class _Sent:
         self.answers["read"], self.answers["read_all"] = lent.read, lent.read_all
         return ("source", lent.told())
 
+    def choice(self, choice: Any) -> tuple[str, str]:
+        """Have frames chosen by what the caller has said; return what stands for it."""
+        from mmmedia.video.samplers import TimedSource, VideoSourceMetadata
+
+        def choose(source: Any, times: Any) -> list[int]:
+            _check_metadata(source, self._size)
+            seen = TimedSource.of(VideoSourceMetadata(*source), _times(times, source[0]))
+            return [int(index) for index in choice(seen)]
+
+        self.answers["choose"] = choose
+        return ("choice", choice.name)
+
     def loader(self, loader: type) -> tuple[str, type]:
         """Have a loader asked which frames to take; return what stands for it.
 
@@ -307,6 +325,19 @@ def _check_metadata(source: Any, size: int) -> None:
         raise BrokenWireError("a video that can't be")
 
 
+def _times(told: Any, total: int) -> list[float] | None:
+    """Return the times of so many frames, which are told as their bytes in base64."""
+    if told is None:
+        return None
+    try:
+        times = array("d", b64decode(told, validate=True))
+    except (TypeError, ValueError):
+        raise BrokenWireError("times that are none") from None
+    if len(times) != total or not all(map(math.isfinite, times)):
+        raise BrokenWireError("times that can't be")
+    return times.tolist()
+
+
 _MOST_FRAMES: Final = 1 << 24
 _CHOICE: Final = "compute_frames_index_to_sample"
 
@@ -328,6 +359,8 @@ class _Pickler(pickle.Pickler):
             return self._sent.loader(value)
         if isinstance(value, Source):
             return self._sent.source(value)
+        if hasattr(value, "chosen_by_caller"):
+            return self._sent.choice(value)
         if hasattr(value, "charge"):
             return self._sent.budget(value)
         return None
@@ -389,6 +422,8 @@ class _Unpickler(pickle.Unpickler):
         kind, what = stands
         if kind == "budget":
             return _ReservableBudget(self._ask) if what else _Budget(self._ask)
+        if kind == "choice":
+            return _Choice(self._ask, what)
         if kind == "file":
             return FileSource(self._descriptors[0], name=what)
         if kind == "source":
@@ -399,6 +434,18 @@ class _Unpickler(pickle.Unpickler):
             return list(ask("choose", tuple(source), tuple(target), options))
 
         return type(what.__name__, (what,), {_CHOICE: classmethod(choose)})
+
+
+class _Choice:
+    """Which frames a caller wants, who is asked."""
+
+    def __init__(self, ask: Callable[..., Any], name: str) -> None:
+        self._ask, self.name = ask, name
+
+    def __call__(self, source: Any) -> list[int]:
+        times = getattr(source, "times", None)
+        told = None if times is None else b64encode(array("d", times)).decode()
+        return list(self._ask("choose", tuple(source), told))
 
 
 class _Budget:

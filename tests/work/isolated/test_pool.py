@@ -104,6 +104,12 @@ class TestAnswers:
             assert shared.run(asked) == 5
         monkeypatch.delenv("MMMEDIA_MAX_IMAGE_PIXELS")
         assert {shared.run(asked) for _ in range(4)} == {default}
+        with envs.unless_set({"VLLM_MAX_IMAGE_PIXELS": 6}):
+            assert shared.run(asked) == 6
+            monkeypatch.setenv("VLLM_MAX_IMAGE_PIXELS", "7")
+            assert shared.run(asked) == 7
+        monkeypatch.setitem(vars(envs), "VLLM_MAX_IMAGE_PIXELS", 8)
+        assert shared.run(asked) == 8
 
     def test_what_a_worker_logs_is_logged_here_in_one_line(
         self, shared: Pool, caplog: pytest.LogCaptureFixture
