@@ -1,6 +1,7 @@
 """What a worker does that has gone wrong, or was taken over: told by the first word of its file."""
 
 import ctypes
+import io
 import logging
 import os
 import signal
@@ -100,6 +101,22 @@ _kept: list[memoryview] = []
 
 def do_segv(errand: Errand, rest: bytes) -> Any:
     ctypes.string_at(8)
+
+
+def do_opencv(errand: Errand, rest: bytes) -> Any:
+    """OpenCV as it is, which any demuxer reads for, from a reader whose `seek` raises where it can't go."""
+    import cv2
+
+    reader: Any = io.BufferedReader(io.BytesIO(rest))  # OpenCV's types ask for a class of its own
+    return cv2.VideoCapture(reader, cv2.CAP_FFMPEG, []).isOpened()
+
+
+def do_ffmpeg(errand: Errand, rest: bytes) -> Any:
+    """FFmpeg as it is, which is shown any file."""
+    import av
+
+    with av.open(io.BytesIO(rest)) as container:
+        return len(container.streams)
 
 
 def do_abort(errand: Errand, rest: bytes) -> Any:
