@@ -69,6 +69,11 @@ def begin_untold(data: Buffer, pids: Collection[int]) -> set[int]:
     """
     if len(data) <= _FIRST_LOOK:
         return set()
+    left = _untold(memoryview(data)[:_FIRST_LOOK], pids)
+    return left and _untold(data, left)
+
+
+def _untold(data: Buffer, pids: Collection[int]) -> set[int]:
     import numpy as np
 
     whole = np.frombuffer(data, np.uint8)
