@@ -16,7 +16,7 @@ from PIL import Image
 from mmmedia.errors import DecoderDiedError, LocalFileError, NotSparseError
 from mmmedia.media import ImageMediaIO, MediaConnector, VideoMediaIO
 from mmmedia.media.budget import MediaBudget
-from mmmedia.media.isolated_sources import AskedSource, LentSource, known_by
+from mmmedia.media.isolated_sources import AskedSource, LentSource, known, known_by
 from mmmedia.sources import BytesSource, FileSource, Window
 from mmmedia.video import OpenCVVideoBackend
 from mmmedia.work import isolated
@@ -45,7 +45,9 @@ def asked(source: Any) -> tuple[LentSource, AskedSource]:
     """A source as a worker has it, whose parent is not far."""
     lent = LentSource(source)
     answers = {"read": lambda ranges: lent.read([*ranges]), "read_all": lent.read_all}
-    return lent, AskedSource(lambda question, *values: answers[question](*values), lent.told())
+    there = AskedSource(lambda question, *values: answers[question](*values), lent.told())
+    there.take(known(source))
+    return lent, there
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

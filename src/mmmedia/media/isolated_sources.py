@@ -9,10 +9,15 @@ from typing import Any, Final
 from mmmedia.sources import Ranges, Source, Window
 from mmmedia.work.isolated.wire import BrokenWireError
 
-_TOLD: Final = ("size", "validator", "name", "key", "head", "gap", "ahead")
+_TOLD: Final = ("size", "validator", "name", "key", "gap", "ahead")
 _WHOLE: Final = "whole"
 _MOST_TIMES: Final = 4
 """How often a worker may read all of it, in pieces and as a whole."""
+
+
+def known(source: Source) -> bytes:
+    """Return what is known of a source's bytes: all, its first, or none."""
+    return source.head if source.whole is None else source.whole
 
 
 def known_by(source: Source) -> bytes | None:
@@ -39,7 +44,8 @@ class LentSource:
 
     def told(self) -> dict[str, Any]:
         """Return what a worker is told of it beforehand."""
-        return {name: getattr(self._source, name) for name in _TOLD}
+        told = {name: getattr(self._source, name) for name in _TOLD}
+        return {**told, "has_whole": self._source.whole is not None}
 
     def read(self, ranges: Any) -> Any:
         """Answer with the bytes of some stretches, or with all, where these came in place of them.
@@ -91,10 +97,18 @@ class AskedSource(Source):
     """
 
     remembers = True
+    has_whole: bool
 
     def __init__(self, ask: Callable[..., Any], told: dict[str, Any]) -> None:
         self._ask = ask
         vars(self).update(told)
+
+    def take(self, data: bytes) -> None:
+        """Take what is `known` of it."""
+        if self.has_whole:
+            self.whole = data
+        else:
+            self.head = data
 
     def read(self, ranges: Ranges) -> list[bytes]:
         """Return some stretches; see `Source.read`."""

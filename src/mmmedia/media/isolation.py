@@ -180,7 +180,8 @@ def _decode_apart(kind: str, function: Callable[..., Any], *args: Any, **kwargs:
     *others, data = args
     name = f"{function.__module__}:{function.__qualname__}"
     if isinstance(data, Source):
-        known_by, encoded, sent = isolated_sources.known_by(data), data.whole or b"", _Sent(data.size)
+        known_by, encoded = isolated_sources.known_by(data), isolated_sources.known(data)
+        sent = _Sent(data.size)
         pickled = sent.pickled((name, kind, data, others, kwargs))
     else:
         encoded = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
@@ -401,7 +402,10 @@ def decode(errand: "Errand") -> Any:
     data: Any = errand.data
     if form is str:
         data = data.decode("utf-8", "surrogatepass")
-    elif isinstance(form, Source):
+    elif isinstance(form, AskedSource):
+        form.take(data)
+        data = form
+    elif isinstance(form, FileSource):
         form.whole = data or None
         data = form
     if kind != "video":
