@@ -341,13 +341,17 @@ def in_force(names: Iterable[str]) -> tuple[dict[str, str], dict[str, int]]:
         names: the settings.
 
     Returns:
-        The environment variables that set them, and what `at_most` says in this context.
+        Environment variables that set them to what they are here, and what `at_most` says in this context.
     """
-    variables = (variable for name in names for variable in SETTINGS[name].variables)
-    return (
-        {variable: text for variable in variables if (text := os.environ.get(variable)) is not None},
-        dict(_ceilings.get() or {}),
-    )
+    found, defaults, assigned = {}, _defaults.get() or {}, globals()
+    for name in names:
+        variables = SETTINGS[name].variables
+        if name in defaults:
+            found[variables[-1]] = str(defaults[name])
+        found.update({each: text for each in variables if (text := os.environ.get(each, "").strip())})
+        if name in assigned:  # as tests of engines do
+            found[variables[0]] = str(assigned[name])
+    return found, dict(_ceilings.get() or {})
 
 
 class CacheSettings(NamedTuple):

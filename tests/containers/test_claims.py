@@ -7,7 +7,7 @@ from mmmedia.containers import claims
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.loaders import OpenCVVideoBackend
 from support.clips import clip
-from support.streams import AAC, H264, MPEG2, packet, program_map
+from support.streams import AAC, H264, MPEG2, Packets, packet, program_map, sound_that_becomes_h264
 
 
 def _box(name: bytes, content: bytes) -> bytes:
@@ -74,6 +74,65 @@ def test_streams_that_become_h264_are_refused(size: int) -> None:
     ):
         with pytest.raises(InvalidMediaError, match=r"Stream 256 becomes H\.264"):
             containers.admit(stream(*changed))
+
+
+class TestLateMaps:
+    """Streams that begin before FFmpeg knows that they are H.264, and are something else by then."""
+
+    NULLS = Packets.NULL * 27_000
+
+    def is_admitted(self, *parts: bytes) -> bool:
+        try:
+            return containers.admit(b"".join(parts)).name == "mpegts"
+        except InvalidMediaError as error:
+            if "becomes H.264" not in str(error):
+                raise
+            return False
+
+    @pytest.mark.parametrize("told", [False, True])
+    def test_a_stream_that_is_something_else_first_is_refused(self, told: bool) -> None:
+        assert not self.is_admitted(sound_that_becomes_h264(told=told))
+
+    @pytest.mark.parametrize("padding", [0, 300], ids=["one packet", "several"])
+    def test_what_is_told_in_time_is_admitted(self, padding: int) -> None:
+        make = Packets()
+        begun, told = make.sound(bytes(500), 0, 256), make.map((256, H264), (257, AAC), padding=padding)
+        for parts in (
+            (make.programs(), told, begun, self.NULLS, told, begun),
+            (begun, make.programs(), told, self.NULLS, begun),  # as where a recording begins
+            (b"\xff" * 100, begun, make.programs(), told, self.NULLS, begun),  # a first packet that is cut
+            (self.NULLS, make.programs(), told, begun),  # a stream that comes later
+            (begun, self.NULLS, make.programs(), make.map((257, AAC))),
+        ):
+            assert self.is_admitted(*parts)
+        wide = b"".join(
+            each[at : at + 188].ljust(204, b"\0")
+            for each in (begun, make.programs(), told, self.NULLS)
+            for at in range(0, len(each), 188)
+        )
+        assert self.is_admitted(wide)
+
+    def test_what_may_not_be_read_tells_nothing(self) -> None:
+        """A checksum that is wrong, a map of no program, one not yet in force, one where no packet begins."""
+        make = Packets()
+        begun, programs, told = make.sound(bytes(500), 0, 256), make.programs(), make.map((256, H264))
+        end = (self.NULLS, make.programs(), make.map((256, H264)))
+        wrong = told[:-4] + b"crc!"
+        later = bytearray(told)
+        later[later.index(b"\0\1\xc1") + 2] ^= 1
+        assert not self.is_admitted(begun, *end)
+        assert not self.is_admitted(begun, programs, wrong, *end)
+        assert not self.is_admitted(begun, told, *end)
+        assert not self.is_admitted(begun, programs, bytes(later), *end)
+        assert not self.is_admitted(Packets.NULL * 8, begun, programs, b"x" * 40, told, *end)
+        assert self.is_admitted(begun, programs, told, *end)
+
+    def test_many_tables_are_not_read_for_ever(self) -> None:
+        make = Packets()
+        tables = b"".join(make.map((300 + number, AAC)) for number in range(1200))
+        begun, end = make.sound(bytes(500), 0, 256), (make.map((256, H264)), self.NULLS)
+        assert self.is_admitted(begun, make.programs(), tables[: 900 * 188], *end)
+        assert not self.is_admitted(begun, make.programs(), tables, *end)
 
 
 def test_texts_that_claim_more_than_there_can_be_are_refused() -> None:

@@ -5,6 +5,7 @@ import base64
 import io
 import os
 import random
+import struct
 import subprocess
 import sys
 import textwrap
@@ -44,6 +45,7 @@ from mmmedia.media.image import ImageEmbeddingMediaIO
 from mmmedia.media.isolation import _bytes, _check_metadata
 from mmmedia.video import VIDEO_LOADER_REGISTRY, OpenCVVideoBackend, decode_stats
 from mmmedia.work import isolated, watch
+from mmmedia.work.isolated.pool import Task
 from mmmedia.work.isolated.wire import BrokenWireError
 from support import corpus, fuzz_worker
 from support.clips import clip
@@ -53,6 +55,7 @@ from support.kinds import KINDS
 from support.near import run_nearby, worker_nearby
 from support.server import Server, reply
 from support.sounds import encode, sine
+from support.streams import sound_that_becomes_h264
 from support.waiting import wait_until
 
 pytestmark = [
@@ -435,8 +438,6 @@ class TestRequests:
 
 
 def _pid_task() -> Any:
-    from mmmedia.work.isolated.pool import Task
-
     return Task(
         "support.apart:pid", "mmmedia.media.isolation:prepare", b"", modules=frozenset({"support.apart"})
     )
@@ -544,13 +545,17 @@ class TestConnector:
 
 
 def _slow_task(pool: Any) -> Any:
-    from mmmedia.work.isolated.pool import Task
-
     task = Task(
         "support.apart:sleep", "mmmedia.media.isolation:prepare", b"", modules=frozenset({"support.apart"})
     )
     ImageMediaIO().load_bytes(jpeg())
     return task
+
+
+def bare(data: bytes) -> Task:
+    """What is done with a file by a decoder as it is, with nothing refused."""
+    modules = frozenset({"support.killers"})
+    return Task("support.killers:decode", "mmmedia.media.isolation:prepare", data, modules=modules)
 
 
 class TestRealKillers:
@@ -571,6 +576,25 @@ class TestRealKillers:
         if outcomes[0] is True:
             assert isolated.workers().ends["renewed"] >= 1
             assert watch.stalled()
+
+    @pytest.mark.parametrize("told", [False, True])
+    def test_a_transport_stream_over_which_ffmpeg_ends_its_process(self, told: bool) -> None:
+        data = sound_that_becomes_h264(told=told)
+        with pytest.raises(DecoderDiedError, match="SIGABRT"):
+            isolated.run(bare(b"ffmpeg " + data))
+        with pytest.raises(InvalidMediaError, match=r"becomes H\.264"):
+            VideoMediaIO(ImageMediaIO()).load_bytes(data)
+
+    def test_a_file_that_crashes_opencv_where_nothing_is_refused(self) -> None:
+        """A chunk of a sound that ends 4 GB away; here nothing reads such a file, nor in such a way."""
+        voice = struct.pack(">4sIIIIHBBI", b"VHDR", 20, 1000, 0, 0, 8000, 1, 0, 0x10000)
+        data = struct.pack(">4sI4s", b"FORM", 8_019_676, b"16SV") + voice
+        data += struct.pack(">4sI", b"JUNK", 0xF000_0000) + bytes(500)
+        with pytest.raises(DecoderDiedError, match="SIGSEGV"):
+            isolated.run(bare(b"opencv " + data))
+        apart, here = both(VideoMediaIO(ImageMediaIO()), data)
+        assert apart == here
+        assert apart[0] == "InvalidMediaError"
 
     def test_memory_that_a_picture_takes_beyond_its_share(self, monkeypatch: pytest.MonkeyPatch) -> None:
         isolated.shutdown()

@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import threading
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from mmmedia.media.sparse import Limited, _OnLoop
 from mmmedia.sources import BytesSource
 from mmmedia.video import OpenCVVideoBackend
 from mmmedia.video.loaders import VIDEO_LOADER_REGISTRY
+from mmmedia.work import isolated
 from support.layouts import long_clip, padded, rewrapped
 from support.server import Behaviour, Request, Server, in_turn, ranged, redirect, reply, stall
 
@@ -41,7 +43,9 @@ def shown(video: MediaWithBytes[Any]) -> tuple[bytes, dict[str, Any]]:
 
 @functools.cache
 def reference(num_frames: int = 4) -> tuple[bytes, dict[str, Any]]:
-    return shown(VideoMediaIO(ImageMediaIO(), num_frames=num_frames).load_bytes(film()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMMEDIA_DECODE_PROCESSES", "0")
+        return shown(VideoMediaIO(ImageMediaIO(), num_frames=num_frames).load_bytes(film()))
 
 
 class Half:
@@ -62,9 +66,22 @@ class Half:
             connection.close()
 
 
-@pytest.fixture(params=["sync", "async"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
+@pytest.fixture(params=["sync", "async", "sync apart", "async apart"])
+def half(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Half:
+    name, _, is_apart = request.param.partition(" ")
+    if is_apart:
+        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "2")
+    return Half(name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ended() -> Iterator[None]:
+    yield
+    isolated.shutdown()
+
+
+in_this_process = pytest.mark.parametrize("half", ["sync", "async"], indirect=True)
+"""For what is replaced here, or in no module of its own."""
 
 
 def fetched(server: Server) -> int:
@@ -250,6 +267,7 @@ def test_many_who_ask_at_once_begin_once(server: Server) -> None:
     assert len(first) == 1
 
 
+@in_this_process
 def test_only_what_was_read_whole_is_cached(
     half: Half, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,6 +314,7 @@ def test_files_are_read_in_pieces(half: Half, tmp_path: Path) -> None:
     assert never.load_file(path).original_bytes == film()
 
 
+@in_this_process
 def test_a_loader_that_needs_all_bytes_gets_them(half: Half, server: Server) -> None:
     class Own(OpenCVVideoBackend):
         @classmethod

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mmmedia.errors import LimitExceededError, SourceChangedError
 from mmmedia.media import ImageMediaIO, Media, MediaConnector, VideoMediaIO, decoded
 from mmmedia.media.budget import MediaBudget
 from mmmedia.sources import BytesSource
+from mmmedia.work import isolated
 from support.layouts import laid_out, long_clip, padded
 from support.server import Server, in_turn, ranged, reply
 from support.sounds import encode_av, sine
@@ -32,7 +34,9 @@ def film() -> bytes:
 
 @functools.cache
 def reference(**kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
-    frames, metadata = VideoMediaIO(ImageMediaIO(), **kwargs).load_bytes(film())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMMEDIA_DECODE_PROCESSES", "0")
+        frames, metadata = VideoMediaIO(ImageMediaIO(), **kwargs).load_bytes(film())
     return frames, metadata
 
 
@@ -60,9 +64,18 @@ class Half:
         return asyncio.run(media.load_async(*args, **kwargs))
 
 
-@pytest.fixture(params=["sync", "async"])
-def half(request: pytest.FixtureRequest) -> Half:
-    return Half(request.param)
+@pytest.fixture(params=["sync", "async", "sync apart", "async apart"])
+def half(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Half:
+    name, _, is_apart = request.param.partition(" ")
+    if is_apart:
+        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "2")
+    return Half(name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ended() -> Iterator[None]:
+    yield
+    isolated.shutdown()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from mmmedia.containers.mp4_boxes import Buffer, boxes
 from mmmedia.containers.signatures import by_magic, identify
-from mmmedia.containers.transport_stream import PACKET, stream_types
+from mmmedia.containers.transport_stream import PACKET, begin_untold, stream_types
 from mmmedia.errors import InvalidMediaError
 
 B = TypeVar("B", bound=Buffer)
@@ -68,10 +68,12 @@ def admit(data: B | Admitted[B]) -> Admitted[B]:
         if size > max(len(data), _FEW_ENTRIES):
             raise InvalidMediaError(f"The file claims {size} bytes of texts in {len(data)}; refused.")
     elif by_magic(data) is None:
-        for pid, kinds in stream_types(data).items():
-            # FFmpeg asserts that nobody has opened another decoder for it by the time that it is H.264.
-            if not _H264_TYPES.isdisjoint(kinds) and not _H264_TYPES.issuperset(kinds):
-                raise InvalidMediaError(f"Stream {pid} becomes H.264, or was before, in mid-file; refused.")
+        # FFmpeg asserts that nobody has opened another decoder for a stream by the time that it is H.264.
+        types = stream_types(data)
+        are_h264 = {pid for pid, kinds in types.items() if not _H264_TYPES.isdisjoint(kinds)}
+        changed = {pid for pid in are_h264 if not _H264_TYPES.issuperset(types[pid])}
+        for pid in sorted(changed or begin_untold(data, are_h264)):
+            raise InvalidMediaError(f"Stream {pid} becomes H.264, or was before, in mid-file; refused.")
     return Admitted(data, name)
 
 

@@ -1,6 +1,6 @@
 """MPEG transport streams: how they are recognised, and what their program maps say of each stream."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mmmedia.containers.mp4_boxes import Buffer
@@ -16,6 +16,8 @@ _STRETCH = 1 << 20
 _PACKET_SIZES = (188, 192, 204)
 _MOST_PACKETS = 64
 _PROGRAM_MAP = 2
+_FIRST_LOOK = 4_900_000
+"""Bytes in which FFmpeg looks for program maps before it looks at streams; it takes 5 000 000."""
 _FEW_MAPS = 1000
 _MOST_TABLES = 200_000
 
@@ -53,6 +55,93 @@ def stream_types(data: Buffer) -> dict[int, set[int]]:
                 for pid, kind in _streams(section):
                     types.setdefault(pid, set()).add(kind)
     return types
+
+
+def begin_untold(data: Buffer, pids: Collection[int]) -> set[int]:
+    """Return those streams that may begin before FFmpeg knows what they are, which it guesses meanwhile.
+
+    It knows that of a map which it surely reads: in packets that follow each other from the start on, whole
+    by its checksum, and named by a table of programs before it.
+
+    Args:
+        data: a transport stream.
+        pids: of the streams.
+    """
+    if len(data) <= _FIRST_LOOK:
+        return set()
+    left = _untold(memoryview(data)[:_FIRST_LOOK], pids)
+    return left and _untold(data, left)
+
+
+def _untold(data: Buffer, pids: Collection[int]) -> set[int]:
+    import numpy as np
+
+    whole = np.frombuffer(data, np.uint8)
+    starts, size = _in_step(whole)
+    is_whole = len(starts) and starts[-1] + 2 * size > len(whole)
+    soon = _FIRST_LOOK // size
+    starts = starts if is_whole else starts[:soon]
+    begins = (whole[starts + 1] & 0x40 != 0) & (whole[starts + 3] & 0x10 != 0)
+    at = starts[begins]
+    pid = (whole[at + 1].astype(np.int64) & 0x1F) << 8 | whole[at + 2]
+    first = {each: int(at[pid == each].min(initial=len(whole))) for each in pids}
+    left, maps, seen = set(pids), set[int](), set[bytes]()
+    for place, number in zip(at.tolist(), pid.tolist(), strict=True):
+        if number and number not in maps:
+            continue
+        section = _table(data, place, size)
+        if section in seen or len(section) < 12 or not section[5] & 1:  # which is not in force yet
+            continue
+        seen.add(section)
+        if len(seen) > _FEW_MAPS:
+            break
+        if _checksum(section):
+            continue
+        if number == 0 and section[0] == 0:
+            entries = (section[entry : entry + 4] for entry in range(8, len(section) - 7, 4))
+            maps |= {(entry[2] & 0x1F) << 8 | entry[3] for entry in entries if any(entry[:2])}
+        elif number and section[0] == _PROGRAM_MAP:
+            told = {each for each, _ in _streams(section[:-4])}
+            left -= {each for each in told & left if place < max(soon * size, first[each])}
+    return left
+
+
+def _in_step(whole: "npt.NDArray[np.uint8]") -> "tuple[npt.NDArray[np.int64], int]":
+    """Return where packets begin, for as long as each follows the one before, and their size."""
+    import numpy as np
+
+    best = np.empty(0, np.int64), PACKET
+    for size in _PACKET_SIZES:
+        for first in np.flatnonzero(whole[:size] == _SYNC).tolist():
+            starts = np.arange(first, len(whole) - PACKET + 1, size)
+            lost = np.flatnonzero(whole[starts] != _SYNC)
+            starts = starts[: lost[0]] if len(lost) else starts
+            if len(starts) * size > len(best[0]) * best[1]:
+                best = starts, size
+    return best
+
+
+def _table(data: Buffer, at: int, size: int) -> bytes:
+    """Return the table that begins in a packet, as it goes on in packets of this size."""
+    begin, end = _payload(data, at)
+    begin += 1 + data[begin] if begin < end else 0
+    if begin + 3 > end:
+        return b""
+    return _gathered(data, at, begin, 3 + ((data[begin + 1] & 0x0F) << 8 | data[begin + 2]), size)
+
+
+def _checksum(section: bytes) -> int:
+    """Return what is 0 for a table whose last four bytes are its checksum (ISO/IEC 13818-1, annex A).
+
+    >>> _checksum(bytes.fromhex("00b00d0001c100000001f0002ab104b2"))
+    0
+    """
+    remainder = 0xFFFFFFFF
+    for byte in section:
+        remainder ^= byte << 24
+        for _ in range(8):
+            remainder = (remainder << 1 ^ (0x04C11DB7 if remainder >> 31 else 0)) & 0xFFFFFFFF
+    return remainder
 
 
 def _program_maps(data: Buffer) -> Iterator[tuple[int, int]]:
@@ -95,20 +184,23 @@ def _payload(data: Buffer, at: int) -> tuple[int, int]:
 
 def _sections(data: Buffer, at: int, begin: int, length: int) -> Iterator[bytes]:
     """Yield a table that begins in the packet at an offset, as it goes on in packets of each size."""
-    start = bytes(data[begin : min(at + PACKET, begin + length)])
-    if len(start) == length:
-        yield start
+    if begin + length <= at + PACKET:
+        yield bytes(data[begin : begin + length])
         return
     for size in _PACKET_SIZES:
-        section = start
-        last = min(len(data) - PACKET + 1, at + _MOST_PACKETS * size)
-        for following in range(at + size, last, size):
-            if len(section) >= length or data[following] != _SYNC:
-                break
-            if (data[following + 1] & 0x1F, data[following + 2]) == (data[at + 1] & 0x1F, data[at + 2]):
-                first, end = _payload(data, following)
-                section += bytes(data[first:end])
-        yield section[:length]
+        yield _gathered(data, at, begin, length, size)
+
+
+def _gathered(data: Buffer, at: int, begin: int, length: int, size: int) -> bytes:
+    section = bytes(data[begin : at + PACKET])
+    last = min(len(data) - PACKET + 1, at + _MOST_PACKETS * size)
+    for following in range(at + size, last, size):
+        if len(section) >= length or data[following] != _SYNC:
+            break
+        if (data[following + 1] & 0x1F, data[following + 2]) == (data[at + 1] & 0x1F, data[at + 2]):
+            first, end = _payload(data, following)
+            section += bytes(data[first:end])
+    return section[:length]
 
 
 def _streams(section: bytes) -> Iterator[tuple[int, int]]:

@@ -5,7 +5,7 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from mmmedia.errors import InvalidArgumentError
 from mmmedia.video.decoders.part import WHOLE, Part, part_of
@@ -47,6 +47,9 @@ class Choice:
     indices: tuple[int, ...] | None = None
     timestamps: tuple[float, ...] | None = None
     part: Part = WHOLE
+
+    chosen_by_caller: ClassVar = True
+    """Processes that decode ask for what it chooses, as its sampler may be anything."""
 
     @property
     def name(self) -> str:

@@ -1,5 +1,6 @@
 """The media IOs of the front door: bytes to results that show themselves."""
 
+import io
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,14 @@ from mmmedia.loading.streams import only_stream
 from mmmedia.media.audio import load_audio
 from mmmedia.media.base import MediaIO, SourceMediaIO, decode_base64
 from mmmedia.media.image import ImageMediaIO
+from mmmedia.media.isolation import apart
 from mmmedia.media.sound_files import AudioSource
 from mmmedia.sources import FileSource, Source
 from mmmedia.video.decoders.fit import Size, resized
 from mmmedia.video.piecewise.reading import SMALLEST, fetch_mode, refusal
 from mmmedia.video.reading import frames_of
 from mmmedia.video.samplers import TimedSource, VideoSourceMetadata
+from mmmedia.work import isolated
 
 if TYPE_CHECKING:
     from mmmedia.options import VideoMetadata
@@ -71,6 +74,13 @@ class VideoIO(SourceMediaIO[Video]):
         return self._load(source)
 
     def _load(self, data: bytes | Source) -> Video:
+        frames, metadata = replace(self, device=None)._decode(data)
+        times = metadata.pop("times")
+        return Video(self._moved(frames), cast("VideoMetadata", metadata), times)
+
+    @apart("video")
+    def _decode(self, data: bytes | Source) -> tuple[Frames, dict[str, Any]]:
+        """Return frames in their size, and their metadata with the `times` of the frames."""
         told = TimedSource(0, 0.0, 0.0)
 
         def choose(source: VideoSourceMetadata) -> list[int]:
@@ -86,7 +96,8 @@ class VideoIO(SourceMediaIO[Video]):
             fetch=cast("Any", self.fetch_mode()),
             whole=partial(only_stream, stream=self.stream),  # in pieces only what has one is read
         )
-        return self._result(frames, indices, source, times_of(told, indices))
+        metadata = self._metadata(indices, source)
+        return frames, {**metadata, "times": times_of(told, indices)}
 
     def load_base64(self, media_type: str, data: str) -> Video:
         """Load a video file in base64, or JPEGs for the media type "video/jpeg"."""
@@ -109,14 +120,12 @@ class VideoIO(SourceMediaIO[Video]):
         total = len(frames)
         source = TimedSource(total, fps, total / fps if fps > 0 else 0.0)
         chosen = list(range(total)) if self.choice == Choice() else self.choice(source)
-        frames = resized(frames[chosen], self.size)
-        return self._result(frames, chosen, source, times_of(source, chosen))
+        found = self._moved(resized(frames[chosen], self.size))
+        return Video(found, self._metadata(chosen, source), times_of(source, chosen))
 
-    def _result(
-        self, frames: Frames, indices: list[int], source: VideoSourceMetadata, times: list[float]
-    ) -> Video:
+    def _metadata(self, indices: list[int], source: VideoSourceMetadata) -> "VideoMetadata":
         whole = len(indices) == source.total_frames_num
-        metadata: VideoMetadata = {
+        return {
             "total_num_frames": source.total_frames_num,
             "fps": source.original_fps,
             "duration": source.duration,
@@ -124,11 +133,14 @@ class VideoIO(SourceMediaIO[Video]):
             "frames_indices": indices,
             "do_sample_frames": whole and self.choice.name != "opencv_dynamic",
         }
-        if self.device is not None:
-            import torch
 
-            frames = cast("Any", torch.from_numpy(frames).to(self.device))
-        return Video(frames, metadata, times)
+    def _moved(self, frames: Frames) -> Frames:
+        if self.device is None:
+            return frames
+        import torch
+
+        moved: Any = torch.from_numpy(frames).to(self.device)
+        return cast("Frames", moved)
 
 
 @dataclass(frozen=True)
@@ -159,9 +171,7 @@ class AudioIO(MediaIO[Audio]):
 
     def load_bytes(self, data: bytes) -> Audio:
         """Load an encoded sound; errors as of `mmmedia.media.audio.load_audio`."""
-        import io
-
-        return self._load(io.BytesIO(data))
+        return Audio(*self._decode(data))
 
     def load_base64(self, media_type: str, data: str) -> Audio:  # noqa: ARG002  # the bytes say it
         """Load an encoded sound in base64."""
@@ -169,7 +179,10 @@ class AudioIO(MediaIO[Audio]):
 
     def load_file(self, filepath: Path) -> Audio:
         """Load a sound from a path."""
-        return self._load(filepath)
+        if not (isolated.is_on() and Path(filepath).is_file()):
+            return self._load(filepath)
+        with FileSource(filepath) as source:
+            return Audio(*self._decode(source))
 
     def load_waveform(self, waveform: Any, rate: float) -> Audio:
         """Return a waveform that is there already, (samples,) or (channels, samples), as wanted."""
@@ -193,6 +206,10 @@ class AudioIO(MediaIO[Audio]):
     def trusting(self) -> "AudioIO":
         """Return one without limits, for files of the caller's own."""
         return replace(self, limited=False)
+
+    @apart("waveform")
+    def _decode(self, data: bytes | Source) -> Audio:
+        return self._load(io.BytesIO(data.read_all() if isinstance(data, Source) else data))
 
     def _load(self, source: AudioSource) -> Audio:
         no_limit = None if self.limited else 0

@@ -160,6 +160,15 @@ def _check_sound(value: Any) -> None:
     _within(waveform.nbytes, "VLLM_MAX_AUDIO_DECODE_BYTES", "samples")
 
 
+def _check_waveform(value: Any) -> None:
+    waveform, rate = _field(value, "waveform", Described), _field(value, "rate", int, float)
+    _expect(waveform.dtype == "float32" and len(waveform.shape) in (1, 2), "samples of another kind")
+    _expect(math.isfinite(rate) and rate > 0, "a rate that is none")
+    # It may be at another rate than what was limited, and a caller's own file has no limit.
+    most = envs.MMMEDIA_DECODE_PROCESS_MEMORY_MB << 20
+    _expect(waveform.nbytes <= most, "samples beyond MMMEDIA_DECODE_PROCESS_MEMORY_MB")
+
+
 def _make_sound(value: Any, *_: Any) -> tuple[Any, float]:
     return value["waveform"], value["rate"]
 
@@ -244,9 +253,26 @@ def _make_tensor(value: Any, *_: Any) -> Any:
     return _make_any(value)
 
 
+# --------------------------------------------------------------------------------------------- kinds
+
+
+def _tell_kind(kind: str) -> dict[str, Any]:
+    return {"kind": kind}
+
+
+def _check_kind(value: Any) -> None:
+    _expect(_field(value, "kind", str) in ("image", "video", "audio"), "a kind that is none")
+
+
+def _make_kind(value: Any, *_: Any) -> str:
+    return cast("str", value["kind"])
+
+
 KINDS: Final = {
     "picture": Kind(_tell_picture, _check_picture, _make_picture),
     "sound": Kind(_tell_sound, _check_sound, _make_sound),
+    "waveform": Kind(_tell_sound, _check_waveform, _make_sound),
+    "kind": Kind(_tell_kind, _check_kind, _make_kind),
     "video": Kind(_tell_video, _check_video, _make_video),
     "tensor": Kind(_tell_tensor, _check_tensor, _make_tensor),
 }

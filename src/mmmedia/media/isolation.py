@@ -2,7 +2,7 @@
 
 `apart` marks the methods that decode. Where `MMMEDIA_DECODE_PROCESSES` is set they are called in a worker,
 with the media IO as it is, and the encoded file. What only this process has is asked for from there: budgets,
-and the frames that a loader chooses which can't be imported.
+pieces of sources, and the frames that a caller chooses, or a loader which can't be imported.
 
 What comes back is a stranger's word. A picture is made of a mode, a size and pixels; a sound of samples and
 a rate; a video of frames and a dict; each within the limits that were asked for.
@@ -15,14 +15,18 @@ import io
 import math
 import pickle
 import sys
+from array import array
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from encodings import aliases
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, cast
 
 from mmmedia import envs, errors, exceptions, metrics
 from mmmedia.errors import InvalidArgumentError, MediaError
-from mmmedia.media import isolated_results
+from mmmedia.media import isolated_results, isolated_sources
+from mmmedia.media.isolated_sources import AskedSource, LentSource
 from mmmedia.media.warm import warm_up
+from mmmedia.sources import FileSource, Source
 from mmmedia.work import isolated
 from mmmedia.work.isolated.wire import BrokenWireError
 
@@ -36,11 +40,15 @@ _SETTINGS: Final = (
     "VLLM_MAX_IMAGE_PIXELS", "VLLM_MAX_AUDIO_CLIP_FILESIZE_MB", "VLLM_MAX_AUDIO_DECODE_DURATION_S",
     "VLLM_MAX_AUDIO_DECODE_BYTES", "VLLM_MAX_EMBED_DECODE_BYTES", "VLLM_MAX_VIDEO_DECODE_BYTES",
     "VLLM_VIDEO_LOADER_BACKEND", "VLLM_VIDEO_DECODE", "VLLM_VIDEO_DECODE_TIMEOUT_S",
-    "VLLM_VIDEO_DECODE_WORKERS", "MMMEDIA_COMPAT",
+    "VLLM_VIDEO_DECODE_WORKERS", "MMMEDIA_COMPAT", "MMMEDIA_SPARSE_FETCH",
+    "MMMEDIA_VIDEO_DECODE_FOR",
 )  # fmt: skip
 """What decoding goes by."""
 
 _PREPARE: Final = "mmmedia.media.isolation:prepare"
+_READS: Final = frozenset({"read", "read_all"})
+"""Questions whose answers may have to be fetched."""
+
 _BEYOND_VIDEO: Final = 30.0
 """Seconds that a worker has beyond the limit of a video, which is kept by itself."""
 
@@ -64,7 +72,7 @@ def apart(kind: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         kind: what it returns, one of `isolated_results.KINDS`.
 
     Returns:
-        A decorator of functions and methods whose last argument is the encoded file, as bytes or text.
+        A decorator of functions and methods whose last argument is the encoded file: bytes, text or a source.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
@@ -146,15 +154,18 @@ def prepare() -> None:
 _LAZILY: Final = (
     "pillow_heif.as_plugin", "torchcodec.decoders", "PIL.ImageCms", "PIL.ImageOps", "xml.etree.ElementTree",
     "defusedxml.ElementTree", "zipfile", "pickletools", "concurrent.futures.thread",
-    "mmmedia.video.model_loaders", "mmmedia.media.isolation",
+    "mmmedia.video.model_loaders", "mmmedia.media.isolation", "mmmedia.loading.media_ios",
 )  # fmt: skip
 
+_OF_SOUNDS: Final = frozenset(
+    {"librosa", "librosa.core.audio", "librosa.util.utils", "soxr", "scipy.signal", "scipy.fft"}
+)
 _MODULES: Final[dict[str, frozenset[str]]] = {
     "picture": frozenset(),
+    "kind": frozenset(),
     "video": frozenset(),
-    "sound": frozenset(
-        {"librosa", "librosa.core.audio", "librosa.util.utils", "soxr", "scipy.signal", "scipy.fft"}
-    ),
+    "sound": _OF_SOUNDS,
+    "waveform": _OF_SOUNDS,
     "tensor": frozenset({"torch", "torch.utils.serialization.config"}),
 }
 """What takes seconds to import, and is imported when a file of its kind first comes."""
@@ -167,11 +178,15 @@ def _decode_apart(kind: str, function: Callable[..., Any], *args: Any, **kwargs:
     from mmmedia.work.isolated.pool import Task
 
     *others, data = args
-    is_text = isinstance(data, str)
-    encoded = data.encode("utf-8", "surrogatepass") if is_text else data
-    sent = _Sent(len(encoded))
     name = f"{function.__module__}:{function.__qualname__}"
-    pickled = sent.pickled((name, kind, is_text, others, kwargs))
+    if isinstance(data, Source):
+        known_by, encoded = isolated_sources.known_by(data), isolated_sources.known(data)
+        sent = _Sent(data.size)
+        pickled = sent.pickled((name, kind, data, others, kwargs))
+    else:
+        encoded = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+        known_by, sent = None, _Sent(len(encoded))
+        pickled = sent.pickled((name, kind, type(data), others, kwargs))
     result = isolated_results.KINDS[kind]
     task = Task(
         "mmmedia.media.isolation:decode",
@@ -182,10 +197,15 @@ def _decode_apart(kind: str, function: Callable[..., Any], *args: Any, **kwargs:
         _MODULES[kind] | sent.modules,
         _SETTINGS,
         sent.answers,
+        _READS,
         _ERRORS,
         _seconds(kind),
+        known_by,
+        tuple(sent.descriptors),
     )
     value = isolated.run(task)
+    if sent.descriptors and value.get("is_whole") is True:
+        data.read_all()  # as it was read there
     if kind == "video":
         isolated_results.count(value)
     return result.made(value, others[0] if others else None, data)
@@ -208,12 +228,14 @@ class _Sent:
     Attributes:
         modules: those that a worker has to import for it.
         answers: who answers the worker's questions.
+        descriptors: of files that it reads itself.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self.modules: set[str] = set()
         self.answers: dict[str, Callable[..., Any]] = {}
+        self.descriptors: list[int] = []
 
     def pickled(self, value: Any) -> bytes:
         """Return a value pickled.
@@ -240,6 +262,27 @@ class _Sent:
                 budget.settle(_bytes(granted), _bytes(used))
             )
         return ("budget", is_reservable)
+
+    def source(self, source: Source) -> tuple[str, Any]:
+        """Have a source read, but for a file, which is handed over open; return what stands for it."""
+        if type(source) is FileSource:
+            self.descriptors.append(source.fileno())
+            return ("file", source.name)
+        lent = LentSource(source)
+        self.answers["read"], self.answers["read_all"] = lent.read, lent.read_all
+        return ("source", lent.told())
+
+    def choice(self, choice: Any) -> tuple[str, str]:
+        """Have frames chosen by what the caller has said; return what stands for it."""
+        from mmmedia.video.samplers import TimedSource, VideoSourceMetadata
+
+        def choose(source: Any, times: Any) -> list[int]:
+            _check_metadata(source, self._size)
+            seen = TimedSource.of(VideoSourceMetadata(*source), _times(times, source[0]))
+            return [int(index) for index in choice(seen)]
+
+        self.answers["choose"] = choose
+        return ("choice", choice.name)
 
     def loader(self, loader: type) -> tuple[str, type]:
         """Have a loader asked which frames to take; return what stands for it.
@@ -283,6 +326,19 @@ def _check_metadata(source: Any, size: int) -> None:
         raise BrokenWireError("a video that can't be")
 
 
+def _times(told: Any, total: int) -> list[float] | None:
+    """Return the times of so many frames, which are told as their bytes in base64."""
+    if told is None:
+        return None
+    try:
+        times = array("d", b64decode(told, validate=True))
+    except (TypeError, ValueError):
+        raise BrokenWireError("times that are none") from None
+    if len(times) != total or not all(map(math.isfinite, times)):
+        raise BrokenWireError("times that can't be")
+    return times.tolist()
+
+
 _MOST_FRAMES: Final = 1 << 24
 _CHOICE: Final = "compute_frames_index_to_sample"
 
@@ -302,6 +358,10 @@ class _Pickler(pickle.Pickler):
                     self._sent.modules.add(value.__module__)
                 return None
             return self._sent.loader(value)
+        if isinstance(value, Source):
+            return self._sent.source(value)
+        if hasattr(value, "chosen_by_caller"):
+            return self._sent.choice(value)
         if hasattr(value, "charge"):
             return self._sent.budget(value)
         return None
@@ -334,35 +394,62 @@ def _nothing(_: object) -> None:
 
 def decode(errand: "Errand") -> Any:
     """Decode a file, in a worker."""
-    name, kind, is_text, others, kwargs = _Unpickler(io.BytesIO(errand.pickled), errand.ask).load()
+    name, kind, form, others, kwargs = _Unpickler(io.BytesIO(errand.pickled), errand).load()
     module, _, path = name.partition(":")
     function: Any = importlib.import_module(module)
     for part in path.split("."):
         function = getattr(function, part)
-    data = errand.data.decode("utf-8", "surrogatepass") if is_text else errand.data
+    data: Any = errand.data
+    if form is str:
+        data = data.decode("utf-8", "surrogatepass")
+    elif isinstance(form, AskedSource):
+        form.take(data)
+        data = form
+    elif isinstance(form, FileSource):
+        form.whole = data or None
+        data = form
     if kind != "video":
         return isolated_results.KINDS[kind].told(function(*others, data, **kwargs))
     before = isolated_results.counts()
     value = function(*others, data, **kwargs)
-    return {**isolated_results.KINDS[kind].told(value), "counts": isolated_results.since(before)}
+    told = {**isolated_results.KINDS[kind].told(value), "counts": isolated_results.since(before)}
+    return {**told, "is_whole": isinstance(data, Source) and data.whole is not None}
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, ask: Callable[..., Any]) -> None:
+    def __init__(self, file: io.BytesIO, errand: "Errand") -> None:
         super().__init__(file)
-        self._ask = ask
+        self._ask, self._descriptors = errand.ask, errand.descriptors
 
     def persistent_load(self, stands: Any) -> Any:
         """Return what asks the parent."""
         kind, what = stands
         if kind == "budget":
             return _ReservableBudget(self._ask) if what else _Budget(self._ask)
+        if kind == "choice":
+            return _Choice(self._ask, what)
+        if kind == "file":
+            return FileSource(self._descriptors[0], name=what)
+        if kind == "source":
+            return AskedSource(self._ask, what)
         ask = self._ask
 
         def choose(_: Any, /, source: Any, target: Any, **options: Any) -> list[int]:
             return list(ask("choose", tuple(source), tuple(target), options))
 
         return type(what.__name__, (what,), {_CHOICE: classmethod(choose)})
+
+
+class _Choice:
+    """Which frames a caller wants, who is asked."""
+
+    def __init__(self, ask: Callable[..., Any], name: str) -> None:
+        self._ask, self.name = ask, name
+
+    def __call__(self, source: Any) -> list[int]:
+        times = getattr(source, "times", None)
+        told = None if times is None else b64encode(array("d", times)).decode()
+        return list(self._ask("choose", tuple(source), told))
 
 
 class _Budget:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
+from mmmedia.media.isolation import apart
 from mmmedia.sources import Window
 from mmmedia.video.piecewise.tracks import kind_by_tables
 
@@ -35,11 +36,13 @@ def kind_of(data: bytes) -> Kind:
     >>> kind_of(b"\x89PNG\r\n\x1a\n"), kind_of(b"fLaC\0")
     ('image', 'audio')
     """
-    kind = kind_by_head(data)
-    if kind is None:
-        with containers.open_av(data) as container:
-            kind = kind_by_streams(container)
-    return kind
+    return kind_by_head(data) or _kind_by_opening(data)
+
+
+@apart("kind")
+def _kind_by_opening(data: bytes) -> Kind:
+    with containers.open_av(data) as container:
+        return kind_by_streams(container)
 
 
 def kind_by_reading(window: Window) -> Kind | None:

@@ -5,7 +5,6 @@ read the rest as it is needed, within the limits and budgets of the request.
 """
 
 import asyncio
-import functools
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future
@@ -23,6 +22,7 @@ from mmmedia.media.fetch_errors import _wrap_media_fetch_error
 from mmmedia.sources import BytesSource, FileSource, Ranges, Source
 from mmmedia.sources.base import SourceInFront
 from mmmedia.urls import HTTPURL, redact_url
+from mmmedia.work.calls import on_behalf_of
 from mmmedia.work.executors import ProcessPool
 
 if TYPE_CHECKING:
@@ -174,14 +174,17 @@ async def _in_a_thread(
     connector: "SharedDownloads", goal: "Goal", source: Source, media_io: MediaIO[T]
 ) -> tuple[T, Source]:
     loop = asyncio.get_running_loop()
-    bridge = _OnLoop(source, loop)
+    bridge, wanted = _OnLoop(source, loop), loop.create_future()
+
+    def load() -> tuple[T, Source]:
+        with on_behalf_of(wanted):
+            return _load_once(connector, goal, source, media_io, bridge)
+
     try:
-        return await loop.run_in_executor(
-            _threads.executor(),
-            functools.partial(_load_once, connector, goal, source, media_io, bridge),
-        )
+        return await loop.run_in_executor(_threads.executor(), load)
     finally:
         bridge.stop()
+        wanted.cancel()
 
 
 def _how(goal: "Goal") -> dict[str, Any]:
@@ -237,6 +240,8 @@ def load_file(connector: "SharedDownloads", descriptor: int, name: str, media_io
     """
     source = FileSource(descriptor, name=name)
     try:
+        if connector.download_budget is None:
+            return connector._decode(media_io, _loader(media_io), source)
         limited = Limited(source, connector._charge_download, None)
         return connector._decode(media_io, _loader(media_io), limited)
     finally:

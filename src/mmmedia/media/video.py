@@ -29,7 +29,6 @@ from mmmedia.video.codecs.options import STARTUP_OPTIONS, incompatible_backend_o
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.loaders import VIDEO_LOADER_REGISTRY, takes_sources
 from mmmedia.video.piecewise.reading import SMALLEST, fetch_mode, refusal
-from mmmedia.work import isolated
 
 Frames = npt.NDArray[Any]
 Video = tuple[Frames, dict[str, Any]]
@@ -116,15 +115,10 @@ class VideoMediaIO(SourceMediaIO[MediaWithBytes[Video]]):
         return _with(self._load(data), data)
 
     def _load(self, data: bytes | Source) -> Video:
-        video = self._decode(data) if isinstance(data, bytes) else self._decode_source(data)
+        video = self._decode(data)
         frames: Any = video[0] if isinstance(video, tuple) else video
         if self.decoded_budget is not None and getattr(frames, "ndim", 0) >= 3:
             self.decoded_budget.charge(frames.nbytes)
-        return video
-
-    def _decode_source(self, source: Source) -> Video:
-        loader: Any = self.video_loader  # of which only our own take sources
-        video: Video = loader.load_bytes(source, num_frames=self.num_frames, **self.kwargs)
         return video
 
     @property
@@ -139,8 +133,6 @@ class VideoMediaIO(SourceMediaIO[MediaWithBytes[Video]]):
 
     def _refusal(self, mode: str) -> str | None:
         """Return why all bytes are needed; `None` if they are not."""
-        if isolated.is_on():
-            return "it is decoded in a process of its own (MMMEDIA_DECODE_PROCESSES)"
         if not takes_sources(type(self.video_loader)):
             return "the loader takes no sources"
         return refusal(mode, self.kwargs.get("backend"), self.kwargs.get("decode"))
@@ -162,8 +154,10 @@ class VideoMediaIO(SourceMediaIO[MediaWithBytes[Video]]):
         return _with(video, source.identity if source.whole is None else source.whole)
 
     @apart("video")
-    def _decode(self, data: bytes) -> Video:
-        return self.video_loader.load_bytes(data, num_frames=self.num_frames, **self.kwargs)
+    def _decode(self, data: bytes | Source) -> Video:
+        loader: Any = self.video_loader  # of which only our own take sources
+        video: Video = loader.load_bytes(data, num_frames=self.num_frames, **self.kwargs)
+        return video
 
     def load_base64(self, media_type: str, data: str) -> MediaWithBytes[Video]:
         """Load comma-separated base64 JPEGs for the media type "video/jpeg", else a video file in base64.

@@ -25,6 +25,7 @@ class Source(ABC):
         whole: all of it, once somebody has read all.
         gap: stretches no further apart than so many bytes are better read as one.
         ahead: how many bytes are worth reading where only a few are needed.
+        remembers: whether `read_all` reads nothing again that `read` has read.
     """
 
     size: int
@@ -35,6 +36,7 @@ class Source(ABC):
     whole: bytes | None = None
     gap: int = 0
     ahead: int = 4096
+    remembers: bool = False
 
     @abstractmethod
     def read(self, ranges: Ranges) -> list[bytes]:

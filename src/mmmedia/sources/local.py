@@ -82,6 +82,10 @@ class FileSource(Source):
             raise LocalFileError(f"{self.name!r} was changed while it was read.")
         return pieces
 
+    def fileno(self) -> int:
+        """Return the descriptor of the open file."""
+        return self._descriptor
+
     def _piece(self, start: int, stop: int) -> bytes:
         pieces = []
         while start < stop and (piece := os.pread(self._descriptor, stop - start, start)):

@@ -105,7 +105,7 @@ class Window:
     def all(self) -> bytes:
         """Return all of the source, and let it keep that."""
         if self.source.whole is None:
-            self.source.whole = self.piece(0, self.size)
+            self.source.whole = self.source.read_all() if self.source.remembers else self.piece(0, self.size)
         return self.source.whole
 
     def head(self, start: int, length: int) -> bytes:

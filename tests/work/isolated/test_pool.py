@@ -1,7 +1,9 @@
 """Workers that die, hang, lie and grow: what becomes of the request, of the others, and of what is left."""
 
+import asyncio
 import gc
 import os
+import re
 import signal
 import threading
 import time
@@ -15,6 +17,7 @@ import pytest
 
 from mmmedia import envs
 from mmmedia.errors import DecoderDiedError, DecoderUnavailableError, InvalidMediaError, LimitExceededError
+from mmmedia.work import calls
 from mmmedia.work.isolated import door, wire
 from mmmedia.work.isolated.pool import Pool, Task
 from support.forking import holds_in_child
@@ -53,6 +56,12 @@ def worker_pids(pool: Pool) -> list[int]:
 def descriptors() -> set[str]:
     """Those that are open."""
     return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+def resident(pid: str) -> dict[str, int]:
+    """KiB of a process's memory, by kind."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return {name: int(kib) for name, kib in re.findall(r"^(Rss\w+):\s+(\d+) kB$", status, re.MULTILINE)}
 
 
 def is_alive(pid: int) -> bool:
@@ -95,6 +104,12 @@ class TestAnswers:
             assert shared.run(asked) == 5
         monkeypatch.delenv("MMMEDIA_MAX_IMAGE_PIXELS")
         assert {shared.run(asked) for _ in range(4)} == {default}
+        with envs.unless_set({"VLLM_MAX_IMAGE_PIXELS": 6}):
+            assert shared.run(asked) == 6
+            monkeypatch.setenv("VLLM_MAX_IMAGE_PIXELS", "7")
+            assert shared.run(asked) == 7
+        monkeypatch.setitem(vars(envs), "VLLM_MAX_IMAGE_PIXELS", 8)
+        assert shared.run(asked) == 8
 
     def test_what_a_worker_logs_is_logged_here_in_one_line(
         self, shared: Pool, caplog: pytest.LogCaptureFixture
@@ -121,6 +136,33 @@ class TestAnswers:
 
 
 class TestMemory:
+    def test_an_encoded_file_is_copied_once(self, pool: Pool) -> None:
+        """Into memory that both have: neither has a copy of its own while the worker reads it."""
+        data = b"\1" * (200 << 20)
+        before = resident("self")
+        answers = {"weigh": lambda pid: [resident(str(pid)), resident("self")]}
+        total, is_hashed, end, (worker, parent) = pool.run(
+            Task("support.killers:weigh", "support.killers:prepare", data, answers=answers)
+        )
+        assert (total, is_hashed, end) == (200 << 8, True, b"\1" * 5)
+        assert worker["RssShmem"] >> 10 >= 200
+        assert worker["RssAnon"] >> 10 < 100
+        assert parent["RssAnon"] - before["RssAnon"] < 20 << 10
+
+    def test_what_a_worker_keeps_of_files_stays_as_it_was(
+        self, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "1")
+        found = [pool.run(task(b"keep" + b" %d" % number * 70_000)) for number in range(10, 14)]
+        assert found[-1] == [b"10 10", b"11 11", b"12 12", b"13 13"]
+
+    def test_a_worker_lets_go_of_files(self, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "1")
+        for _ in range(5):
+            pool.run(task(b"echo " + bytes(1 << 20)))
+        pool.run(task(b"echo"))
+        assert Path(f"/proc/{pool.pids[0]}/maps").read_text().count("mmmedia-in") <= 2  # those of the last
+
     @pytest.mark.parametrize("size", [0, 1, 1000, 70_000, 5 << 20])
     def test_arrays_of_any_size_come_whole_and_may_be_written(self, shared: Pool, size: int) -> None:
         array = shared.run(task(b"array %d" % size))
@@ -396,6 +438,78 @@ class TestQueue:
             assert raised.value.http_status == 503
             for future in running:
                 future.result()
+
+    def test_others_decode_while_one_waits_for_what_it_asked(
+        self, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "1")
+        slow, holding, is_asked = threading.Event(), threading.Event(), threading.Event()
+
+        def double(number: int) -> int:
+            is_asked.set()
+            assert slow.wait(60)
+            return 2 * number
+
+        def hold(number: int) -> int:
+            assert holding.wait(60)
+            return number
+
+        with ThreadPoolExecutor(2) as threads:
+            first = threads.submit(
+                pool.run, task(b"ask 4", answers={"double": double}, waits=frozenset({"double"}))
+            )
+            assert is_asked.wait(60)
+            assert pool.run(task(b"echo a"))["rest"] == b"a"
+            assert pool.alive == 2
+            second = threads.submit(pool.run, task(b"ask 5", answers={"double": hold}))
+            until(lambda: not pool._idle)
+            slow.set()
+            until(lambda: pool.queue_length == 1)  # it has its answer, and no turn to go on
+            assert not first.done()
+            holding.set()
+            assert (first.result(), second.result()) == (8, 5)
+        assert pool.run(task(b"echo b"))["rest"] == b"b"
+        assert (pool.alive, pool._away) == (1, 0)
+
+    def test_no_more_are_waited_for_than_may(self, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "1")
+        monkeypatch.setattr("mmmedia.work.isolated.pool._MOST_AWAY", 1)
+        go = threading.Event()
+
+        def double(number: int) -> int:
+            assert go.wait(60)
+            return 2 * number
+
+        asked = task(b"ask 4", answers={"double": double}, waits=frozenset({"double"}))
+        with ThreadPoolExecutor(3) as threads:
+            running = [threads.submit(pool.run, asked) for _ in range(3)]
+            until(lambda: pool._away == 1 and pool.queue_length == 1)
+            assert pool.alive == 2
+            go.set()
+            assert [future.result() for future in running] == [8, 8, 8]
+        assert pool._away == 0
+
+    def test_who_is_not_wanted_any_more_does_not_come_back(self, pool: Pool) -> None:
+        loop = asyncio.new_event_loop()
+        wanted = loop.create_future()
+
+        def double(number: int) -> int:
+            wanted.cancel()
+            return 2 * number
+
+        def occupied(number: int) -> int:
+            running = [threads.submit(pool.run, task(b"sleep 50")) for _ in range(2)]
+            until(lambda: pool._away == 1 and not pool._idle and pool.queue_length == 0)
+            assert not any(each.done() for each in running)
+            return double(number)
+
+        asked = task(b"ask 4", answers={"double": occupied}, waits=frozenset({"double"}))
+        with ThreadPoolExecutor(2) as threads:
+            with calls.on_behalf_of(wanted), pytest.raises(asyncio.CancelledError):
+                pool.run(asked)
+            loop.close()
+            assert (pool._away, pool.queue_length) == (0, 0)
+            pool.close()
 
     def test_workers_are_renewed_after_so_many_decodes(
         self, pool: Pool, monkeypatch: pytest.MonkeyPatch

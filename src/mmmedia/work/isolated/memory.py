@@ -1,4 +1,4 @@
-"""Shared memory: encoded files on their way into a worker, and arrays on their way out.
+"""Shared memory: arrays on their way out of a worker.
 
 Pages that were touched before are worth keeping, as the kernel has nothing to clear. So segments are kept by
 the worker that filled them, and one goes back when the arrays in it die. No worker ever sees a segment of
@@ -31,34 +31,8 @@ COPIED_BELOW: Final = 1 << 16
 """Bytes that are copied out of a segment, as that takes less than to map them."""
 
 
-def sealed(data: bytes | memoryview) -> int:
-    """Return the descriptor of memory that holds a copy of these bytes, which nobody can change any more."""
-    descriptor = os.memfd_create("mmmedia-in", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        left = memoryview(data).cast("B") if len(data) else memoryview(b"")
-        while left:
-            left = left[os.write(descriptor, left) :]
-        _seal(descriptor, fcntl.F_SEAL_WRITE)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def contents(descriptor: int) -> bytes:
-    """Return what `sealed` holds, and close it."""
-    try:
-        size, at = os.fstat(descriptor).st_size, 0
-        pieces: list[bytes] = []
-        while at < size:  # one call reads 2 GiB at most
-            pieces.append(os.pread(descriptor, size - at, at))
-            at += len(pieces[-1])
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    finally:
-        os.close(descriptor)
-
-
-def _seal(descriptor: int, seals: int = 0) -> None:
+def seal(descriptor: int, seals: int = 0) -> None:
+    """Fix the size of memory for good, and whatever else is asked for."""
     # Nobody makes it shorter under who reads it: that would end the reader.
     fixed = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fixed | seals)
@@ -77,27 +51,28 @@ def mapped(descriptor: int, size: int, flags: int) -> "ctypes.Array[ctypes.c_uby
     Raises:
         OSError: it can't be mapped.
     """
-    libc = _libc()
-    address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, descriptor, 0)
-    if address in (None, _FAILED):
+    address = libc().mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, descriptor, 0)
+    if address in (None, FAILED):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     memory = (ctypes.c_ubyte * size).from_address(address)
-    weakref.finalize(memory, libc.munmap, address, size).atexit = False
+    weakref.finalize(memory, libc().munmap, address, size).atexit = False
     return memory
 
 
 @functools.cache
-def _libc() -> ctypes.CDLL:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = (
+def libc() -> ctypes.CDLL:
+    """Return the functions of the C library that map memory."""
+    found = ctypes.CDLL(None, use_errno=True)
+    found.mmap.restype = ctypes.c_void_p
+    found.mmap.argtypes = (
         ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
     )  # fmt: skip
-    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-    return libc
+    found.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    found.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return found
 
 
-_FAILED: Final = ctypes.c_void_p(-1).value
+FAILED: Final = ctypes.c_void_p(-1).value
 
 
 class Segment:
@@ -119,7 +94,7 @@ class Segment:
         self.descriptor = os.memfd_create("mmmedia-out", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(self.descriptor, size)
-            _seal(self.descriptor)
+            seal(self.descriptor)
         except BaseException:
             self.close()
             raise

@@ -14,10 +14,10 @@ from typing import Any, Final
 from mmmedia import envs
 from mmmedia.errors import DecoderDiedError, DecoderUnavailableError
 from mmmedia.work import calls, watch
-from mmmedia.work.isolated import memory, wire
+from mmmedia.work.isolated import files, memory, wire
 from mmmedia.work.isolated.forker import Forker
 from mmmedia.work.isolated.offenders import Offenders
-from mmmedia.work.isolated.verdicts import Ending, ending, rebuilt
+from mmmedia.work.isolated.verdicts import Ending, ending, kinds, log, rebuilt
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,9 @@ _LOOK_UP: Final = 0.05
 _LIFE_BYTES: Final = 64 << 30
 """Encoded and decoded bytes after which a worker is replaced, as after many decodes."""
 _ATTEMPTS: Final = 3
-_RECORDS: Final = 16
 _CORES: Final = os.cpu_count() or 1
+_MOST_AWAY: Final = 32
+"""Workers that are waited for beyond those that decode."""
 _SPENT: Final = 1 << 62
 """Decodes of a worker in which a thread is left behind."""
 
@@ -48,8 +49,11 @@ class Task:
         modules: to be imported by the worker beside those of `prepare`.
         settings: those that count while it is done.
         answers: who answers the worker's questions, by name.
+        waits: those of them that wait for something, while which others may decode.
         errors: the errors that a worker may speak of, by name.
         seconds: what it may take; None: for ever.
+        known_by: what the file is known by, if not by its contents.
+        descriptors: of open files that it may read, of which the caller keeps them open.
     """
 
     handler: str
@@ -60,8 +64,16 @@ class Task:
     modules: frozenset[str] = frozenset()
     settings: tuple[str, ...] = ()
     answers: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    waits: frozenset[str] = frozenset()
     errors: Mapping[str, type[BaseException]] = field(default_factory=dict)
     seconds: float | None = None
+    known_by: bytes | None = None
+    descriptors: tuple[int, ...] = ()
+
+    @property
+    def file(self) -> bytes:
+        """What the file is told from others by."""
+        return self.data if self.known_by is None else self.known_by
 
 
 class Worker:
@@ -104,9 +116,14 @@ class Worker:
 
 
 class _Place:
-    """A place in the queue."""
+    """A place in the queue.
 
-    def __init__(self) -> None:
+    Args:
+        is_back: whether who waits has a worker, which has what it asked for and is to go on.
+    """
+
+    def __init__(self, *, is_back: bool = False) -> None:
+        self.is_back = is_back
         self.worker: Worker | None = None
         self.is_served = threading.Event()
 
@@ -138,7 +155,7 @@ class Pool:
         self._waiting: deque[_Place] = deque()
         self._offenders = Offenders()
         self._modules: set[str] = set()
-        self._generation = self._number = 0
+        self._generation = self._number = self._away = 0
         self._is_closed = False
         self.ends: Counter[str] = Counter()
         """How workers ended, by reason."""
@@ -172,7 +189,7 @@ class Pool:
             MediaError: what the handler raised.
             Exception: what one of `answers` raised.
         """
-        if self._offenders.is_barred(task.data):
+        if self._offenders.is_barred(task.file):
             raise DecoderDiedError(
                 "The file is not decoded: it ended two decode processes within the hour.", reason="known"
             )
@@ -185,7 +202,7 @@ class Pool:
                 self._bury(worker, died.why)
                 if died.why.is_unborn:
                     continue
-                self._offenders.blame(task.data)
+                self._offenders.blame(task.file)
                 raise DecoderDiedError(died.why.words, reason=died.why.reason) from None
             except _Told as told:
                 self._release(worker)
@@ -235,13 +252,14 @@ class Pool:
             "log_level": logging.getLogger("mmmedia").getEffectiveLevel(),
             "stalled": watch.stalled(),
             "drop": worker.segments.dropped(),
+            "length": len(task.data),
         }
         if (spare := worker.spare) is not None:
             message["spare"] = {"segment": spare.number, "size": spare.size}
-        descriptor = memory.sealed(task.data)
+        descriptor = files.sealed([task.data])
         try:
             worker.line.socket.settimeout(_START_SECONDS)
-            worker.line.send(message, task.pickled, (descriptor,))
+            worker.line.send(message, task.pickled, (descriptor, *task.descriptors))
         finally:
             os.close(descriptor)
         worker.decodes += 1
@@ -256,17 +274,17 @@ class Pool:
             if "ask" in message:
                 began = time.monotonic()
                 try:
-                    reply, data = self._answer(task, message)
+                    reply, parts = self._answer(task, message)
                 except wire.BrokenWireError:
                     raise
                 except Exception as failure:  # noqa: BLE001  # theirs who answer; raised in the end
-                    refusal, reply, data = failure, {"refused": True}, b""
+                    refusal, reply, parts = failure, {"refused": True}, []
                 if end is not None:
                     end += time.monotonic() - began
-                self._reply(worker, reply, data)
+                self._reply(worker, reply, parts)
                 continue
-            _log(message.get("records"))
-            if stalled := _kinds(message.get("stalled")):
+            log(message.get("records"))
+            if stalled := kinds(message.get("stalled")):
                 watch.note_stalled(stalled)
                 worker.decodes = max(worker.decodes, _SPENT)
             if "answer" in message:
@@ -281,26 +299,27 @@ class Pool:
             raise wire.BrokenWireError("a message of no known form")
 
     @staticmethod
-    def _reply(worker: Worker, reply: dict[str, Any], data: bytes) -> None:
-        if not data:
+    def _reply(worker: Worker, reply: dict[str, Any], parts: list[bytes]) -> None:
+        if not parts:
             worker.line.send(reply)
             return
-        worker.bytes += len(data)
-        descriptor = memory.sealed(data)
+        worker.bytes += sum(map(len, parts))
+        descriptor = files.sealed(parts)
         try:
             worker.line.send(reply, b"", (descriptor,))
         finally:
             os.close(descriptor)
 
-    def _answer(self, task: Task, message: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Return what is replied to a question, and all bytes of it behind each other."""
+    def _answer(self, task: Task, message: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
+        """Return what is replied to a question, and the bytes in it."""
         values = wire.unpack(message.get("values"), [])
         answer = task.answers.get(message["ask"]) if isinstance(message["ask"], str) else None
         if answer is None or not isinstance(values, list):
             raise wire.BrokenWireError("a question that nobody asks")
         parts: list[Any] = []
-        tree = wire.pack(answer(*values), parts)
-        return {"reply": tree, "lengths": [len(part) for part in parts]}, b"".join(parts)
+        is_slow = message["ask"] in task.waits
+        tree = wire.pack(self._meanwhile(answer, values) if is_slow else answer(*values), parts)
+        return {"reply": tree, "lengths": [len(part) for part in parts]}, parts
 
     def _receive(self, worker: Worker, task: Task, message: dict[str, Any], end: float | None) -> Any:
         announced = wire.described(message.get("arrays"))
@@ -354,7 +373,7 @@ class Pool:
         with self._lock:
             self._fill(task)
             self._serve_waiting()
-            if self._idle:
+            if self._idle and self._turns() > 0:
                 return self._idle.pop()  # its memory is warm
             if len(self._waiting) >= envs.MMMEDIA_DECODE_QUEUE:
                 raise DecoderUnavailableError(
@@ -362,25 +381,53 @@ class Pool:
                 )
             place = _Place()
             self._waiting.append(place)
-        try:
-            while not place.is_served.wait(_LOOK_UP):
-                if not calls.is_wanted():
-                    raise calls.unwanted()
-                self._fill_again(task)
-        except BaseException:
-            self._leave(place)
-            raise
+            if self._away:
+                self._refill()
+        self._await(place, lambda: self._fill_again(task))
         if place.worker is None:
             raise DecoderUnavailableError("The decode processes were shut down.")
         return place.worker
 
+    def _await(self, place: _Place, look: Callable[[], object] = bool) -> None:
+        """Wait until a place is served, and look now and then whether that can still be."""
+        try:
+            while not place.is_served.wait(_LOOK_UP):
+                if not calls.is_wanted():
+                    raise calls.unwanted()
+                look()
+        except BaseException:
+            self._leave(place)
+            raise
+
+    def _meanwhile(self, answer: Callable[..., Any], values: list[Any]) -> Any:
+        """Answer what takes its time; others may decode meanwhile, if need be in one more worker."""
+        with self._lock:
+            is_free = self._away < _MOST_AWAY
+            if is_free:
+                self._away += 1
+                self._refill()
+        if not is_free:
+            return answer(*values)
+        try:
+            return answer(*values)
+        finally:
+            place = _Place(is_back=True)
+            with self._lock:
+                self._waiting.appendleft(place)
+                self._serve_waiting()
+            self._await(place)
+
+    def _turns(self) -> int:
+        """Return how many more may decode; with the lock."""
+        return _wanted() - (len(self._workers) - len(self._idle) - self._away)
+
     def _leave(self, place: _Place) -> None:
         with self._lock:
-            if place.worker is None:
-                with contextlib.suppress(ValueError):
-                    self._waiting.remove(place)
-                return
-        self._release(place.worker)
+            if not place.is_served.is_set():
+                self._waiting.remove(place)
+                self._away -= place.is_back
+        if place.worker is not None:
+            self._release(place.worker)
 
     def _fill_again(self, task: Task) -> None:
         """Start what is lacking, as after the server died while somebody waited."""
@@ -405,7 +452,8 @@ class Pool:
             self._generation += 1
             for worker in tuple(self._idle):
                 self._retire(worker, "renewed")
-        while len(self._workers) < _wanted():
+        # Beyond their number where some wait for what they asked, and others to be served.
+        while len(self._workers) < _wanted() or len(self._idle) < min(len(self._waiting), self._turns()):
             self._number += 1
             end = self._forker.fork(self._number, envs.MMMEDIA_DECODE_PROCESS_MEMORY_MB)
             worker = Worker(self._number, end, self._generation, self._forker)
@@ -429,7 +477,7 @@ class Pool:
                 return
             is_old = worker.decodes >= envs.MMMEDIA_DECODE_PROCESS_LIFE or worker.bytes >= _LIFE_BYTES
             is_stale = worker.generation != self._generation
-            is_too_many = len(self._workers) > _wanted()
+            is_too_many = len(self._workers) > _wanted() + self._away
             if is_old or is_stale or is_too_many:
                 self._retire(worker, "renewed")
             else:
@@ -437,9 +485,12 @@ class Pool:
             self._refill()
 
     def _serve_waiting(self) -> None:
-        while self._idle and self._waiting:
+        while self._waiting and self._turns() > 0 and (self._idle or self._waiting[0].is_back):
             place = self._waiting.popleft()
-            place.worker = self._idle.pop()
+            if place.is_back:
+                self._away -= 1
+            else:
+                place.worker = self._idle.pop()
             place.is_served.set()
 
     def _retire(self, worker: Worker, reason: str) -> None:
@@ -543,23 +594,3 @@ def trial() -> tuple[str, ...]:
         return pool.held or ()
     finally:
         pool.close()
-
-
-def _kinds(stalled: Any) -> list[str]:
-    """Return the kinds of video of which a worker says that they stalled its decoder."""
-    if not isinstance(stalled, list) or len(stalled) > 16 or not all(isinstance(k, str) for k in stalled):
-        raise wire.BrokenWireError("kinds that are no list")
-    return [kind for kind in stalled if len(kind) <= 64 and kind.isprintable()]
-
-
-def _log(records: Any) -> None:
-    """Log what a worker has to say, under its own name, in one line each."""
-    if not isinstance(records, list):
-        raise wire.BrokenWireError("records that are no list")
-    for record in records[:_RECORDS]:
-        match record:
-            case [str() as name, int() as level, str() as text] if name.startswith("mmmedia."):
-                line = "".join(character if character.isprintable() else " " for character in text)
-                logging.getLogger(name).log(max(0, min(level, 50)), "%s", line)
-            case _:
-                raise wire.BrokenWireError("a record of no known form")

@@ -1,6 +1,7 @@
-"""What became of a worker, in words; and the errors that one speaks of, made anew."""
+"""What became of a worker, in words; and what one says beside its answer: errors, made anew, and remarks."""
 
 import builtins
+import logging
 import signal
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,7 @@ _BUILTIN: Final = {
 }  # fmt: skip
 _ATTRIBUTES: Final = ("parameter", "value", "reason")
 _MOST_WORDS: Final = 8000
+_RECORDS: Final = 16
 _KILLED: Final = "as the system does when memory runs out"
 
 
@@ -111,3 +113,31 @@ def rebuilt(said: Any, known: Mapping[str, type[BaseException]]) -> BaseExceptio
 
 def _is_name(kind: Any, known: Mapping[str, type[BaseException]]) -> bool:
     return isinstance(kind, str) and (kind in known or kind in _BUILTIN)
+
+
+def kinds(stalled: Any) -> list[str]:
+    """Return the kinds of video of which a worker says that they stalled its decoder.
+
+    Raises:
+        BrokenWireError: no such list.
+    """
+    if not isinstance(stalled, list) or len(stalled) > 16 or not all(isinstance(k, str) for k in stalled):
+        raise BrokenWireError("kinds that are no list")
+    return [kind for kind in stalled if len(kind) <= 64 and kind.isprintable()]
+
+
+def log(records: Any) -> None:
+    """Log what a worker has to say, under its own name, in one line each.
+
+    Raises:
+        BrokenWireError: no such records.
+    """
+    if not isinstance(records, list):
+        raise BrokenWireError("records that are no list")
+    for record in records[:_RECORDS]:
+        match record:
+            case [str() as name, int() as level, str() as text] if name.startswith("mmmedia."):
+                line = "".join(character if character.isprintable() else " " for character in text)
+                logging.getLogger(name).log(max(0, min(level, 50)), "%s", line)
+            case _:
+                raise BrokenWireError("a record of no known form")

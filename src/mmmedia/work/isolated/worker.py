@@ -4,7 +4,6 @@ It believes its parent, who may send it pickled objects. Its parent believes not
 """
 
 import importlib
-import itertools
 import logging
 import mmap
 import os
@@ -17,6 +16,7 @@ from typing import Any, Final, NoReturn
 from mmmedia import envs
 from mmmedia.work import watch
 from mmmedia.work.isolated import door, memory, wire
+from mmmedia.work.isolated.files import Files
 from mmmedia.work.isolated.place import enter
 
 Asking = Callable[..., Any]
@@ -32,12 +32,14 @@ class Errand:
     Attributes:
         data: the encoded file.
         pickled: what else its parent sent.
+        descriptors: of open files that it may read, for as long as it is under way.
         ask: asks the parent: the name of a question and what goes with it, as `wire.pack` takes it; returns
             the answer.
     """
 
     data: bytes
     pickled: bytes
+    descriptors: list[int]
     ask: Asking
 
 
@@ -81,21 +83,27 @@ def serve(line: wire.Wire, held: list[str]) -> None:
     with suppress(wire.BrokenWireError):
         line.send({"ready": held})
         segments: dict[int, Any] = {}
+        files = Files()
         while True:
             message, pickled, descriptors = line.receive()
             for number in message["drop"]:
                 segments.pop(number, None)
-            _Errands(line, segments).do(message, pickled, descriptors[0])
+            try:
+                _Errands(line, segments, files).do(message, pickled, descriptors)
+            finally:
+                for descriptor in descriptors[1:]:
+                    os.close(descriptor)
+            files.let_go()
 
 
 class _Errands:
     """One task, and what is said meanwhile."""
 
-    def __init__(self, line: wire.Wire, segments: dict[int, Any]) -> None:
-        self._line, self._segments = line, segments
+    def __init__(self, line: wire.Wire, segments: dict[int, Any], files: Files) -> None:
+        self._line, self._segments, self._files = line, segments, files
         self._asking = threading.Lock()
 
-    def do(self, message: dict[str, Any], pickled: bytes, descriptor: int) -> None:
+    def do(self, message: dict[str, Any], pickled: bytes, descriptors: list[int]) -> None:
         """Do a task and say what came of it."""
         heard = _Listener()
         arrays: list[Any] = []
@@ -106,7 +114,8 @@ class _Errands:
             handler = _function(message["handler"])
             _set_environment(message["environment"])
             with heard, envs.at_most(message["ceilings"]):
-                value = handler(Errand(memory.contents(descriptor), pickled, self._ask))
+                (data,) = self._files.opened(descriptors[0], [message["length"]])
+                value = handler(Errand(data, pickled, descriptors[1:], self._ask))
             answer = {"answer": wire.pack(value, arrays), "arrays": wire.describe(arrays)}
             del value
         except wire.BrokenWireError:
@@ -140,8 +149,8 @@ class _Errands:
             reply, _, descriptors = self._line.receive()
         if reply.get("refused"):
             raise RefusedError
-        data, ends = b"".join(map(memory.contents, descriptors)), [0, *itertools.accumulate(reply["lengths"])]
-        return wire.unpack(reply["reply"], [data[begin:end] for begin, end in itertools.pairwise(ends)])
+        parts = self._files.opened(descriptors[0], reply["lengths"]) if descriptors else []
+        return wire.unpack(reply["reply"], parts)
 
 
 def _set_environment(variables: Mapping[str, str]) -> None:
