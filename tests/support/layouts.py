@@ -25,6 +25,7 @@ LAYOUTS: dict[str, tuple[str, dict[str, str]]] = {
     "fragments, one sidx": ("mp4", {"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
     "matroska": ("matroska", {}),
     "webm": ("webm", {}),
+    "webm, VP8": ("webm", {}),
 }
 
 
@@ -52,7 +53,11 @@ class Far(Near):
 
 def long_clip(codec: str = "libx264", **fields: Any) -> bytes:
     """Return an MP4 with its index at the end, of 8 seconds and as many key frames."""
-    options = {"libx264": {"preset": "ultrafast", "crf": "8"}, "libvpx-vp9": {"b": "6M"}}.get(codec, {})
+    options = {
+        "libx264": {"preset": "ultrafast", "crf": "8"},
+        "libvpx-vp9": {"b": "6M"},
+        "libvpx": {"b": "3M"},
+    }.get(codec, {})
     made = {"frames": FRAMES, "rate": RATE, "gop": GOP, "width": 160, "height": 120, "options": options}
     return clip(codec=codec, **{"container": "mp4", **made, **fields})
 
@@ -61,26 +66,30 @@ def long_clip(codec: str = "libx264", **fields: Any) -> bytes:
 def laid_out(layout: str, codec: str = "", **fields: Any) -> bytes:
     """Return a long clip in a layout."""
     container, options = LAYOUTS[layout]
-    codec = codec or ("libvpx-vp9" if layout == "webm" else "libx264")
-    data = b"" if layout == "webm" else long_clip(codec, **fields)
+    codec = codec or {"webm": "libvpx-vp9", "webm, VP8": "libvpx"}.get(layout, "libx264")
+    data = b"" if container == "webm" else long_clip(codec, **fields)
     if layout == "moov first":
         return front_first(data)
     if layout == "moov last":
         return data
-    if layout == "webm":
+    if container == "webm":
         return long_clip(codec, container="webm", **fields)
     data = rewrapped(data, container, options)
     return with_segments(data) if layout == "fragments, one sidx" else data
 
 
-def rewrapped(data: bytes, container: str, options: dict[str, str] | None = None) -> bytes:
-    """Return all streams in another container, not encoded anew."""
+def rewrapped(
+    data: bytes, container: str, options: dict[str, str] | None = None, *, frames: str = ""
+) -> bytes:
+    """Return all streams in another container, not encoded anew; with a tag that tells how many frames."""
     buffer = io.BytesIO()
     with (
         av.open(io.BytesIO(data)) as whole,
         av.open(buffer, "w", format=container, options=dict(options or {})) as out,
     ):
         streams = {each.index: out.add_stream_from_template(each) for each in whole.streams}
+        for stream in streams.values() if frames else ():
+            stream.metadata["NUMBER_OF_FRAMES"] = frames
         for packet in whole.demux():
             if packet.size:
                 packet.stream = streams[packet.stream.index]

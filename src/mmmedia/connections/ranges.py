@@ -38,6 +38,10 @@ MOST_AT_ONCE = 6
 LARGEST_PIECE = 8 << 20
 """What is longer is asked for in several pieces, each of which is tried again by itself."""
 
+ROUND_TRIP_SECONDS = 0.05
+BYTES_PER_SECOND = 100e6 / 8
+"""A line as many have it, by which it is judged what is worth another request."""
+
 _RANGE = re.compile(r"\s*bytes\s+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})\s*", re.ASCII | re.IGNORECASE)
 
 
@@ -196,6 +200,25 @@ class _Context(NamedTuple):
         return answer, sink.getvalue()
 
 
+def worthwhile_gap(round_trip_seconds: float, bytes_per_second: float, at_once: int) -> int:
+    """Return how many bytes apart two pieces may be that are better read as one.
+
+    What lies between them costs the time in which it comes. Another request costs its share of a round trip,
+    of which so many pass at the same time.
+
+    >>> worthwhile_gap(0.05, 100e6 / 8, at_once=6)
+    104166
+    """
+    return int(round_trip_seconds * bytes_per_second / at_once)
+
+
+def gap() -> int:
+    """Return the gap of sources behind a network: that of the settings, or what suits such a line."""
+    if (kibibytes := envs.MMMEDIA_SPARSE_GAP_KB) > 0:
+        return kibibytes * 1024
+    return worthwhile_gap(ROUND_TRIP_SECONDS, BYTES_PER_SECOND, MOST_AT_ONCE)
+
+
 def check_source_size(name: str, size: int) -> None:
     """Raise `LimitExceededError`, a `ValueError`, where so many bytes may not be read in pieces.
 
@@ -244,7 +267,7 @@ class HttpSource(Source):
         self._context, self._url = context, answer.hop.url
         self.size, self.validator, self.head = found.total, found.validator, head
         self.name, self.key = redact_url(str(self._url)), str(self._url)
-        self.gap = max(envs.MMMEDIA_SPARSE_GAP_KB, 1) * 1024
+        self.gap = gap()
         self.fetched, self.pieces = len(head), 1
         self.on_progress = context.policy.on_progress
         if self.on_progress is not None:

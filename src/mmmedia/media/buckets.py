@@ -7,6 +7,7 @@ configuration says (``FSSPEC_S3_ENDPOINT_URL``, ``~/.config/fsspec/``).
 
 import asyncio
 import io
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -17,7 +18,7 @@ from urllib.parse import unquote
 
 from mmmedia import envs, metrics
 from mmmedia.connections import HTTPConnection, Progress, RetryPlan
-from mmmedia.connections.ranges import check_source_size
+from mmmedia.connections.ranges import check_source_size, gap
 from mmmedia.connections.rules import policy_under_way
 from mmmedia.errors import (
     InvalidArgumentError,
@@ -171,8 +172,7 @@ def open_object(url: str, on_progress: Progress | None = None) -> FsspecSource:
     """
     url_of = parse_object_url(url)
     with _as_ours(url_of):
-        gap = max(envs.MMMEDIA_SPARSE_GAP_KB, 1) * 1024
-        source = FsspecSource(_filesystem(url_of), url_of.path, name=str(url_of), gap=gap)
+        source = FsspecSource(_filesystem(url_of), url_of.path, name=str(url_of), gap=gap())
     check_source_size(source.name, source.size)
     source.on_progress = on_progress
     return source
@@ -221,8 +221,8 @@ def _read(source: ObjectURL, sink: io.BytesIO, on_progress: Progress | None) -> 
     if on_progress is not None:
         parts = FsspecSource(filesystem, source.path, name=str(source))  # never of two states of it
         parts.on_progress = on_progress
-        for start in range(0, size, _PART_BYTES):
-            sink.write(parts.read([(start, min(start + _PART_BYTES, size))])[0])
+        bounds = [*range(0, size, _PART_BYTES), size]
+        sink.writelines(parts.read([each])[0] for each in itertools.pairwise(bounds))
     elif size > 0:  # stores refuse a range of nothing
         sink.write(filesystem.cat_file(source.path, start=0, end=size))
     if sink.tell() != size:

@@ -1,12 +1,14 @@
 """Frames of a file of which only a part is read: those of the whole file, to the last bit."""
 
 import contextlib
+import io
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -105,6 +107,12 @@ def test_open_groups_and_uneven_times() -> None:
     data = long_clip("libx265", options=options)
     wanted = [*range(56, 66), 130]
     assert np.array_equal(read_frames(Far(data), wanted, fetch="always")[0], read_frames(data, wanted)[0])
+    options = {"preset": "ultrafast", "x264-params": "open-gop=1:bframes=3:keyint=30:scenecut=0:b-adapt=0"}
+    data = long_clip(options=options)
+    for kind in (Near, Far):
+        source = kind(data)
+        assert np.array_equal(read_frames(source, wanted, fetch="always")[0], read_frames(data, wanted)[0])
+        assert source.fetched < 0.7 * len(data)
     times = np.cumsum(np.random.default_rng(3).integers(1, 9, FRAMES)).tolist()
     uneven = long_clip(timestamps=times)
     assert loaded(Far(uneven), num_frames=9, fetch="always") == loaded(uneven, num_frames=9)
@@ -141,7 +149,7 @@ def test_most_of_a_file_is_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: clip(codec="mpeg4", container="mp4", bframes=0), "codec"),
         (lambda: clip(codec="libx264", container="mp4", extra_video=(64, 64)), "tracks"),
         (lambda: clip(codec="libx264", container="matroska", container_options={"live": "1"}), "unknown"),
-        (lambda: clip(codec="libvpx", container="webm"), "codec"),
+        (lambda: clip(codec="ffv1", container="matroska"), "codec"),
         (lambda: long_clip()[:-500], "cut short"),
         (lambda: laid_out("moov first")[:-50_000], "cut short"),
         (lambda: laid_out("fragments, mfra")[:-50_000], "cut short"),
@@ -151,7 +159,7 @@ def test_most_of_a_file_is_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda: b"\x00\x00\x00\x18ftypavis" + bytes(12) + long_clip()[28:], "pictures"),
     ],
     ids=[
-        "avi", "mpeg4", "two tracks", "live", "vp8", "cut in its index", "cut in its samples",
+        "avi", "mpeg4", "two tracks", "live", "ffv1", "cut in its index", "cut in its samples",
         "cut in a fragment", "cut in a cluster", "cut behind its index", "an index of nothing", "pictures",
     ],
 )  # fmt: skip
@@ -192,6 +200,26 @@ def test_a_dropped_frame_far_from_what_is_read_shows_in_the_intervals() -> None:
     data = rewrapped(long_clip(timestamps=times, options=options), "matroska")
     with pytest.raises(NotSparseError, match="rate may not be constant"):
         read_frames(Far(data), [0], fetch="always")
+
+
+def test_a_tag_that_counts_the_frames_leaves_no_doubt() -> None:
+    """As mkvmerge writes it: then key frames may be wherever there are cuts, and what is missing is seen."""
+    from support.corpus import remux, without
+
+    parts = [long_clip(frames=frames, gop=300, bframes=0) for frames in (35, 52, 20, 80, 53)]
+    whole, gap = remux(parts, "mp4"), remux(parts, "mp4", without({30}))
+    plain = rewrapped(whole, "matroska")
+    with pytest.raises(NotSparseError, match="rate may not be constant"):
+        read_frames(Far(plain), [130], fetch="always")
+    data = rewrapped(whole, "matroska", frames=str(FRAMES))
+    frames, *rest = read_frames(Far(data), [40, 130], fetch="always")
+    reference, *others = read_frames(data, [40, 130])
+    assert np.array_equal(frames, reference)
+    assert rest == others
+    for data, told in ((gap, FRAMES - 1), (whole, 12)):
+        counted = rewrapped(data, "matroska", frames=str(told))
+        with pytest.raises(NotSparseError, match="rate is not constant"):
+            read_frames(Far(counted), [130], fetch="always")
 
 
 def test_a_frame_that_is_missing_in_what_is_read_is_seen() -> None:
@@ -251,6 +279,23 @@ def test_it_counts_as_seeking() -> None:
     after = decode_stats()
     assert after.paths["seek"] == before.paths.get("seek", 0) + 1
     assert after.frames_wanted == before.frames_wanted + 2
+
+
+def test_packets_of_vp8_that_are_not_shown_are_no_frames() -> None:
+    """On a disk it is seen which those are; where one stands between key frame and frame, all is read."""
+    data = laid_out("webm, VP8")
+    with av.open(io.BytesIO(data)) as container:
+        payloads = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    at = data.index(payloads[100])
+    hidden = data[:at] + bytes([data[at] & ~0x10]) + data[at + 1 :]
+    frames, _, video = read_frames(hidden, [20, 200])
+    assert video.total_frames_num == FRAMES - 1
+    pieces, _, same = read_frames(Near(hidden), [20, 200], fetch="always")
+    assert np.array_equal(pieces, frames)
+    assert same == video
+    for kind in (Near, Far):
+        with pytest.raises(NotSparseError, match="packets without a picture"):
+            read_frames(kind(hidden), [110], fetch="always")
 
 
 _READ = """

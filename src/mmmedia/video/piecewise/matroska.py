@@ -35,12 +35,13 @@ _CHUNK = 8192  # most blocks' heads are within so many bytes of each other, or a
 _FRONT_GUESS = 1 << 18
 _HEAD = 64  # of a cluster, up to its time
 _TICKS = 30_000  # within a cluster, of 16 bits
-# Of a stretch between key frames what its first frame takes, by guess; what more is read at a time.
-_FIRST, _MORE = 0.05, 0.1
+_MORE = 0.1  # what more is read than is expected to do
 _REORDERED = 20
 _REGULAR = 0.5
-_CODECS = (b"V_MPEG4/ISO/AVC", b"V_MPEGH/ISO/HEVC", b"V_VP9", b"V_AV1")
+_VP8 = b"V_VP8"
+_CODECS = (b"V_MPEG4/ISO/AVC", b"V_MPEGH/ISO/HEVC", _VP8, b"V_VP9", b"V_AV1")
 _CODEC = 0x86
+_COUNT = b"NUMBER_OF_FRAMES"
 
 
 class _File(NamedTuple):
@@ -50,6 +51,8 @@ class _File(NamedTuple):
         header: the header of the file.
         described: the elements that say what is in it, as they are.
         track: the number of the video's track.
+        codec: of the video.
+        told: how many frames it has, where a tag tells; else None.
         scale: nanoseconds of a tick.
         step: nanoseconds from one frame to the next; 0 where none is declared.
         first: where the first cluster begins.
@@ -61,6 +64,8 @@ class _File(NamedTuple):
     header: bytes
     described: bytes
     track: int
+    codec: bytes
+    told: int | None
     scale: int
     step: int
     first: int
@@ -129,11 +134,12 @@ def opened(window: Window) -> _File:
         tags = _element(window, segment.begin + seeks[ebml.TAGS])
         if tags.kind == ebml.TAGS and tags.stop <= window.size:
             described.append(_piece(window, tags))
-    track, scale, step = _described(described)
+    track, codec, count, scale, step = _described(described)
     header = _piece(window, head)
     return _File(
-        header, b"".join(described), track, scale, step, found.start, segment.begin, segment.stop, cues
-    )
+        header, b"".join(described), track, codec, count, scale, step,
+        found.start, segment.begin, segment.stop, cues,
+    )  # fmt: skip
 
 
 def _element(window: Window, at: int) -> ebml.Element:
@@ -165,22 +171,40 @@ def _seeks(content: bytes) -> dict[int, int]:
     return places
 
 
-def _described(elements: Sequence[bytes]) -> tuple[int, int, int]:
-    """The number of the only video track, nanoseconds of a tick, and from one frame to the next."""
-    scale, tracks = 1_000_000, []
+def _described(elements: Sequence[bytes]) -> tuple[int, bytes, int | None, int, int]:
+    """The only video track's number, codec and frames; nanoseconds of a tick, and from frame to frame."""
+    scale, tracks, tags = 1_000_000, [], []
     for kind, content in ebml.children(b"".join(elements)):
         if kind == ebml.INFO:
             scale = next((ebml.number(each) for k, each in ebml.children(content) if k == ebml.SCALE), scale)
         elif kind == ebml.TRACKS:
             tracks += [dict(ebml.children(each)) for k, each in ebml.children(content) if k == ebml.TRACK]
+        elif kind == ebml.TAGS:
+            tags += [each for k, each in ebml.children(content) if k == ebml.TAG]
     videos = [each for each in tracks if ebml.number(each.get(ebml.KIND, b"")) == _VIDEO]
     if len(videos) != 1 or not scale:
         raise CannotTellError("tracks")
     video = videos[0]
-    if ebml.ENCODINGS in video or video.get(_CODEC, b"").rstrip(b"\0") not in _CODECS:
+    codec = video.get(_CODEC, b"").rstrip(b"\0")
+    if ebml.ENCODINGS in video or codec not in _CODECS:
         raise CannotTellError("codec")
     step = ebml.number(video.get(ebml.DEFAULT_DURATION, b""))
-    return ebml.number(video.get(ebml.NUMBER, b"")), scale, step
+    count = _count(tags, ebml.number(video.get(ebml.UID, b"")))
+    return ebml.number(video.get(ebml.NUMBER, b"")), codec, count, scale, step
+
+
+def _count(tags: Iterable[bytes], uid: int) -> int | None:
+    """How many frames a track has by a tag such as mkvmerge writes; None where it has none."""
+    for tag in tags:
+        parts = list(ebml.children(tag))
+        targets = [dict(ebml.children(each)) for kind, each in parts if kind == ebml.TARGETS]
+        if uid and any(ebml.number(each.get(ebml.TAG_UID, b"")) == uid for each in targets):
+            for kind, content in parts:
+                simple = dict(ebml.children(content)) if kind == ebml.SIMPLE_TAG else {}
+                text = simple.get(ebml.TAG_STRING, b"").rstrip(b"\0")
+                if simple.get(ebml.TAG_NAME, b"").rstrip(b"\0") == _COUNT and text.isdigit():
+                    return int(text[:18])
+    return None
 
 
 # What both ways have in common.
@@ -231,12 +255,12 @@ def _time(ticks: int) -> bytes:
     return ebml.written(ebml.TIME, ticks.to_bytes(max(1, (ticks.bit_length() + 7) // 8), "big"))
 
 
-def _placeholders(track: int, frames: Iterable[tuple[int, bool]]) -> bytes:
-    """Clusters with a block of nothing for each frame: its time, and whether it is a key frame."""
+def _placeholders(track: int, frames: Iterable[tuple[int, bool, bytes]]) -> bytes:
+    """Clusters with a block for each frame: its time, whether it is a key frame, and what stands for it."""
     number = bytes([0x80 | track]) if track < 127 else (1 << 14 | track).to_bytes(2, "big")
     clusters: list[bytes] = []
     begun, blocks = 0, list[bytes]()
-    for time, is_key in frames:
+    for time, is_key, payload in frames:
         if blocks and not -_TICKS < time - begun < _TICKS:
             clusters.append(ebml.written(ebml.CLUSTER, _time(begun) + b"".join(blocks)))
             blocks = []
@@ -244,14 +268,19 @@ def _placeholders(track: int, frames: Iterable[tuple[int, bool]]) -> bytes:
             begun = time
         flags = 0x80 if is_key else 0
         blocks.append(
-            ebml.written(ebml.SIMPLE_BLOCK, number + struct.pack(">hB", time - begun, flags) + b"\0")
+            ebml.written(ebml.SIMPLE_BLOCK, number + struct.pack(">hB", time - begun, flags) + payload)
         )
     if blocks:
         clusters.append(ebml.written(ebml.CLUSTER, _time(begun) + b"".join(blocks)))
     return b"".join(clusters)
 
 
-def _skeleton(file: _File, front: _Front, frames: Iterable[tuple[int, bool]]) -> bytes:
+def _stand_in(codec: bytes, is_key: bool) -> bytes:
+    """What stands for a packet that shows a picture, as far as its first byte says so."""
+    return bytes([0x10 | (not is_key)]) if codec == _VP8 else b"\0"
+
+
+def _skeleton(file: _File, front: _Front, frames: Iterable[tuple[int, bool, bytes]]) -> bytes:
     content = file.described + front.written() + _placeholders(file.track, frames)
     return file.header + ebml.written(ebml.SEGMENT, content, wide=True)
 
@@ -283,6 +312,7 @@ def _by_blocks(window: Window, file: _File) -> Layout:
     found: list[Block] = []
     front = _Front(file.track)
     real, count, at = 0, 0, file.first
+    stand_ins: list[bytes] = []
     while at < file.stop:
         cluster = ebml.element(peek(at, ebml.LONGEST_HEAD), 0, at)
         if cluster is None or cluster.stop > window.size:
@@ -297,6 +327,9 @@ def _by_blocks(window: Window, file: _File) -> Layout:
                 if block.track == file.track:
                     _check(block)
                     found.append(block)
+                    # That of VP8 tells whether it is shown.
+                    is_told = file.codec == _VP8 and block.begin < block.stop
+                    stand_ins.append(peek(block.begin, 1) if is_told else b"\0")
         at = cluster.stop
         if count > _MOST_FRAMES:
             raise CannotTellError("too many blocks")
@@ -304,7 +337,7 @@ def _by_blocks(window: Window, file: _File) -> Layout:
     keys = np.array([block.is_key for block in found], np.bool_)
     offset = np.array([block.begin for block in found], np.int64)
     size = np.array([block.stop for block in found], np.int64) - offset
-    rest = zip(times[real:].tolist(), keys[real:].tolist(), strict=True)
+    rest = zip(times[real:].tolist(), keys[real:].tolist(), stand_ins[real:], strict=True)
     return Layout(_skeleton(file, front, rest), offset, size, Times(times, keys))
 
 
@@ -355,6 +388,7 @@ class _ByCues:
         self._origin = cues[0].time
         self._numbers = {self.number(cue.time): cue for cue in cues}
         self._keys = sorted(self._numbers)
+        self._first = 0  # bytes of a key frame, about
 
     def number(self, time: int) -> int:
         """Which frame is shown at a time.
@@ -376,7 +410,8 @@ class _ByCues:
     def layout(self) -> Layout:
         """Read the first frames and the last, and say which there are in between."""
         window, file = self._window, self._file
-        self._check_intervals()
+        if file.told is None:
+            self._check_intervals()
         last = self._keys[-1]
         window.need([(file.first, file.first + _FRONT_GUESS), *self._ranges(last, file.stop)])
         front, real, goes_on = _Front(file.track), {}, False
@@ -389,10 +424,13 @@ class _ByCues:
                 _check(block)
                 real[self.number(block.time)] = block.time
         behind = list(self._stretch(last))
+        self._first = next((block.end - block.start for block in behind if block is not None), 0)
         ends = {self.number(block.time) for block in behind if block is not None}
         total = max(ends, default=-1) + 1
         if total > _MOST_FRAMES or not real or behind[-1:] != [None] or not ends >= set(range(last, total)):
             raise CannotTellError("frames are missing")
+        if file.told not in (None, total):
+            raise CannotTellError("the rate is not constant")
         # Of the last that were read some may be shown before others that stand behind them.
         sure = max(real) - _REORDERED if goes_on else total
         if not real.keys() >= set(range(sure)):
@@ -401,7 +439,8 @@ class _ByCues:
         times = np.array([*real.values(), *(time for time, _ in rest)], np.int64)
         keys = np.array([*(each in self._numbers for each in real), *(key for _, key in rest)], np.bool_)
         unknown = np.zeros(len(times), np.int64)
-        return Layout(_skeleton(file, front, rest), unknown, unknown, Times(times, keys), self.locate)
+        places = ((time, is_key, _stand_in(file.codec, is_key)) for time, is_key in rest)
+        return Layout(_skeleton(file, front, places), unknown, unknown, Times(times, keys), self.locate)
 
     def _check_intervals(self) -> None:
         """See that most of the time is between key frames as far apart as the encoder lets them be.
@@ -421,18 +460,18 @@ class _ByCues:
         while lacking:
             window.need([each for key in lacking for each in self._ranges(key, more[key])])
             for key, last in list(lacking.items()):
-                packets = self._upto(key, last)
-                if packets is not None:
+                packets, is_all = self._upto(key, last)
+                if is_all:
                     found[key] = packets
                     del lacking[key]
                 elif self._numbers[key].start + more[key] >= self._file.stop:
                     raise CannotTellError("frames are missing")
                 else:
-                    more[key] += int(_MORE * self._length(key)) + 4096
+                    more[key] = max(more[key] + 4096, self._longer(key, last, packets))
         return [found[key] for key, _ in stretches]
 
-    def _upto(self, key: int, last: int) -> list[Packet] | None:
-        """The packets from a key frame on, until all up to another have come; None: not read so far."""
+    def _upto(self, key: int, last: int) -> tuple[list[Packet], bool]:
+        """The packets read from a key frame on, and whether all up to another are there."""
         lacking, seen = set(range(key, last + 1)), set[int]()
         packets: list[Packet] = []
         for block in self._stretch(key):
@@ -445,8 +484,8 @@ class _ByCues:
             lacking.discard(number)
             packets.append(Packet(number, block.time, block.is_key, block.begin, block.stop))
             if not lacking:
-                return packets
-        return None
+                return packets, True
+        return packets, False
 
     def _stretch(self, key: int) -> Iterator[Block | None]:
         """The blocks of the track from a key frame on, as far as they have been read; None: the end."""
@@ -505,8 +544,18 @@ class _ByCues:
         return max(end - self._numbers[key].start, 0)
 
     def _guess(self, key: int, last: int) -> int:
-        """About how many bytes a stretch has."""
+        """About how many bytes a stretch has, if key frames are equally large."""
         after = bisect.bisect_right(self._keys, key)
         frames = self._keys[after] - key if after < len(self._keys) else last - key + 1
-        part = min((last - key + 1) / max(frames, 1), 1.0)
-        return int(self._length(key) * (part + _FIRST * (1 - part))) + 8192
+        part = min((last - key) / max(frames - 1, 1), 1.0)
+        length = self._length(key)
+        first = min(self._first, length)
+        return first + int((length - first) * part) + 4096
+
+    def _longer(self, key: int, last: int, packets: Sequence[Packet]) -> int:
+        """About how many bytes a stretch has, of which some packets are there."""
+        if len(packets) < 2:
+            return self._first + int(_MORE * self._length(key))
+        each = (packets[-1].stop - packets[0].stop) / (len(packets) - 1)
+        left = max(last - key + 1 - len(packets), 0) + 2  # in another order than they are shown in
+        return packets[-1].stop - self._numbers[key].start + int((1 + _MORE) * left * each)

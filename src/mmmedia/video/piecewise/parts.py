@@ -1,5 +1,6 @@
 """The packets that some frames need, read from a source and judged as a video of their own."""
 
+import bisect
 import logging
 import struct
 from collections.abc import Sequence
@@ -29,8 +30,10 @@ Positions = npt.NDArray[np.intp]
 
 _COLUMNS = ("pts", "dts", "duration", "key", "discard", "corrupt")
 
-# Of other codecs a packet's first bytes say how many pictures it shows, or what is behind it whether any.
-CODECS = frozenset(["h264", "hevc", "libdav1d", "av1", "vp9", "libvpx-vp9", "mjpeg", "prores", "dnxhd"])
+# Of other codecs a packet's bytes say how many pictures it shows, or what is behind it whether any.
+CODECS = frozenset(
+    ["h264", "hevc", "libdav1d", "av1", "vp8", "libvpx", "vp9", "libvpx-vp9", "mjpeg", "prores", "dnxhd"]
+)
 # A key frame by the container's word may be none to begin with: so often the one before is tried.
 _TRIES = 3
 
@@ -170,6 +173,27 @@ def read_parts(video: Video, wanted: Sequence[int], *, one_clip: bool = False) -
     if not _within(plan.in_one() if one_clip else plan.spans, read.bounds):
         raise CannotTellError("packets in between")
     return Parts(packets, structure, ordered, shown, plan, rows)
+
+
+def stretches(video: Video, wanted: Sequence[int]) -> list[list[int]]:
+    """Return frames by the stretch of packets that they need, each from a key frame on.
+
+    Args:
+        video: the video.
+        wanted: as of `read_parts`.
+
+    Raises:
+        CannotSeekError: one of them stands before all key frames.
+    """
+    assert video.shown.positions is not None
+    keys = np.flatnonzero(video.packets.key)
+    positions = video.shown.positions[list(wanted)].tolist()
+    joined = _joined((_start(video.packets, keys, position), position + 1) for position in positions)
+    groups: list[list[int]] = [[] for _ in joined]
+    begun = [start for start, _ in joined]
+    for number, position in zip(wanted, positions, strict=True):
+        groups[bisect.bisect_right(begun, position) - 1].append(number)
+    return groups
 
 
 class _Read(NamedTuple):
