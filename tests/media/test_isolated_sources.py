@@ -85,6 +85,20 @@ def test_what_needs_all_bytes_reads_each_once_and_hands_them_on() -> None:
     assert lent.told()["size"] == len(data)
 
 
+def test_a_whole_that_comes_in_place_of_a_piece_is_taken() -> None:
+    class Late(CountingSource):
+        def read(self, ranges: Any) -> list[bytes]:
+            self.whole = self.data
+            return super().read(ranges)
+
+    source = Late(bytes(range(200)))
+    _, there = asked(source)
+    window = Window(there)
+    window.need([(5, 9)])
+    assert (window.piece(100, 102), there.read_all()) == (b"de", source.data)
+    assert source.reads == 1
+
+
 def test_a_whole_that_is_there_is_not_asked_for() -> None:
     source = Near(long_clip())
     source.whole = long_clip()

@@ -20,6 +20,7 @@ import prometheus_client
 import pytest
 from PIL import Image
 
+import mmmedia
 from mmmedia import metrics
 from mmmedia.errors import (
     DecoderDiedError,
@@ -43,6 +44,7 @@ from mmmedia.media.base import MediaIO
 from mmmedia.media.budget import MediaBudget
 from mmmedia.media.image import ImageEmbeddingMediaIO
 from mmmedia.media.isolation import _bytes, _check_metadata
+from mmmedia.media.kinds import kind_of
 from mmmedia.video import VIDEO_LOADER_REGISTRY, OpenCVVideoBackend, decode_stats
 from mmmedia.work import isolated, watch
 from mmmedia.work.isolated.pool import Task
@@ -52,9 +54,11 @@ from support.clips import clip
 from support.corpus import draw
 from support.forking import holds_in_child
 from support.kinds import KINDS
+from support.layouts import long_clip, padded
 from support.near import run_nearby, worker_nearby
 from support.server import Server, reply
 from support.sounds import encode, sine
+from support.sources import CountingSource
 from support.streams import sound_that_becomes_h264
 from support.waiting import wait_until
 
@@ -293,6 +297,23 @@ class TestNearby:
         assert budget.used == 36_000
         with pytest.raises(InvalidMediaError):
             ImageMediaIO().load_bytes(b"nothing")
+
+    @pytest.mark.usefixtures("near")
+    def test_sources_are_read_and_frames_chosen_here(self, tmp_path: Path) -> None:
+        film, sound = tmp_path / "a.mp4", tmp_path / "a.wav"
+        film.write_bytes(padded(long_clip()))
+        sound.write_bytes(encode(sine(440, 0.5, 8000), 8000))
+        video_io = VideoMediaIO(ImageMediaIO(), num_frames=3)
+        by_file = seen(video_io.load_file(film))
+        source = CountingSource(film.read_bytes())
+        assert seen(video_io.load_source(source))[:4] == by_file[:4]
+        assert 0 < source.bytes_asked < source.size
+        whole = VideoMediaIO(ImageMediaIO(), num_frames=-1).load_source(CountingSource(long_clip()))
+        assert whole.original_bytes == long_clip()
+        assert mmmedia.load_video(film, timestamps=[0.5, 7.1]).metadata["frames_indices"] == [15, 213]
+        assert mmmedia.load_audio(sound, end=0.25).waveform.shape == (2000,)
+        assert mmmedia.load_audio(sound.read_bytes()).waveform.shape == (4000,)
+        assert kind_of(clip(frames=5)) == "video"
 
     @pytest.mark.parametrize("number", [-1, 1 << 63, True, 1.5, None, "5"])
     def test_no_budget_is_charged_with_what_is_no_number_of_bytes(self, number: Any) -> None:

@@ -8,7 +8,7 @@ import typer
 from mmmedia.cli.options import Force, FramesPerSecond, Indices, NumFrames, OutputFile, Source
 from mmmedia.cli.outputs import check_free, is_standard, write
 from mmmedia.cli.progress import progress
-from mmmedia.cli.sources import named
+from mmmedia.cli.sources import load, named, opened
 
 if TYPE_CHECKING:
     from mmmedia.video.samplers import VideoSourceMetadata
@@ -26,15 +26,14 @@ def excerpt(
 
     Prints the number of each wanted frame in the video, and its position in the clip.
     """
-    from mmmedia.cli.raw import read
+    from mmmedia.cli.raw import CutIO
     from mmmedia.errors import InvalidArgumentError
-    from mmmedia.video.excerpts import excerpt as cut
 
     if sum(each is not None for each in (num_frames, indices, fps)) != 1:
         raise InvalidArgumentError("Give one of --num-frames, --indices and --fps.")
     check_free([output], force=force)
     with progress("Cutting") as report, named(source):
-        made = cut(read(source, report), indices or _choice(num_frames, fps))
+        made = load(opened(source), CutIO(indices or _choice(num_frames, fps)), report)
     write(output, made.data)
     for number, position in zip(made.indices, made.positions, strict=True):
         typer.echo(f"{number}\t{position}", err=is_standard(output))

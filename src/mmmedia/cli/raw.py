@@ -1,12 +1,16 @@
-"""The bytes behind a source, as they are."""
+"""The bytes behind a source, as they are; and a clip of some of them."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmmedia import containers
 from mmmedia.cli.progress import Report
 from mmmedia.cli.sources import load, opened
 from mmmedia.errors import InvalidMediaError
-from mmmedia.media.base import MediaIO, decode_base64
+from mmmedia.media.base import MediaIO, SourceMediaIO, decode_base64
+from mmmedia.sources import FileSource, Source
+from mmmedia.video.excerpts import Excerpt, excerpt
+from mmmedia.video.samplers import VideoSourceMetadata
 
 _ARCHIVES = (b"PK", b"\x1f\x8b")  # which hold tensors
 
@@ -37,6 +41,36 @@ class RawMediaIO(MediaIO[bytes]):
     def load_file(self, filepath: Path) -> bytes:
         """Return the bytes of a file; errors as of `load_bytes`."""
         return self.load_bytes(filepath.read_bytes())
+
+
+class CutIO(SourceMediaIO[Excerpt]):
+    """Loads a video to a clip of what some of its frames need.
+
+    Args:
+        indices: as of `mmmedia.video.excerpt`.
+    """
+
+    modality = "video"
+
+    def __init__(self, indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]) -> None:
+        self._indices = indices
+
+    def load_bytes(self, data: bytes) -> Excerpt:
+        """Cut it out of a file; errors as of `mmmedia.video.excerpt`."""
+        return excerpt(RawMediaIO().load_bytes(data), self._indices)
+
+    def load_base64(self, media_type: str, data: str) -> Excerpt:  # noqa: ARG002  # the interface
+        """Cut it out of a file in base64."""
+        return self.load_bytes(decode_base64(data))
+
+    def load_source(self, source: Source) -> Excerpt:
+        """Cut it out of what is read in pieces."""
+        return excerpt(source, self._indices)
+
+    def load_file(self, filepath: Path) -> Excerpt:
+        """Cut it out of a file."""
+        with FileSource(filepath) as source:
+            return self.load_source(source)
 
 
 def read(source: str, report: Report) -> bytes:

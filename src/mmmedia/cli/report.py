@@ -88,20 +88,6 @@ class InspectIO(SourceMediaIO[Report]):
                 return self.load_bytes(source.read_all())
             return self.load_source(source)
 
-    @property
-    def smallest_source(self) -> int:  # type: ignore[override]
-        """Bytes below which a source is read whole."""
-        from mmmedia.video.piecewise.reading import SMALLEST
-
-        return 0 if self.fetch_mode() == "always" else SMALLEST
-
-    def fetch_mode(self) -> str:
-        """Return "auto", "never" or "always"."""
-        from mmmedia.video.piecewise.reading import fetch_mode, refusal
-
-        mode = fetch_mode(None)
-        return mode if refusal(mode) is None else "never"
-
     def load_source(self, source: Source) -> Report:
         """Report on what is read through a source: of a video its tables and a frame, of others all.
 

@@ -26,7 +26,7 @@ class AnyIO(SourceMediaIO[Any]):
         self._ios: dict[str, MediaIO[Any]] = {"image": image, "video": video, "audio": audio}
 
     @property
-    def smallest_source(self) -> int:  # type: ignore[override]
+    def smallest_source(self) -> int:
         """Bytes below which a source is read whole."""
         return self._video.smallest_source
 

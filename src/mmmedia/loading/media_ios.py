@@ -19,7 +19,6 @@ from mmmedia.media.isolation import apart
 from mmmedia.media.sound_files import AudioSource
 from mmmedia.sources import FileSource, Source
 from mmmedia.video.decoders.fit import Size, resized
-from mmmedia.video.piecewise.reading import SMALLEST, fetch_mode, refusal
 from mmmedia.video.reading import frames_of
 from mmmedia.video.samplers import TimedSource, VideoSourceMetadata
 from mmmedia.work import isolated
@@ -48,16 +47,10 @@ class VideoIO(SourceMediaIO[Video]):
 
     modality = "video"
 
-    @property
-    def smallest_source(self) -> int:  # type: ignore[override]
-        """Bytes below which a source is read whole."""
-        return 0 if self.fetch_mode() == "always" else SMALLEST
-
     def fetch_mode(self) -> str:
-        """Return "auto", "never" or "always"; "never" where there is no doing without all bytes."""
-        mode = fetch_mode(None)
+        """Return "auto", "never" or "always"; "never" where another stream than the first is wanted."""
         is_first = self.stream is None or (type(self.stream) is int and self.stream == 0)
-        return mode if is_first and (refusal(mode) is None or mode == "always") else "never"
+        return super().fetch_mode() if is_first else "never"
 
     def load_bytes(self, data: bytes) -> Video:
         """Load a video file.

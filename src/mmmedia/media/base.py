@@ -138,20 +138,28 @@ class SourceMediaIO(MediaIO[T]):
     """A media IO that also loads through a source, of which it reads what it needs.
 
     Attributes:
-        smallest_source: bytes below which it is given all of them instead, unless `fetch_mode` is "always".
         keeps_source: whether what it loads reads on when the request is over.
     """
 
-    smallest_source: int = 0
     keeps_source: bool = False
+
+    @property
+    def smallest_source(self) -> int:
+        """Bytes below which it is given all of them instead, unless `fetch_mode` is "always"."""
+        from mmmedia.video.piecewise.reading import SMALLEST
+
+        return 0 if self.fetch_mode() == "always" else SMALLEST
 
     @abstractmethod
     def load_source(self, source: Source) -> T:
         """Load through a source."""
 
-    @abstractmethod
     def fetch_mode(self) -> str:
-        """Return "auto", "never" or "always": whether it is to be given sources."""
+        """Return "auto", "never" or "always": whether it is given sources; by the settings of videos."""
+        from mmmedia.video.piecewise.reading import fetch_mode, refusal
+
+        mode = fetch_mode(None)
+        return mode if mode == "always" or refusal(mode) is None else "never"
 
 
 class Chargeable(Protocol):

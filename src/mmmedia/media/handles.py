@@ -159,7 +159,7 @@ class Opening(SourceMediaIO[Media]):
         return self._media_io.get_max_bytes()
 
     @property
-    def smallest_source(self) -> int:  # type: ignore[override]
+    def smallest_source(self) -> int:
         """Bytes below which that media IO reads a source whole."""
         return self._media_io.smallest_source if isinstance(self._media_io, SourceMediaIO) else 0
 

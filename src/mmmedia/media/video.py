@@ -122,7 +122,7 @@ class VideoMediaIO(SourceMediaIO[MediaWithBytes[Video]]):
         return video
 
     @property
-    def smallest_source(self) -> int:  # type: ignore[override]
+    def smallest_source(self) -> int:
         """Bytes below which a source is read whole."""
         return 0 if self.fetch_mode() == "always" else SMALLEST
 

@@ -107,6 +107,12 @@ def test_open_groups_and_uneven_times() -> None:
     data = long_clip("libx265", options=options)
     wanted = [*range(56, 66), 130]
     assert np.array_equal(read_frames(Far(data), wanted, fetch="always")[0], read_frames(data, wanted)[0])
+    options = {"preset": "ultrafast", "x264-params": "open-gop=1:bframes=3:keyint=30:scenecut=0:b-adapt=0"}
+    data = long_clip(options=options)
+    for kind in (Near, Far):
+        source = kind(data)
+        assert np.array_equal(read_frames(source, wanted, fetch="always")[0], read_frames(data, wanted)[0])
+        assert source.fetched < 0.7 * len(data)
     times = np.cumsum(np.random.default_rng(3).integers(1, 9, FRAMES)).tolist()
     uneven = long_clip(timestamps=times)
     assert loaded(Far(uneven), num_frames=9, fetch="always") == loaded(uneven, num_frames=9)

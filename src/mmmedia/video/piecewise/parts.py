@@ -1,5 +1,6 @@
 """The packets that some frames need, read from a source and judged as a video of their own."""
 
+import bisect
 import logging
 import struct
 from collections.abc import Sequence
@@ -172,6 +173,27 @@ def read_parts(video: Video, wanted: Sequence[int], *, one_clip: bool = False) -
     if not _within(plan.in_one() if one_clip else plan.spans, read.bounds):
         raise CannotTellError("packets in between")
     return Parts(packets, structure, ordered, shown, plan, rows)
+
+
+def stretches(video: Video, wanted: Sequence[int]) -> list[list[int]]:
+    """Return frames by the stretch of packets that they need, each from a key frame on.
+
+    Args:
+        video: the video.
+        wanted: as of `read_parts`.
+
+    Raises:
+        CannotSeekError: one of them stands before all key frames.
+    """
+    assert video.shown.positions is not None
+    keys = np.flatnonzero(video.packets.key)
+    positions = video.shown.positions[list(wanted)].tolist()
+    joined = _joined((_start(video.packets, keys, position), position + 1) for position in positions)
+    groups: list[list[int]] = [[] for _ in joined]
+    begun = [start for start, _ in joined]
+    for number, position in zip(wanted, positions, strict=True):
+        groups[bisect.bisect_right(begun, position) - 1].append(number)
+    return groups
 
 
 class _Read(NamedTuple):

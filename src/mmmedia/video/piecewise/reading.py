@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSparseError
 from mmmedia.sources import Source, Window
@@ -13,9 +15,9 @@ from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.fit import Size, fitted_size
 from mmmedia.video.decoders.part import WHOLE, Part
 from mmmedia.video.decoders.read import BACKENDS, Choose, Decoded, Reader, _chosen, read_video
-from mmmedia.video.decoders.upright import upright
+from mmmedia.video.decoders.upright import Upright, upright
 from mmmedia.video.piecewise.layout import CannotTellError
-from mmmedia.video.piecewise.parts import Video, bytes_needed, open_video, read_parts
+from mmmedia.video.piecewise.parts import Parts, Video, bytes_needed, open_video, read_parts, stretches
 from mmmedia.video.samplers import VideoSourceMetadata
 
 logger = logging.getLogger(__name__)
@@ -161,13 +163,32 @@ def decode_pieces(
     present = present_frames(video, wanted)
     if must_pay:
         check_pays(video, present)
-    parts = read_parts(video, present)
-    frames, decoded = sparse.execute(parts.plan, video.admitted, own, turn, fitted)
+    groups = [present]
+    try:
+        parts = [read_parts(video, present)]
+    except CannotSeekError:
+        # Open groups can't be told side by side; one by one they can.
+        groups = stretches(video, present)
+        if len(groups) < 2:
+            raise
+        parts = [read_parts(video, each) for each in groups]
+    frames, decoded = _frames(video, parts, own, turn, fitted)
+    if len(groups) > 1:
+        frames = frames[np.argsort(np.concatenate(groups))]
     stats.count("seek", wanted=len(present), decoded=decoded)
     window = video.window
     logger.debug("Read %d of %d bytes of %r.", window.fetched, window.size, window.source.name)
     opencv.log_missing(wanted, present)
     return Decoded(frames, present, source)
+
+
+def _frames(
+    video: Video, parts: Sequence[Parts], size: tuple[int, int], turn: Upright, fitted: tuple[int, int]
+) -> tuple[sparse.Frames, int]:
+    """Decode all parts, and return their frames one behind the other, with how many were decoded."""
+    done = [sparse.execute(each.plan, video.admitted, size, turn, fitted) for each in parts]
+    frames = done[0][0] if len(done) == 1 else np.concatenate([each for each, _ in done])
+    return frames, sum(decoded for _, decoded in done)
 
 
 def present_frames(video: Video, wanted: Sequence[int]) -> list[int]:

@@ -109,7 +109,8 @@ class _Errands:
         arrays: list[Any] = []
         try:
             door.limit_cpu(message["cpu_seconds"])
-            logging.getLogger("mmmedia").setLevel(message["log_level"])
+            if (logger := logging.getLogger("mmmedia")).level != message["log_level"]:
+                logger.setLevel(message["log_level"])  # which forgets what all loggers have found out
             watch.note_stalled(message["stalled"])
             handler = _function(message["handler"])
             _set_environment(message["environment"])
