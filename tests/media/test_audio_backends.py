@@ -180,6 +180,13 @@ class TestTorchcodec:
         piped = io.BufferedReader(Piped(encoded()))  # is read once, by whichever decodes it
         expected = load_audio_soundfile(io.BytesIO(encoded()), sr=None)[0]
         assert np.array_equal(load_audio(piped, sr=None)[0], expected)
+        for error, words in (
+            (RuntimeError("bad frame"), "Broken or truncated"),
+            (TypeError(), "no sound in it"),
+        ):
+            monkeypatch.setattr(sys.modules["torchcodec.decoders"], "AudioDecoder", Mock(side_effect=error))
+            with pytest.raises(InvalidMediaError, match=words):
+                load_audio_torchcodec(io.BytesIO(encoded()))
 
     def test_another_in_its_place(self) -> None:
         """Tests of engines put one into the module, or `None` for none."""
@@ -190,13 +197,6 @@ class TestTorchcodec:
             pytest.raises(ImportError, match="torchcodec audio"),
         ):
             load_audio_torchcodec(io.BytesIO(encoded()))
-        for error, words in (
-            (RuntimeError("bad frame"), "Broken or truncated"),
-            (TypeError(), "no sound in it"),
-        ):
-            monkeypatch.setattr(sys.modules["torchcodec.decoders"], "AudioDecoder", Mock(side_effect=error))
-            with pytest.raises(InvalidMediaError, match=words):
-                load_audio_torchcodec(io.BytesIO(encoded()))
 
 
 class TestLimitsByArgument:

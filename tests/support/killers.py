@@ -4,6 +4,7 @@ import ctypes
 import io
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
@@ -218,6 +219,10 @@ def do_forbidden(errand: Errand, rest: bytes) -> Any:
         "change who may read a file": (os.fchmod, 0, 0o666),
         "go to a directory": (os.fchdir, 0),
         "own a file": (os.fchown, 0, 0, 0),
+        "take its parent's turns": (os.setpriority, os.PRIO_PROCESS, parent, 19),
+        "take its parent's cores": (os.sched_setaffinity, parent, {0}),
+        "be first": (os.sched_setscheduler, 0, os.SCHED_BATCH, os.sched_param(0)),
+        "limit its parent": (resource.prlimit, parent, resource.RLIMIT_NOFILE, (4096, 4096)),
     }
     return {what: _outcome(*call) for what, call in tries.items()}
 

@@ -45,15 +45,15 @@ def test_the_filter_admits_computing_and_nothing_else(machine: str) -> None:
     read, write, mmap, futex = {"x86_64": (0, 1, 9, 202), "aarch64": (63, 64, 222, 98)}[machine]
     assert {judged(machine, number) for number in (read, write, mmap, futex)} == {ADMIT}
     assert judged(machine, read, architecture=0x40000003) == DENY
-    clone, clone3, kill, tgkill, prctl = (
-        numbers[column] for numbers in (door._CLONE, door._CLONE3, door._KILL, door._TGKILL, door._PRCTL)
-    )
+    judged_ones = (door._CLONE, door._CLONE3, door._KILL, door._TGKILL, door._PRCTL, door._PRLIMIT)
+    clone, clone3, kill, tgkill, prctl, prlimit = (numbers[column] for numbers in judged_ones)
     assert judged(machine, clone3) == NO_SUCH
     assert judged(machine, clone, 0x3D0F00) == ADMIT  # a thread, as glibc starts one
     assert judged(machine, clone, 17) == DENY  # a process
     assert (judged(machine, kill, 7), judged(machine, kill, 8)) == (ADMIT, DENY)
     assert (judged(machine, tgkill, 7), judged(machine, tgkill, 1)) == (ADMIT, DENY)
     assert (judged(machine, prctl, 15), judged(machine, prctl, 1)) == (ADMIT, DENY)
+    assert [judged(machine, prlimit, pid) for pid in (0, 7, 1)] == [ADMIT, ADMIT, DENY]
     if machine == "x86_64":
         assert judged(machine, 0x40000000 | 41) == DENY
 

@@ -83,8 +83,12 @@ _FORBIDDEN: Final[dict[str, tuple[int | None, int | None]]] = {
     "iopl": (172, None), "ioperm": (173, None), "setuid": (105, 146), "setgid": (106, 144),
     "setreuid": (113, 145), "setregid": (114, 143), "setresuid": (117, 147), "setresgid": (119, 149),
     "setgroups": (116, 159),
+    # what a process of the same user could do to the turns that others get
+    "setpriority": (141, 140), "sched_setscheduler": (144, 119), "sched_setparam": (142, 118),
+    "sched_setaffinity": (203, 122), "sched_setattr": (314, 274), "ioprio_set": (251, 30),
 }  # fmt: skip
 _CLONE, _CLONE3, _KILL, _TGKILL, _PRCTL = (56, 220), (435, 435), (62, 129), (234, 131), (157, 167)
+_PRLIMIT = (302, 261)
 _CLONE_THREAD: Final = 0x10000
 
 _LANDLOCK_FILES: Final = {1: 13, 2: 14, 3: 15, 4: 15}
@@ -296,6 +300,8 @@ def seccomp_program(machine: str, pid: int) -> bytes:
     judged(_CLONE, argument, _instruction(any_bit, 0, 1, _CLONE_THREAD), allowed, denied)
     for calls in (_KILL, _TGKILL):  # itself, as `abort` does
         judged(calls, argument, _instruction(equal, 0, 1, pid), allowed, denied)
+    zero, own = _instruction(equal, 1, 0, 0), _instruction(equal, 0, 1, pid)
+    judged(_PRLIMIT, argument, zero, own, allowed, denied)  # limits, but those of others
     judged(_PRCTL, argument, _instruction(equal, 0, 1, _PR_SET_PDEATHSIG), denied, allowed)
     program.append(allowed)
     return b"".join(program)
