@@ -135,10 +135,14 @@ def test_videos() -> None:
             b"\x01" + count(2) + video + told
         )
         whole = hashed(x=MediaWithBytes((frames, metadata), data))
-        if data == b"clip":
-            torch = pytest.importorskip("torch")  # of a decoder on a GPU
-            assert whole == hashed(x=MediaWithBytes((torch.from_numpy(frames), metadata), data))
         assert whole != hashed(x=MediaWithBytes((frames, {"fps": 3}), data))
+
+
+def test_videos_of_a_decoder_on_a_gpu() -> None:
+    """Whose frames are a tensor, are the same ones by their file."""
+    torch = pytest.importorskip("torch")
+    wrapped = [MediaWithBytes((each, {}), b"clip") for each in (PIXELS[None], torch.from_numpy(PIXELS[None]))]
+    assert hashed(x=wrapped[0]) == hashed(x=wrapped[1])
 
 
 def test_tensors() -> None:

@@ -188,10 +188,11 @@ class TestTorchcodec:
             with pytest.raises(InvalidMediaError, match=words):
                 load_audio_torchcodec(io.BytesIO(encoded()))
 
-    def test_another_in_its_place(self) -> None:
+    def test_another_in_its_place(self, torchcodec: type[torch_codecs.AudioDecoder]) -> None:
         """Tests of engines put one into the module, or `None` for none."""
-        with patch("mmmedia.media.audio.AudioDecoder", torch_codecs.AudioDecoder):
-            assert load_audio_torchcodec(io.BytesIO(encoded()), sr=None)[0].shape == WAVE.shape
+        other = type("Other", (torchcodec,), {"excess": 100})
+        with patch("mmmedia.media.audio.AudioDecoder", other):
+            assert load_audio_torchcodec(io.BytesIO(encoded()), sr=None)[0].shape == (len(WAVE) + 100,)
         with (
             patch("mmmedia.media.audio.AudioDecoder", None),
             pytest.raises(ImportError, match="torchcodec audio"),
