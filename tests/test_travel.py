@@ -89,6 +89,7 @@ STAY = {
     "FsspecSource": "has what is read open",
     "SourceFile": "has what is read open",
     "Window": "has what is read open",
+    "WindowSource": "has what is read open",
     "Preprocessor": "a protocol",
     "downloading": "a block",
     "fetch_policy": "a block",
