@@ -88,12 +88,16 @@ def test_pictures(way: str) -> None:
     assert_same("picture", way, mmmedia.load_image(png(), max_pixels=600))
 
 
+def of_the_middle(video: Any) -> list[int]:
+    return [video.total_frames_num // 2]
+
+
 @pytest.mark.parametrize(
     "keywords",
     [{}, {"num_frames": 3, "size": 40}, {"fps": 2}, {"indices": [-1, 3, 3]}, {"timestamps": [0.2, 0.9]},
      {"start": 0.4, "end": 1.2, "num_frames": 4}, {"sampler": "qwen2_5_vl"}, {"stream": 0, "num_frames": 2},
-     {"sampler": lambda video: [video.total_frames_num // 2]}],
-    ids=str,
+     {"sampler": of_the_middle}],
+    ids=lambda keywords: " ".join(keywords) or "all",
 )  # fmt: skip
 def test_videos(way: str, keywords: dict[str, Any]) -> None:
     video = mmmedia.load_video(clip(frames=50, width=96, height=64), **keywords)
