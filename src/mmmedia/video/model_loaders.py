@@ -219,13 +219,17 @@ class EmbeddingGemma2VideoBackend(ModelVideoBackend):
         fps: float | None = None,
         max_duration: float | None = 300,
         frame_recovery: bool = False,
+        *,
+        backend: str | None = None,
         **kwargs: Any,
     ) -> tuple[Frames, dict[str, Any]]:
         """Load a video file: see `OpenCVVideoBackend.load_bytes`.
 
         A frame of the file is there as often as the sampler names it, and `do_sample_frames` is False.
         """
-        frames, metadata = super().load_bytes(data, -1, fps, max_duration, frame_recovery, **kwargs)
+        frames, metadata = super().load_bytes(
+            data, -1, fps, max_duration, frame_recovery, backend=backend, **kwargs
+        )
         read: list[int] = metadata["frames_indices"]
         source = VideoSourceMetadata(metadata["total_num_frames"], metadata["fps"], metadata["duration"])
         target = VideoTargetMetadata(-1, cls.default_fps if fps is None else fps, -1)

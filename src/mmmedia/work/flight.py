@@ -147,7 +147,7 @@ class SingleFlight(Generic[T]):
             with self._lock:
                 flight = self._flights.get(key)
                 # Who blocks a loop's thread must not wait for what that loop may have to do.
-                blocks = flight is not None and flight.loop is not None and _in_a_loop()
+                blocks = flight is not None and flight.loop is not None and _running_loop() is not None
                 leads = flight is None or blocks
                 if flight is None or blocks:
                     flight = Flight(key, timeout, None, self._lock, toll)
@@ -289,7 +289,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
-
-
-def _in_a_loop() -> bool:
-    return _running_loop() is not None

@@ -33,7 +33,8 @@ def test_what_it_says_of_a_stream(container: str, name: str) -> None:
     assert not packets.corrupt.any()
     assert packets.is_first
     assert not packets.side_data
-    seconds = np.sort(packets.pts) * float(packets.time_base)
+    assert packets.declared_frames == (0 if container == "matroska" else 50)
+    seconds = packets.pts[packets.display_order] * float(packets.time_base)
     assert np.allclose(np.diff(seconds), 1 / 25, atol=2e-3)
     with av.open(__import__("io").BytesIO(data)) as file:
         payloads = [bytes(packet) for packet in file.demux(video=0) if packet.size]
@@ -41,6 +42,13 @@ def test_what_it_says_of_a_stream(container: str, name: str) -> None:
         data[at : at + size] for at, size in zip(packets.offset.tolist(), packets.size.tolist(), strict=True)
     ]
     assert stored == payloads
+
+
+def test_display_order() -> None:
+    """The n-th frame is the packet with the n-th timestamp, though B-frames come later than they show."""
+    packets = index.build(clip(**CLIP))
+    assert (np.diff(packets.pts) < 0).any()
+    assert (np.diff(packets.pts[packets.display_order]) > 0).all()
 
 
 def test_packets_and_decoder_give_the_frames() -> None:
@@ -96,6 +104,7 @@ def test_no_packets() -> None:
     data = clip(**CLIP, container_options={"movflags": "frag_keyframe+empty_moov"})
     packets = index.build(data[: data.index(b"moof") - 4])
     assert len(packets) == 0
+    assert packets.display_order.tolist() == []
 
 
 def test_no_video() -> None:

@@ -53,6 +53,7 @@ class PacketIndex:
         time_base: seconds of one tick of the stream's clock.
         rate: frames a second, as FFmpeg guesses it.
         average_rate: frames a second, as the container has it on the average; None where it is silent.
+        declared_frames: how many the container claims; 0 where it does not.
         stream: the stream's number in the container.
         is_first: whether no other video stream comes before it, as a cover may.
         start_time: the clock where the stream begins, in ticks; None where that is not known.
@@ -81,6 +82,7 @@ class PacketIndex:
     time_base: Fraction
     rate: Fraction
     average_rate: Fraction | None
+    declared_frames: int
     stream: int
     is_first: bool
     start_time: int | None
@@ -98,6 +100,11 @@ class PacketIndex:
     key: Bools
     discard: Bools
     corrupt: Bools
+
+    @property
+    def display_order(self) -> npt.NDArray[np.intp]:
+        """The decode positions in display order: the n-th frame has the n-th pts."""
+        return np.argsort(self.pts, kind="stable")
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -172,6 +179,7 @@ def build(data: "containers.Buffer | containers.Admitted[Any]") -> PacketIndex:
             time_base=stream.time_base or Fraction(1),
             rate=_rate(stream),
             average_rate=stream.average_rate or None,
+            declared_frames=stream.frames,
             stream=stream.index,
             is_first=stream is container.streams.video[0],
             start_time=stream.start_time,
