@@ -14,6 +14,13 @@ from support.server import Server
 
 needs.let_torchvision_load()
 
+if importlib.util.find_spec("hypothesis") is not None:  # the session of vLLM has none
+    from hypothesis import HealthCheck, settings
+
+    # On a busy machine a single example takes as long as it likes.
+    settings.register_profile("any clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any clock")
+
 # Where torch can't be had, files of tests that import it at their head are left out, and so are examples of
 # modules that use it. A test among others asks for it itself: `pytest.importorskip("torch")`.
 _USES_TORCH = re.compile(r"^(import torch|from support\.towers)\b", re.MULTILINE)

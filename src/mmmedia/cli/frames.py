@@ -263,7 +263,7 @@ class _Pictures:
         return self._directory / f"{number:06}{self._suffix}"
 
 
-def _archive(video: "Video") -> memoryview:
+def _archive(video: "Video") -> bytes:
     """Return the arrays of a video as a file of NumPy."""
     import io
 
@@ -276,7 +276,7 @@ def _archive(video: "Video") -> memoryview:
         indices=np.array(video.metadata["frames_indices"], np.int64),
         timestamps=np.array(video.timestamps, np.float64),
     )
-    return file.getbuffer()
+    return file.getvalue()
 
 
 def _rows(video: "Video", paths: Sequence[Path] = ()) -> list[dict[str, Any]]:
