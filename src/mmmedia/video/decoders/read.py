@@ -208,7 +208,7 @@ class _Request:
         self._admitted = admitted
         capture = self._open_any()
         try:
-            self._packets = index.build(self._admitted)
+            self._packets, self._template = index.build_open(self._admitted)
         except InvalidMediaError:
             if index.is_cut_before_its_index(self._admitted):
                 raise
@@ -265,7 +265,7 @@ class _Request:
     def _sparsely(self) -> Decoded:
         """The fast path; raises CannotSeekError where it does not pay or can't be proven."""
         return _by_excerpt(
-            self._admitted,
+            self._template,
             self._packets,
             self._shown,
             self._source,
@@ -326,8 +326,7 @@ class _Request:
         begin = self._shown.begin
         clip = clips.whole(self._packets, ranks, begin)
         try:
-            template = clips.template_of(self._admitted, self._packets)
-            encoded = clips.write(self._packets, None, clip, template, begin=clip.begin)
+            encoded = clips.write(self._packets, None, clip, self._template, begin=clip.begin)
             capture = opencv.open_capture(encoded, turned=not self._upright.mirrored)
         except (CannotSeekError, InvalidMediaError):
             return before
@@ -372,7 +371,7 @@ class _Request:
 
 
 def _by_excerpt(
-    admitted: "containers.Admitted[bytes]",
+    template: Any,
     packets: index.PacketIndex,
     shown: Shown,
     source: VideoSourceMetadata,
@@ -392,7 +391,7 @@ def _by_excerpt(
     sparse_plan = sparse.make_plan(packets, structure, positions[present])
     if must_pay and not sparse_plan.pays(last=present[-1]):
         raise CannotSeekError("does not pay")
-    frames, decoded = sparse.execute(sparse_plan, admitted, size, turn)
+    frames, decoded = sparse.execute(sparse_plan, template, size, turn)
     stats.count("seek", wanted=len(present), decoded=decoded)
     logger.debug("Decoded by excerpts: %d frames for %d of %d.", decoded, len(present), shown.total)
     return _Pass(frames, present, wanted).answer(source)
@@ -448,7 +447,7 @@ def _nothing_read(claimed: int) -> InvalidMediaError:
 
 def _read_pyav(data: bytes, choose: Choose, mode: str, part: Part) -> Decoded:
     admitted = containers.admit(data)
-    packets = index.build(admitted)
+    packets, template = index.build_open(admitted)
     shown = shown_frames(packets)
     source = shown.metadata(pyav.claimed_metadata(packets, shown.total), packets.rate)
     wanted = _chosen(choose, source, part, shown.times)
@@ -457,7 +456,7 @@ def _read_pyav(data: bytes, choose: Choose, mode: str, part: Part) -> Decoded:
     reason = "by request"
     if mode != "sequential":
         try:
-            return _by_excerpt(admitted, packets, shown, source, wanted, must_pay=mode != "seek")
+            return _by_excerpt(template, packets, shown, source, wanted, must_pay=mode != "seek")
         except CannotSeekError as refusal:
             reason = str(refusal)
             if mode == "seek":

@@ -113,14 +113,12 @@ def make_plan(
     return SparsePlan(index, structure, spans, {position: row for row, position in enumerate(wanted)})
 
 
-def execute(
-    sparse: SparsePlan, data: "containers.Admitted[Any]", size: tuple[int, int], turn: Upright
-) -> tuple[Frames, int]:
+def execute(sparse: SparsePlan, template: Any, size: tuple[int, int], turn: Upright) -> tuple[Frames, int]:
     """Decode the wanted frames, and return them with how many frames were decoded for it.
 
     Args:
         sparse: the plan.
-        data: the encoded file.
+        template: the video's stream in its container, as FFmpeg opened it.
         size: height and width of the frames, upright.
         turn: how they are turned upright.
 
@@ -129,7 +127,7 @@ def execute(
         LimitExceededError: (a `ValueError`) the wall-clock limit.
     """
     frames = np.empty((len(sparse.rows), *size, 3), np.uint8)
-    work = _Work(sparse, clips.template_of(data, sparse.index), frames, turn)
+    work = _Work(sparse, template, frames, turn)
     decode_pool.run([work.job(group) for group in sparse.groups(worker_count())])
     return frames, work.decoded
 

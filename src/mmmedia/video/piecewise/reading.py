@@ -8,7 +8,7 @@ from typing import Any
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSparseError
 from mmmedia.sources import Source, Window
-from mmmedia.video.decoders import opencv, pyav, sparse, stats
+from mmmedia.video.decoders import clips, opencv, pyav, sparse, stats
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.part import WHOLE, Part
@@ -133,7 +133,8 @@ def _piecewise(video: Video, choose: Choose, backend: str | None, part: Part, *,
     if must_pay:
         check_pays(video, present)
     parts = read_parts(video, present)
-    frames, decoded = sparse.execute(parts.plan, video.admitted, size, turn)
+    template = clips.template_of(video.admitted, parts.plan.index)
+    frames, decoded = sparse.execute(parts.plan, template, size, turn)
     stats.count("seek", wanted=len(present), decoded=decoded)
     window = video.window
     logger.debug("Read %d of %d bytes of %r.", window.fetched, window.size, window.source.name)
