@@ -22,7 +22,7 @@ from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.decoders.opencv.numbered import ClockError, Even, Numbered, Places, Steps, Times, times
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.part import WHOLE, Part
-from mmmedia.video.decoders.plain import plain_video
+from mmmedia.video.decoders.plain import PlainVideo, plain_video, stays_plain
 from mmmedia.video.decoders.shown import Shown, display_ranks, shown_frames
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import TimedSource, VideoSourceMetadata
@@ -169,24 +169,44 @@ def read_video(
     if (pictures := animation(data)) is not None:
         return _animated(pictures, choose, mode, part)
     admitted = containers.admit(data)
-    return _plainly(admitted, choose, way) or _Request(admitted, choose, way).answer()
+    plain = plain_video(admitted.data) if admitted.name == "mov" and mode != "seek" else None
+    capture = None if plain is None else _opened(admitted)
+    if plain is not None and capture is not None:
+        wanted = _wanted_of(plain, capture, choose, way)
+        if wanted and len(admitted.data) <= _QUICKLY_LOOKED_AT and stays_plain(admitted.data, plain):
+            decoded = _plainly(plain, capture, wanted, way)
+            if decoded is not None:
+                return decoded
+            capture = None
+    return _Request(admitted, choose, way, capture).answer()
 
 
-def _plainly(admitted: "containers.Admitted[bytes]", choose: Choose, way: Way) -> Decoded | None:
-    """The frames of a short and plain MP4, whose packets nobody need look at; None for all else."""
-    plain = plain_video(admitted.data) if admitted.name == "mov" and way.mode != "seek" else None
-    if plain is None or (
-        way.mode == "auto" and plan.may_pay([0], plain.total - 1, plain.height * plain.width)
-    ):
-        return None
+# Bytes in which it does not take long to find that samples hold nothing but pictures.
+_QUICKLY_LOOKED_AT = 1 << 23
+
+
+def _opened(admitted: "containers.Admitted[bytes]") -> Any:
     try:
-        capture = opencv.open_capture(admitted)
+        return opencv.open_capture(admitted)
     except InvalidMediaError:
         return None
+
+
+def _wanted_of(plain: PlainVideo, capture: Any, choose: Choose, way: Way) -> list[int] | None:
+    """The frames that are wanted of a plain MP4, where its packets need not be looked at for them."""
     source = opencv.claimed_metadata(capture)
     if source.total_frames_num != plain.total or source.original_fps <= 0:
         return None
     wanted = _chosen(choose, source, way.part, None)
+    last = min(max(wanted), plain.total - 1)
+    if way.mode == "auto" and plan.may_pay(wanted, last, plain.height * plain.width):
+        return None
+    return wanted
+
+
+def _plainly(plain: PlainVideo, capture: Any, wanted: list[int], way: Way) -> Decoded | None:
+    """The frames of a plain MP4, whose packets nobody need look at; None where some do not come."""
+    source = opencv.claimed_metadata(capture)
     opencv.check_request(capture, len(set(wanted)))
     numbered = Numbered(capture, plain.total, Even(source.original_fps))
     read = partial(way.read, numbered, wanted, plain.total)
@@ -203,10 +223,12 @@ def _plainly(admitted: "containers.Admitted[bytes]", choose: Choose, way: Way) -
 class _Request:
     """One request for frames of a video, by its packets."""
 
-    def __init__(self, admitted: "containers.Admitted[bytes]", choose: Choose, way: Way) -> None:
+    def __init__(
+        self, admitted: "containers.Admitted[bytes]", choose: Choose, way: Way, capture: Any = None
+    ) -> None:
         self._way = way
         self._admitted = admitted
-        capture = self._open_any()
+        capture = capture or _opened(admitted)
         try:
             self._packets, self._template = index.build_open(self._admitted)
         except InvalidMediaError:
@@ -228,12 +250,6 @@ class _Request:
         self._wanted = _chosen(choose, self._source, way.part, self._shown.times)
         height, width = self._upright.size(self._packets.height, self._packets.width)
         check_size(height, width, len(set(self._wanted)))
-
-    def _open_any(self) -> Any:
-        try:
-            return opencv.open_capture(self._admitted)
-        except InvalidMediaError:
-            return None
 
     def _open(self) -> Any:
         return opencv.open_capture(self._admitted, turned=not self._upright.mirrored)
