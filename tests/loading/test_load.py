@@ -24,7 +24,7 @@ from mmmedia.errors import (
     RefusedURLError,
 )
 from mmmedia.media import ImageMediaIO, MediaConnector, MediaWithBytes
-from support.clips import clip, picture, read_number, two_streams
+from support.clips import clip, read_number, two_streams
 from support.needs import torch_for
 from support.server import reply
 from support.sounds import encode, sine

@@ -329,6 +329,8 @@ def _uncommon(rng: random.Random, seed: int) -> Recipe:
     steps: list[tuple[Any, ...]] = []
     for twist in rng.sample(list(_TWISTS), rng.choice([1, 1, 2])):
         _TWISTS[twist](rng, fields, steps)
+    if "intra-refresh" in str(fields.get("options")) and fields.get("pix_fmt") == "gray":
+        fields["pix_fmt"] = "yuv420p"  # of grey pictures x264 dies in refreshing
     # What lacks packets is damaged.
     return Recipe(fields, tuple(steps), intact=not any(step[0] == "drop" for step in steps), seed=seed)
 

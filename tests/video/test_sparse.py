@@ -70,10 +70,10 @@ def counted() -> Iterator[Callable[[], Any]]:
 def ready(data: bytes, wanted: list[int]) -> Callable[[], tuple[np.ndarray, int]]:
     """What decodes some frames of an intact file by excerpts."""
     admitted = containers.admit(data)
-    packets = index.build(admitted)
+    packets, template = index.build_open(admitted)
     packets, structure, positions = eligible.judge(packets, shown_frames(packets))
     made = sparse.make_plan(packets, structure, positions[wanted])
-    return lambda: sparse.execute(made, admitted, (packets.height, packets.width), Upright())
+    return lambda: sparse.execute(made, template, (packets.height, packets.width), Upright())
 
 
 @pytest.mark.usefixtures("long_enough")

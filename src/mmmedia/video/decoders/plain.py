@@ -19,18 +19,19 @@ _PROFILES = frozenset([66, 77, 88, 100, 110, 122, 244, 44])
 
 
 class PlainVideo(NamedTuple):
-    """How many frames an MP4 has, each as long as the other; and the size of its pictures as stored."""
+    """How many frames an MP4 has, each as long as the other, the size of each as stored, and its codec."""
 
     total: int
     height: int
     width: int
+    codec: bytes
 
 
 def plain_video(data: bytes) -> PlainVideo | None:
     """Return what an MP4 holds if it is plain, else None; FFmpeg is not asked.
 
     Plain is one track of pictures, upright and not fields, whole, with samples of the same length, the first
-    of which is a key frame, and without an edit list that leaves anything out.
+    of which is a key frame, and without an edit list that leaves anything out. `stays_plain` says the rest.
     """
     try:
         return _plain(data)
@@ -70,7 +71,8 @@ def _plain(data: bytes) -> PlainVideo | None:
         return None
     # Behind the entry's own header: what all samples have, and 16 bytes of pictures.
     width, height = struct.unpack_from(">HH", data, table[b"stsd"][0] + 8 + 8 + 24)
-    return PlainVideo(total, height, width)
+    codec = data[table[b"stsd"][0] + 12 : table[b"stsd"][0] + 16]
+    return PlainVideo(total, height, width, bytes(codec))
 
 
 def _boxes(data: bytes, within: Place) -> list[tuple[bytes, Place]]:
@@ -144,19 +146,17 @@ def _clock(data: bytes, header: Place) -> int:
 def _is_progressive(data: bytes, descriptions: Place) -> bool:
     name = data[descriptions[0] + 12 : descriptions[0] + 16]
     if name == b"avc1":
-        return (
-            is_progressive_h264(data)
-            and not _tells_colours(data, descriptions)
-            and not _has_sets_within(data, descriptions)
-        )
+        record = data.index(b"avcC", *descriptions) + 4
+        # Lengths in other than four bytes are unusual: looked at more closely elsewhere.
+        is_progressive = data[record + 4] & 3 == 3 and is_progressive_h264(data[slice(*descriptions)])
+        return is_progressive and not _tells_colours(data, descriptions)
     return name in (b"vp09", b"av01")
 
 
-def _has_sets_within(data: bytes, descriptions: Place) -> bool:
-    """Whether a sequence parameter set may stand among the samples, which need not be as the first says."""
-    record = data.index(b"avcC", *descriptions) + 4
-    if data[record + 4] & 3 != 3:
-        return True  # unusual: looked at more closely elsewhere
+def stays_plain(data: bytes, plain: PlainVideo) -> bool:
+    """Return whether no sequence parameter set stands among samples, which need not be as the first says."""
+    if plain.codec != b"avc1":
+        return True
     for start in range(0, len(data), _STRETCH):
         stretch = np.frombuffer(data, np.uint8)[start : start + _STRETCH + 6]
         if len(stretch) < 6:
@@ -165,8 +165,8 @@ def _has_sets_within(data: bytes, descriptions: Place) -> bool:
         begins = (stretch[4:-1] & 0x9F == SPS) & (stretch[3:-2] > 0)
         begins &= (stretch[2:-3] == 0) & (stretch[1:-4] == 0) & (stretch[:-5] == 0)
         if any(stretch[at + 5] in _PROFILES for at in np.flatnonzero(begins).tolist()):
-            return True
-    return False
+            return False
+    return True
 
 
 def _tells_colours(data: bytes, descriptions: Place) -> bool:

@@ -22,7 +22,7 @@ from mmmedia.video.decoders.fit import Size, fitted_size, resized, size_for
 from mmmedia.video.decoders.opencv.numbered import ClockError, Even, Numbered, Places, Steps, Times, times
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.part import WHOLE, Part
-from mmmedia.video.decoders.plain import plain_video
+from mmmedia.video.decoders.plain import PlainVideo, plain_video, stays_plain
 from mmmedia.video.decoders.shown import Shown, display_ranks, shown_frames
 from mmmedia.video.decoders.upright import upright
 from mmmedia.video.samplers import TimedSource, VideoSourceMetadata
@@ -170,29 +170,49 @@ def read_video(
         mode = "sequential"
     way = Way(reader, recovery, mode, built_in, part, size)
     if opencv.is_replaced() or envs.MMMEDIA_COMPAT == "0.20":
-        decoded = _as_claimed(data, choose, way)
-        return replace(decoded, frames=resized(decoded.frames, size))
+        claimed = _as_claimed(data, choose, way)
+        return replace(claimed, frames=resized(claimed.frames, size))
     if (pictures := animation(data)) is not None:
         return _animated(pictures, choose, mode, part, size)
     admitted = containers.admit(data)
-    return _plainly(admitted, choose, way) or _Request(admitted, choose, way).answer()
+    plain = plain_video(admitted.data) if admitted.name == "mov" and mode != "seek" else None
+    capture = None if plain is None else _opened(admitted)
+    if plain is not None and capture is not None:
+        wanted = _wanted_of(plain, capture, choose, way)
+        if wanted and len(admitted.data) <= _QUICKLY_LOOKED_AT and stays_plain(admitted.data, plain):
+            decoded = _plainly(plain, capture, wanted, way)
+            if decoded is not None:
+                return decoded
+            capture = None
+    return _Request(admitted, choose, way, capture).answer()
 
 
-def _plainly(admitted: "containers.Admitted[bytes]", choose: Choose, way: Way) -> Decoded | None:
-    """The frames of a short and plain MP4, whose packets nobody need look at; None for all else."""
-    plain = plain_video(admitted.data) if admitted.name == "mov" and way.mode != "seek" else None
-    if plain is None or (
-        way.mode == "auto" and plan.may_pay([0], plain.total - 1, plain.height * plain.width)
-    ):
-        return None
+# Bytes in which it does not take long to find that samples hold nothing but pictures.
+_QUICKLY_LOOKED_AT = 1 << 23
+
+
+def _opened(admitted: "containers.Admitted[bytes]") -> Any:
     try:
-        capture = opencv.open_capture(admitted)
+        return opencv.open_capture(admitted)
     except InvalidMediaError:
         return None
+
+
+def _wanted_of(plain: PlainVideo, capture: Any, choose: Choose, way: Way) -> list[int] | None:
+    """The frames that are wanted of a plain MP4, where its packets need not be looked at for them."""
     source = opencv.claimed_metadata(capture)
     if source.total_frames_num != plain.total or source.original_fps <= 0:
         return None
     wanted = _chosen(choose, source, way.part, None)
+    last = min(max(wanted), plain.total - 1)
+    if way.mode == "auto" and plan.may_pay(wanted, last, plain.height * plain.width):
+        return None
+    return wanted
+
+
+def _plainly(plain: PlainVideo, capture: Any, wanted: list[int], way: Way) -> Decoded | None:
+    """The frames of a plain MP4, whose packets nobody need look at; None where some do not come."""
+    source = opencv.claimed_metadata(capture)
     fitted_size((plain.height, plain.width), way.size, len(set(wanted)))
     numbered = Numbered(capture, plain.total, Even(source.original_fps), size=way.size)
     read = partial(way.read, numbered, wanted, plain.total)
@@ -209,12 +229,14 @@ def _plainly(admitted: "containers.Admitted[bytes]", choose: Choose, way: Way) -
 class _Request:
     """One request for frames of a video, by its packets."""
 
-    def __init__(self, admitted: "containers.Admitted[bytes]", choose: Choose, way: Way) -> None:
+    def __init__(
+        self, admitted: "containers.Admitted[bytes]", choose: Choose, way: Way, capture: Any = None
+    ) -> None:
         self._way = way
         self._admitted = admitted
-        capture = self._open_any()
+        capture = capture or _opened(admitted)
         try:
-            self._packets = index.build(self._admitted)
+            self._packets, self._template = index.build_open(self._admitted)
         except InvalidMediaError:
             if index.is_cut_before_its_index(self._admitted):
                 raise
@@ -234,12 +256,6 @@ class _Request:
         self._wanted = _chosen(choose, self._source, way.part, self._shown.times)
         own = self._upright.size(self._packets.height, self._packets.width)
         fitted_size(own, way.size, len(set(self._wanted)))
-
-    def _open_any(self) -> Any:
-        try:
-            return opencv.open_capture(self._admitted)
-        except InvalidMediaError:
-            return None
 
     def _open(self) -> Any:
         return opencv.open_capture(self._admitted, turned=not self._upright.mirrored)
@@ -271,7 +287,7 @@ class _Request:
     def _sparsely(self) -> Decoded:
         """The fast path; raises CannotSeekError where it does not pay or can't be proven."""
         return _by_excerpt(
-            self._admitted,
+            self._template,
             self._packets,
             self._shown,
             self._source,
@@ -333,8 +349,7 @@ class _Request:
         begin = self._shown.begin
         clip = clips.whole(self._packets, ranks, begin)
         try:
-            template = clips.template_of(self._admitted, self._packets)
-            encoded = clips.write(self._packets, None, clip, template, begin=clip.begin)
+            encoded = clips.write(self._packets, None, clip, self._template, begin=clip.begin)
             capture = opencv.open_capture(encoded, turned=not self._upright.mirrored)
         except (CannotSeekError, InvalidMediaError):
             return before
@@ -379,7 +394,7 @@ class _Request:
 
 
 def _by_excerpt(
-    admitted: "containers.Admitted[bytes]",
+    template: Any,
     packets: index.PacketIndex,
     shown: Shown,
     source: VideoSourceMetadata,
@@ -400,7 +415,7 @@ def _by_excerpt(
     sparse_plan = sparse.make_plan(packets, structure, positions[present])
     if must_pay and not sparse_plan.pays(last=present[-1]):
         raise CannotSeekError("does not pay")
-    frames, decoded = sparse.execute(sparse_plan, admitted, size, turn, size_for(size, fitted))
+    frames, decoded = sparse.execute(sparse_plan, template, size, turn, size_for(size, fitted))
     stats.count("seek", wanted=len(present), decoded=decoded)
     logger.debug("Decoded by excerpts: %d frames for %d of %d.", decoded, len(present), shown.total)
     return _Pass(frames, present, wanted).answer(source)
@@ -456,7 +471,7 @@ def _nothing_read(claimed: int) -> InvalidMediaError:
 
 def _read_pyav(data: bytes, choose: Choose, mode: str, part: Part, size: Size | None) -> Decoded:
     admitted = containers.admit(data)
-    packets = index.build(admitted)
+    packets, template = index.build_open(admitted)
     shown = shown_frames(packets)
     source = shown.metadata(pyav.claimed_metadata(packets, shown.total), packets.rate)
     wanted = _chosen(choose, source, part, shown.times)
@@ -465,7 +480,7 @@ def _read_pyav(data: bytes, choose: Choose, mode: str, part: Part, size: Size | 
     reason = "by request"
     if mode != "sequential":
         try:
-            return _by_excerpt(admitted, packets, shown, source, wanted, size, must_pay=mode != "seek")
+            return _by_excerpt(template, packets, shown, source, wanted, size, must_pay=mode != "seek")
         except CannotSeekError as refusal:
             reason = str(refusal)
             if mode == "seek":

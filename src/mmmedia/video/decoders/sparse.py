@@ -116,7 +116,7 @@ def make_plan(
 
 def execute(
     sparse: SparsePlan,
-    data: "containers.Admitted[Any]",
+    template: Any,
     size: tuple[int, int],
     turn: Upright,
     fitted: tuple[int, int] | None = None,
@@ -125,7 +125,7 @@ def execute(
 
     Args:
         sparse: the plan.
-        data: the encoded file.
+        template: the video's stream in its container, as FFmpeg opened it.
         size: height and width of the frames, upright.
         turn: how they are turned upright.
         fitted: height and width in which to return them; None: as they are.
@@ -135,7 +135,7 @@ def execute(
         LimitExceededError: (a `ValueError`) the wall-clock limit.
     """
     frames = np.empty((len(sparse.rows), *(fitted or size), 3), np.uint8)
-    work = _Work(sparse, clips.template_of(data, sparse.index), frames, size, turn)
+    work = _Work(sparse, template, frames, size, turn)
     decode_pool.run([work.job(group) for group in sparse.groups(worker_count())])
     return frames, work.decoded
 

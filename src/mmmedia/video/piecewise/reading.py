@@ -10,7 +10,7 @@ import numpy as np
 from mmmedia import envs
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSparseError
 from mmmedia.sources import Source, Window
-from mmmedia.video.decoders import opencv, pyav, sparse, stats
+from mmmedia.video.decoders import clips, opencv, pyav, sparse, stats
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.fit import Size, fitted_size
 from mmmedia.video.decoders.part import WHOLE, Part
@@ -186,7 +186,10 @@ def _frames(
     video: Video, parts: Sequence[Parts], size: tuple[int, int], turn: Upright, fitted: tuple[int, int]
 ) -> tuple[sparse.Frames, int]:
     """Decode all parts, and return their frames one behind the other, with how many were decoded."""
-    done = [sparse.execute(each.plan, video.admitted, size, turn, fitted) for each in parts]
+    done = [
+        sparse.execute(each.plan, clips.template_of(video.admitted, each.plan.index), size, turn, fitted)
+        for each in parts
+    ]
     frames = done[0][0] if len(done) == 1 else np.concatenate([each for each, _ in done])
     return frames, sum(decoded for _, decoded in done)
 

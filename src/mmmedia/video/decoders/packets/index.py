@@ -154,6 +154,11 @@ _COLUMNS = ("pts", "dts", "duration", "offset", "size", "key", "discard", "corru
 
 
 def build(data: "containers.Buffer | containers.Admitted[Any]") -> PacketIndex:
+    """Index a video's stream, as `build_open` does."""
+    return build_open(data)[0]
+
+
+def build_open(data: "containers.Buffer | containers.Admitted[Any]") -> "tuple[PacketIndex, VideoStream]":
     """Index a video's stream: by the tables of the file, or by demuxing it once.
 
     It is the first video stream that is no attached picture.
@@ -161,43 +166,45 @@ def build(data: "containers.Buffer | containers.Admitted[Any]") -> PacketIndex:
     Args:
         data: an encoded file.
 
+    Returns:
+        The index, and the stream in its container, which stays open as long as somebody holds it.
+
     Raises:
         InvalidMediaError: (a `ValueError`) the bytes are refused, can't be demuxed, or hold no video.
     """
     admitted = containers.admit(data)
-    with open_held(admitted, options=_options(admitted)) as container:
-        stream = containers.video_stream(container)
-        context = stream.codec_context
-        whole = bytes(admitted.data)
-        columns = _by_tables(whole, container, stream) or _by_demuxing(whole, container, stream)
-        index = PacketIndex(
-            container=container.format.name,
-            codec=context.codec.name,
-            width=context.width,
-            height=context.height,
-            pix_fmt=context.pix_fmt or "",
-            time_base=stream.time_base or Fraction(1),
-            rate=_rate(stream),
-            average_rate=stream.average_rate or None,
-            declared_frames=stream.frames,
-            stream=stream.index,
-            is_first=stream is container.streams.video[0],
-            start_time=stream.start_time,
-            extradata=bytes(context.extradata or b""),
-            codec_tag=context.codec_tag,
-            colour=(context.color_range, context.colorspace, context.color_primaries, context.color_trc),
-            aspect=stream.sample_aspect_ratio or None,
-            matrix=_matrix(whole, admitted.name, stream),
-            **columns,
-        )
-        number = stream.id
+    container = open_held(admitted, options=_options(admitted))
+    stream = containers.video_stream(container)
+    context = stream.codec_context
+    whole = bytes(admitted.data)
+    columns = _by_tables(whole, container, stream) or _by_demuxing(whole, container, stream)
+    index = PacketIndex(
+        container=container.format.name,
+        codec=context.codec.name,
+        width=context.width,
+        height=context.height,
+        pix_fmt=context.pix_fmt or "",
+        time_base=stream.time_base or Fraction(1),
+        rate=_rate(stream),
+        average_rate=stream.average_rate or None,
+        declared_frames=stream.frames,
+        stream=stream.index,
+        is_first=stream is container.streams.video[0],
+        start_time=stream.start_time,
+        extradata=bytes(context.extradata or b""),
+        codec_tag=context.codec_tag,
+        colour=(context.color_range, context.colorspace, context.color_primaries, context.color_trc),
+        aspect=stream.sample_aspect_ratio or None,
+        matrix=_matrix(whole, admitted.name, stream),
+        **columns,
+    )
     if index.data is whole and (index.offset == NOT_FOUND).any():
-        with containers.open_av(admitted, options=_options(admitted)) as container:
-            again = containers.video_stream(container)
-            index = replace(index, **_by_demuxing(whole, container, again, gather=True))
-    if not is_whole(index, whole, number):
+        with containers.open_av(admitted, options=_options(admitted)) as again:
+            columns = _by_demuxing(whole, again, containers.video_stream(again), gather=True)
+        index = replace(index, **columns)
+    if not is_whole(index, whole, stream.id):
         index.corrupt[-1] = True
-    return index
+    return index, stream
 
 
 def open_held(
@@ -312,13 +319,16 @@ def _rate(stream: "VideoStream") -> Fraction:
 # Matroska's identifiers of a projection's yaw and roll, in degrees.
 _POSES = (b"\x76\x73\x84", b"\x76\x75\x84", b"\x76\x73\x88", b"\x76\x75\x88")
 _HEADERS = 1 << 20
+_CLUSTER = b"\x1f\x43\xb6\x75"
 
 
 def _matrix(data: bytes, container: str, stream: "VideoStream") -> tuple[float, float, float, float] | None:
     if container == "mov":
         return tables.matrix(data, stream.id)
-    if container == "matroska" and any(data.find(pose, 0, _HEADERS) >= 0 for pose in _POSES):
-        return _matrix_of_a_frame(data)
+    if container == "matroska":
+        media = data.find(_CLUSTER, 0, _HEADERS)
+        if any(data.find(pose, 0, media if media >= 0 else _HEADERS) >= 0 for pose in _POSES):
+            return _matrix_of_a_frame(data)
     return None
 
 
