@@ -1,4 +1,7 @@
-"""The recipes of `docs/cookbook.md`, as they stand there but for names of files and numbers of processes."""
+"""The recipes of `docs/cookbook.md`, as they stand there but for names of files and numbers of processes.
+
+And the blocks of the README, but for those that are doctests.
+"""
 
 import asyncio
 import json
@@ -16,6 +19,7 @@ from support.clips import clip
 from support.server import reply
 
 PAGE = Path(__file__).parents[1] / "docs" / "cookbook.md"
+README = PAGE.parents[1] / "README.md"
 SECTION = re.compile(r"^## (.*?)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 RECIPES = {
     heading: re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -45,6 +49,23 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
         return names
 
     return run
+
+
+def test_the_blocks_of_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    notebook, bucket = (block for block in blocks if ">>>" not in block)
+    (tmp_path / "clip.mp4").write_bytes(CLIP)
+    (tmp_path / "urls.txt").write_text("clip.mp4\nnone.mp4\n")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(notebook, names)
+    assert names["frames"].shape == (12, 96, 128, 3)
+    assert names["video"]._repr_html_().count("<img") == 1
+    exec(bucket, names)
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.startswith("none.mp4 ")
 
 
 def test_every_recipe_is_run_here() -> None:
