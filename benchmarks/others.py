@@ -26,7 +26,7 @@ from _clips import FOLDER, clip
 from _machine import describe
 
 CLIP = "h264_720p_600s.mp4"
-OPENCV = "OpenCV, as vLLM does it"
+OPENCV = "vLLM's way, by OpenCV"
 
 
 def with_mmmedia(path: str, indices: Sequence[int]) -> Any:
