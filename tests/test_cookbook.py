@@ -5,6 +5,7 @@ And the blocks of the README, but for those that are doctests.
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,7 @@ def test_ray_data(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason="needs ray: nox -s ray")
     import pyarrow.parquet
 
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # where the machine is busy
     (tmp_path / "urls.txt").write_text(f"{tmp_path}/a.mp4\n{tmp_path}/none.mp4\n")
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
