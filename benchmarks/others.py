@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from _clips import FOLDER, clip
 from _machine import describe
 
 CLIP = "h264_720p_600s.mp4"
+OPENCV = "vLLM's way, by OpenCV"
 
 
 def with_mmmedia(path: str, indices: Sequence[int]) -> Any:
@@ -82,13 +84,23 @@ def with_transformers(path: str, indices: Sequence[int]) -> Any:
 
 
 READERS: dict[str, tuple[str, Callable[[str, Sequence[int]], Any]]] = {
-    "mmmedia.load_video": ("mmmedia", with_mmmedia),
+    "mmmedia": ("mmmedia", with_mmmedia),
     "torchcodec": ("torchcodec.decoders", with_torchcodec),
     "decord": ("decord", with_decord),
     "PyAV": ("av", with_pyav),
-    "transformers, PyAV": ("transformers.video_utils", with_transformers),
-    "OpenCV, as vLLM": ("cv2", with_opencv),
+    "transformers": ("transformers.video_utils", with_transformers),
+    OPENCV: ("cv2", with_opencv),
 }
+
+
+def named(name: str) -> str:
+    """The reader with its version."""
+    for package in {"decord": ("decord2", "decord"), "PyAV": ("av",)}.get(name, (name,)):
+        try:
+            return f"{package if name == 'decord' else name} {version(package)}"
+        except PackageNotFoundError:
+            continue
+    return name
 
 
 def one(name: str, path: str, count: int) -> None:
@@ -96,7 +108,7 @@ def one(name: str, path: str, count: int) -> None:
     module, read = READERS[name]
     try:
         __import__(module)
-        if name == "mmmedia.load_video":
+        if name == "mmmedia":
             __import__("cv2")
             __import__("av")
     except (ImportError, RuntimeError, OSError) as error:
@@ -146,17 +158,17 @@ def main() -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             lines = done.stdout.splitlines()
             results[name].append(json.loads(lines[-1]) if lines else {"missing": done.stderr[-200:]})
-    right = results["OpenCV, as vLLM"][0].get("digests", [])
-    print(f"{'':22} {'wall s':>8} {'CPU s':>8} {'grown MB':>9} {'frames':>9}")
+    right = results[OPENCV][0].get("digests", [])
+    print(f"{'':24} {'wall s':>8} {'CPU s':>8} {'grown MB':>9} {'frames':>9}")
     for name, found in results.items():
         if "missing" in found[0]:
-            print(f"{name:22} not installed: {found[0]['missing'][:80]}")
+            print(f"{named(name):24} not installed: {found[0]['missing'][:80]}")
             continue
         wall, used, size = (
             statistics.median(each[key] for each in found) for key in ("wall", "cpu", "megabytes")
         )
         same = sum(a == b for a, b in zip(found[0]["digests"], right, strict=False))
-        print(f"{name:22} {wall:8.2f} {used:8.2f} {size:9.0f} {same:>4} of {len(right)}")
+        print(f"{named(name):24} {wall:8.2f} {used:8.2f} {size:9.0f} {same:>4} of {len(right)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
-"""The recipes of `docs/cookbook.md`, as they stand there but for names of files and numbers of processes."""
+"""The recipes of `docs/cookbook.md`, as they stand there but for names of files and numbers of processes.
+
+And the blocks of the README, but for those that are doctests.
+"""
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +20,7 @@ from support.clips import clip
 from support.server import reply
 
 PAGE = Path(__file__).parents[1] / "docs" / "cookbook.md"
+README = PAGE.parents[1] / "README.md"
 SECTION = re.compile(r"^## (.*?)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 RECIPES = {
     heading: re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -45,6 +50,23 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
         return names
 
     return run
+
+
+def test_the_blocks_of_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    notebook, bucket = (block for block in blocks if ">>>" not in block)
+    (tmp_path / "clip.mp4").write_bytes(CLIP)
+    (tmp_path / "urls.txt").write_text("clip.mp4\nnone.mp4\n")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(notebook, names)
+    assert names["frames"].shape == (12, 96, 128, 3)
+    assert names["video"]._repr_html_().count("<img") == 1
+    exec(bucket, names)
+    (said,) = capsys.readouterr().out.splitlines()
+    assert said.startswith("none.mp4 ")
 
 
 def test_every_recipe_is_run_here() -> None:
@@ -86,6 +108,7 @@ def test_ray_data(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason="needs ray: nox -s ray")
     import pyarrow.parquet
 
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # where the machine is busy
     (tmp_path / "urls.txt").write_text(f"{tmp_path}/a.mp4\n{tmp_path}/none.mp4\n")
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
     try:

@@ -84,7 +84,10 @@ def test_pictures_and_sounds():
 
 # On a cluster.
 
-with_ray = pytest.mark.filterwarnings("ignore")  # those of Ray itself
+
+def with_ray(test):
+    """Actors start slowly where the machine is busy; warnings are those of Ray itself."""
+    return pytest.mark.timeout(600)(pytest.mark.filterwarnings("ignore")(test))
 
 
 @pytest.fixture(scope="module")
