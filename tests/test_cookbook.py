@@ -5,7 +5,6 @@ And the blocks of the README, but for those that are doctests.
 
 import asyncio
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 import mmmedia
 from mmmedia.video import OpenCVVideoBackend
+from support import needs
 from support.clips import clip
 from support.server import reply
 
@@ -105,16 +105,12 @@ def test_fastapi(run: Callable[..., dict[str, Any]], server: Any) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")  # those of Ray itself
 def test_ray_data(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray", reason="needs ray: nox -s ray")
+    pytest.importorskip("ray", reason="needs ray: nox -s ray")
     import pyarrow.parquet
 
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # where the machine is busy
     (tmp_path / "urls.txt").write_text(f"{tmp_path}/a.mp4\n{tmp_path}/none.mp4\n")
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
-    try:
+    with needs.ray_cluster(4):
         run("Ray Data", {"s3://bucket/urls.txt": f"{tmp_path}/urls.txt", "s3://bucket": str(tmp_path)})
-    finally:
-        ray.shutdown()
     rows = pyarrow.parquet.read_table(tmp_path / "frames").to_pylist()
     errors = sorted(row["error"] or "" for row in rows)
     assert errors[0] == ""

@@ -13,6 +13,7 @@ from PIL import Image
 from mmmedia import load_video
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 from mmmedia.integrations.ray import DecodeAudio, DecodeImages, DecodeVideos, decode_videos
+from support import needs
 from support.clips import clip, picture
 from support.sounds import encode, sine
 
@@ -92,13 +93,10 @@ def with_ray(test):
 
 @pytest.fixture(scope="module")
 def ray():
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # where the machine is busy
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    # What this file defines can't be imported by the actors.
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield ray
-    ray.shutdown()
+    with needs.ray_cluster(2) as ray:
+        # What this file defines can't be imported by the actors.
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        yield ray
 
 
 @with_ray

@@ -208,6 +208,8 @@ class TestEquality:
 
     @pytest.mark.parametrize("kind", ["image", "audio", "embedding"])
     def test_damage_ends_in_the_same_error_or_media(self, kind: str) -> None:
+        if kind == "embedding":
+            pytest.importorskip("torch")
         media_io: Any = {"image": ImageMediaIO, "audio": AudioMediaIO, "embedding": AudioEmbeddingMediaIO}[
             kind
         ]()

@@ -1,9 +1,13 @@
 """What some tests can't do without."""
 
 import importlib.util
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +24,19 @@ def torchvision() -> None:
     """Skip a test, or a file of tests, where there is no torchvision."""
     if not importlib.util.find_spec("torchvision"):
         pytest.skip("needs torchvision", allow_module_level=True)
+
+
+@contextmanager
+def ray_cluster(cpus: int) -> Iterator[Any]:
+    """Ray, on a cluster of this machine; skips a test where there is no Ray."""
+    for what in ("raylet_start", "gcs_server_port"):  # where the machine is busy
+        os.environ.setdefault(f"RAY_{what}_wait_time_s", "120")
+    ray = pytest.importorskip("ray", reason="needs ray: nox -s ray")
+    ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="error")
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
 
 
 def let_torchvision_load() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from mmmedia.errors import InvalidArgumentError, InvalidMediaError, UnsupportedMediaError
+from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError, UnsupportedMediaError
 from mmmedia.video import (
     VIDEO_LOADER_REGISTRY,
     Molmo2VideoBackend,
@@ -28,7 +28,7 @@ ERRORS = {
 }  # fmt: skip
 
 # What a sampler may answer instead of indices: a ValueError or a NotImplementedError of this library.
-ANSWERS = (InvalidArgumentError, InvalidMediaError, UnsupportedMediaError)
+ANSWERS = (InvalidArgumentError, InvalidMediaError, LimitExceededError, UnsupportedMediaError)
 
 
 def group(case: dict[str, Any]) -> str:
