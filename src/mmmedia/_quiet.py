@@ -9,17 +9,19 @@ import warnings
 from contextvars import ContextVar, Token
 from typing import Any, cast
 
-_is_quiet: ContextVar[bool] = ContextVar("mmmedia_quiet", default=False)
+is_quiet: ContextVar[bool] = ContextVar("mmmedia_quiet", default=False)
+"""Whether warnings are ignored here; see `quiet`."""
 
 
 class _Anything:
     """Stands where a filter has its message pattern; matches all that is warned of where it is quiet."""
 
     def match(self, _text: str) -> bool:
-        return _is_quiet.get()
+        return is_quiet.get()
 
 
-_FILTER: Any = ("ignore", _Anything(), Warning, None, 0)
+FILTER: Any = ("ignore", _Anything(), Warning, None, 0)
+"""What must be the first filter where it is to be quiet; a test runner has its own list for each test."""
 
 
 class quiet:  # noqa: N801  # reads as what it does
@@ -32,12 +34,12 @@ class quiet:  # noqa: N801  # reads as what it does
     _token: Token[bool]
 
     def __enter__(self) -> None:
-        if warnings.filters[:1] != [_FILTER]:  # a test runner has a list of its own for each test
-            cast("list[Any]", warnings.filters).insert(0, _FILTER)
-        self._token = _is_quiet.set(True)
+        if warnings.filters[:1] != [FILTER]:
+            cast("list[Any]", warnings.filters).insert(0, FILTER)
+        self._token = is_quiet.set(True)
 
     def __exit__(self, *_: object) -> None:
-        _is_quiet.reset(self._token)
+        is_quiet.reset(self._token)
 
 
 def silence_decoders() -> None:

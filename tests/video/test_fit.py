@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mmmedia.video.decoders.fit import fit, store
+from mmmedia.video.decoders.upright import Upright
 from support.clips import picture
 
 FRAME = picture(7, 240, 180)
@@ -34,10 +35,13 @@ def test_much_smaller_ones_are_nearly_so(size):
     assert difference <= np.abs(linear - exact).mean() / 3
 
 
-def test_a_row_is_rgb_also_of_a_turned_frame():
-    row = np.empty((90, 120, 3), np.uint8)
-    store(FRAME, row)
-    assert np.array_equal(row[..., ::-1], fit(FRAME, (90, 120)))
-    turned = np.empty((240, 180, 3), np.uint8)
-    store(np.rot90(FRAME), turned)
-    assert np.array_equal(turned[..., ::-1], np.rot90(FRAME))
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("quarters", range(4))
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_row_is_rgb_upright_and_of_its_size(quarters, mirrored, scale):
+    turn = Upright(quarters, mirrored)
+    upright = turn(FRAME)
+    size = upright.shape[0] // scale, upright.shape[1] // scale
+    row = np.empty((*size, 3), np.uint8)
+    store(FRAME, row, turn)
+    assert np.array_equal(row[..., ::-1], fit(upright, size))

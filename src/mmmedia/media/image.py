@@ -7,14 +7,15 @@ none of it again. (`mmmedia.pipeline` also takes PIL images that a caller made, 
 
 import io
 import struct
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from PIL import Image, ImageFile
 
 from mmmedia import envs
-from mmmedia._quiet import quiet
+from mmmedia._quiet import FILTER, is_quiet
 from mmmedia.errors import InvalidArgumentError, MediaError, UnsupportedMediaError
 from mmmedia.image import (
     ORIENTATION_SOURCES,
@@ -110,15 +111,19 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
             LimitExceededError: (a `ValueError`) more pixels than `VLLM_MAX_IMAGE_PIXELS` by its header;
                 nothing is decoded then.
         """
+        if warnings.filters[:1] != [FILTER]:  # `with quiet():`, without its calls
+            cast("list[Any]", warnings.filters).insert(0, FILTER)
+        token = is_quiet.set(True)
         try:
-            with quiet():
-                image, is_converted = self._load(data)
+            image, is_converted = self._load(data)
         except MediaError:
             raise
         except _BudgetError as error:
             raise error.reason from None
         except Exception as error:  # noqa: BLE001 what parsers raise on the bytes of a stranger is not listed
             refuse(brief(error), error)
+        finally:
+            is_quiet.reset(token)
         return MediaWithBytes(image, data, self._config(is_converted) or None)
 
     def _load(self, data: bytes) -> tuple[Image.Image, bool]:
@@ -195,8 +200,10 @@ class ImageMediaIO(MediaIO[MediaWithBytes[Image.Image]]):
             config = {"image_mode": self.image_mode, "rgba_background_color": self.rgba_background_color}
         if self.max_pixels is not None:
             config["max_pixels"] = self.max_pixels
-        switches = ("exif_transpose", "flatten_alpha", "scale_depth")
-        return {**config, **{name: False for name in switches if not getattr(self, name)}}
+        for name in ("exif_transpose", "flatten_alpha", "scale_depth"):
+            if not getattr(self, name):
+                config[name] = False
+        return config
 
     def _decode(self, picture: ImageFile.ImageFile, data: bytes) -> tuple[Image.Image, bool]:
         """Decode, and say whether what came out is not in the mode that the file has."""

@@ -161,7 +161,9 @@ def _format_names() -> Iterator[str]:
     tried: set[str] = set()
     for register_formats in (Image.preinit, Image.init):
         register_formats()
-        for name in [name for name in Image.ID if name not in tried]:
+        for name in list(Image.ID):
+            if name in tried:
+                continue
             tried.add(name)
             yield name
 
