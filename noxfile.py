@@ -33,7 +33,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     install_project(session, "dev")
-    coverage = ["--cov=mmmedia", "--cov-report=term-missing:skip-covered", "--cov-fail-under=97"]
+    coverage = ["--cov=mmmedia", "--cov-report=term-missing:skip-covered", "--cov-fail-under=98"]
     session.run("pytest", "-n", "2", *coverage, *session.posargs)
 
 

@@ -27,6 +27,7 @@ RECIPES = {
     for heading, text in SECTION.findall(PAGE.read_text())
 }
 CLIP = clip(frames=40)
+HOME = str(Path.home())
 FEWER = {"num_workers=8": "num_workers=2", "n_jobs=8": "n_jobs=2", "Pool(8)": "Pool(2)"}
 
 
@@ -104,10 +105,13 @@ def test_fastapi(run: Callable[..., dict[str, Any]], server: Any) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")  # those of Ray itself
-def test_ray_data(run: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_ray_data(
+    run: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ray", reason="needs ray: nox -s ray")
     import pyarrow.parquet
 
+    monkeypatch.setenv("HOME", HOME)  # Ray keeps the key of this machine's clusters there
     (tmp_path / "urls.txt").write_text(f"{tmp_path}/a.mp4\n{tmp_path}/none.mp4\n")
     with needs.ray_cluster(4):
         run("Ray Data", {"s3://bucket/urls.txt": f"{tmp_path}/urls.txt", "s3://bucket": str(tmp_path)})
