@@ -1,5 +1,6 @@
 """MPEG transport streams: how they are recognised, and what their program maps say of each stream."""
 
+import zlib
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ _PROGRAM_MAP = 2
 _FIRST_LOOK = 4_900_000
 """Bytes in which FFmpeg looks for program maps before it looks at streams; it takes 5 000 000."""
 _FEW_MAPS = 1000
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _MOST_TABLES = 200_000
 
 
@@ -95,7 +97,7 @@ def _untold(data: Buffer, pids: Collection[int]) -> set[int]:
         seen.add(section)
         if len(seen) > _FEW_MAPS:
             break
-        if _checksum(section):
+        if not _is_intact(section):
             continue
         if number == 0 and section[0] == 0:
             entries = (section[entry : entry + 4] for entry in range(8, len(section) - 7, 4))
@@ -118,6 +120,8 @@ def _in_step(whole: "npt.NDArray[np.uint8]") -> "tuple[npt.NDArray[np.int64], in
             starts = starts[: lost[0]] if len(lost) else starts
             if len(starts) * size > len(best[0]) * best[1]:
                 best = starts, size
+            if not len(lost):  # to the end; those from a later place on are no more
+                break
     return best
 
 
@@ -130,18 +134,16 @@ def _table(data: Buffer, at: int, size: int) -> bytes:
     return _gathered(data, at, begin, 3 + ((data[begin + 1] & 0x0F) << 8 | data[begin + 2]), size)
 
 
-def _checksum(section: bytes) -> int:
-    """Return what is 0 for a table whose last four bytes are its checksum (ISO/IEC 13818-1, annex A).
+def _is_intact(section: bytes) -> bool:
+    r"""Return whether the last four bytes of a table are its checksum (ISO/IEC 13818-1, annex A).
 
-    >>> _checksum(bytes.fromhex("00b00d0001c100000001f0002ab104b2"))
-    0
+    It is that of zlib with the bits of each byte the other way round.
+
+    >>> table = bytes.fromhex("00b00d0001c100000001f0002ab104b2")
+    >>> _is_intact(table), _is_intact(b"\1" + table[1:])
+    (True, False)
     """
-    remainder = 0xFFFFFFFF
-    for byte in section:
-        remainder ^= byte << 24
-        for _ in range(8):
-            remainder = (remainder << 1 ^ (0x04C11DB7 if remainder >> 31 else 0)) & 0xFFFFFFFF
-    return remainder
+    return zlib.crc32(section.translate(_MIRRORED)) == 0xFFFFFFFF
 
 
 def _program_maps(data: Buffer) -> Iterator[tuple[int, int]]:
