@@ -9,11 +9,11 @@ import asyncio
 import io
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from mmmedia import envs, metrics
@@ -53,6 +53,8 @@ NEVER = frozenset(
     }
 )  # fmt: skip
 """Schemes of fsspec that are refused, whatever is listed."""
+
+T = TypeVar("T")
 
 _PART_BYTES = 8 << 20
 """Of an object of which somebody wants to know how far it has been read."""
@@ -256,23 +258,11 @@ class ObjectConnection:
         """Return the bytes behind a URL; errors as of `read_object`, and `TimeoutError`."""
         if url_scheme(url) in OWN_SCHEMES:
             return self.http.get_bytes(url, timeout=timeout, allow_redirects=allow_redirects)
-        pending = _readers.executor().submit(read_object, url, _progress())
-        seconds = _longest(timeout)
-        try:
-            return pending.result(seconds)
-        except FutureTimeoutError:
-            pending.cancel()
-            raise _too_long(url, seconds) from None
+        return _in_time(read_object, url, timeout)
 
     def open_object(self, url: str, *, timeout: float | None = None) -> FsspecSource:
         """Return what reads an object in pieces; errors as of the function, and `TimeoutError`."""
-        pending = _readers.executor().submit(open_object, url, _progress())
-        seconds = _longest(timeout)
-        try:
-            return pending.result(seconds)
-        except FutureTimeoutError:
-            pending.cancel()
-            raise _too_long(url, seconds) from None
+        return _in_time(open_object, url, timeout)
 
     async def async_open_object(
         self,
@@ -302,6 +292,17 @@ class ObjectConnection:
             return pending.result()
         finally:
             pending.cancel()
+
+
+def _in_time(read: Callable[[str, Progress | None], T], url: str, timeout: float | None) -> T:
+    """Return what a thread reads of an object, if that does not take too long."""
+    pending = _readers.executor().submit(read, url, _progress())
+    seconds = _longest(timeout)
+    try:
+        return pending.result(seconds)
+    except FutureTimeoutError:
+        pending.cancel()
+        raise _too_long(url, seconds) from None
 
 
 def _progress() -> Progress | None:

@@ -78,7 +78,7 @@ def apart(kind: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)
         def decode(*args: P.args, **kwargs: P.kwargs) -> T:
-            if envs.MMMEDIA_DECODE_PROCESSES <= 0:
+            if envs.MMMEDIA_DECODE_PROCESSES <= 0:  # `not isolated.is_on()`, without its call
                 return function(*args, **kwargs)
             return cast("T", _decode_apart(kind, function, *args, **kwargs))
 

@@ -130,9 +130,8 @@ def write(
     references = structure.references if structure is not None else None
     length_size = (index.extradata[21] & 3) + 1 if index.codec == "hevc" and len(index.extradata) > 22 else 0
     try:
-        with av.open(
-            buffer, "w", format=container, options={"fflags": "+bitexact"}
-        ) as out:  # no random names
+        without_random_names = {"fflags": "+bitexact"}
+        with av.open(buffer, "w", format=container, options=without_random_names) as out:
             stream = out.add_stream_from_template(template, opaque=True)
             stream.time_base = STEP
             if index.codec == "prores" or container == "nut":

@@ -60,7 +60,7 @@ def fit(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Return one frame (height, width, 3) in a size: itself, where it has that.
 
     Smaller ones are means of areas. What is three times too large is halved first, which takes half the time
-    and differs by a quarter of a level on the average.
+    and differs on the average by a quarter of a level, by two where little is left of a side.
     """
     import cv2
 
