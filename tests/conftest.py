@@ -66,3 +66,18 @@ def server() -> Iterator[Server]:
     """A server on loopback; it counts what arrives."""
     with Server() as server:
         yield server
+
+
+@pytest.fixture
+def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are decoded in two processes of their own."""
+    monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "2")
+
+
+@pytest.fixture(scope="module")
+def workers_end() -> Iterator[None]:
+    """Such processes do not outlive the tests of a file."""
+    yield
+    from mmmedia.work import isolated
+
+    isolated.shutdown()

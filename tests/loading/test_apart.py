@@ -4,7 +4,6 @@ import asyncio
 import functools
 import io
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from mmmedia.errors import InvalidArgumentError, LimitExceededError
 from mmmedia.loading.choosing import Choice
 from mmmedia.media.isolation import _times
 from mmmedia.video.decoders.opencv import capture
-from mmmedia.work import isolated
 from mmmedia.work.isolated.wire import BrokenWireError
 from support.clips import clip
 from support.layouts import long_clip, padded
@@ -28,17 +26,12 @@ from support.server import Server, ranged, reply
 from support.sounds import encode, encode_av, sine
 
 pytestmark = [
+    pytest.mark.usefixtures("workers_end"),
     pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="decode processes need Linux"),
     pytest.mark.timeout(300),  # the workers import librosa once
 ]
 
 SOUND = encode(sine(440, 0.5, 16000, 2), 16000)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ended() -> Iterator[None]:
-    yield
-    isolated.shutdown()
 
 
 @pytest.fixture(params=["apart", "here"])

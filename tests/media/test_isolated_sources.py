@@ -4,7 +4,6 @@ import asyncio
 import base64
 import io
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,18 +26,10 @@ from support.server import Server, in_turn, ranged, stall
 from support.sources import CountingSource
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="decode processes need Linux")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ended() -> Iterator[None]:
-    yield
-    isolated.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "2")
+pytestmark = [
+    pytest.mark.usefixtures("workers_end", "two_workers"),
+    pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="decode processes need Linux"),
+]
 
 
 def asked(source: Any) -> tuple[LentSource, AskedSource]:

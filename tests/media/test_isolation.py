@@ -63,23 +63,13 @@ from support.streams import sound_that_becomes_h264
 from support.waiting import wait_until
 
 pytestmark = [
+    pytest.mark.usefixtures("workers_end", "two_workers"),
     pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="decode processes need Linux"),
     pytest.mark.timeout(300),  # the workers import torch once
 ]
 
 STALLS = Path(__file__).parents[1] / "data" / "stalls_hevc.mp4"
 PLAIN = {type(None), bool, int, float, str, bytes, tuple}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ended() -> Iterator[None]:
-    yield
-    isolated.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "2")
 
 
 def jpeg(width: int = 64, height: int = 48, **options: Any) -> bytes:

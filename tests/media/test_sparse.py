@@ -6,7 +6,6 @@ import gc
 import os
 import re
 import threading
-from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,11 @@ from mmmedia.media.sparse import Limited, _OnLoop
 from mmmedia.sources import BytesSource
 from mmmedia.video import OpenCVVideoBackend
 from mmmedia.video.loaders import VIDEO_LOADER_REGISTRY
-from mmmedia.work import isolated
+from support.halves import HALVES, half_of
 from support.layouts import long_clip, padded, rewrapped
 from support.server import Behaviour, Request, Server, in_turn, ranged, redirect, reply, stall
+
+pytestmark = pytest.mark.usefixtures("workers_end")
 
 
 @functools.cache
@@ -66,18 +67,9 @@ class Half:
             connection.close()
 
 
-@pytest.fixture(params=["sync", "async", "sync apart", "async apart"])
+@pytest.fixture(params=HALVES)
 def half(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Half:
-    name, _, is_apart = request.param.partition(" ")
-    if is_apart:
-        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "2")
-    return Half(name)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ended() -> Iterator[None]:
-    yield
-    isolated.shutdown()
+    return Half(half_of(request.param, monkeypatch))
 
 
 in_this_process = pytest.mark.parametrize("half", ["sync", "async"], indirect=True)

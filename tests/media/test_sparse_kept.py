@@ -4,7 +4,6 @@ import asyncio
 import functools
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,12 @@ from mmmedia.errors import LimitExceededError, SourceChangedError
 from mmmedia.media import ImageMediaIO, Media, MediaConnector, VideoMediaIO, decoded
 from mmmedia.media.budget import MediaBudget
 from mmmedia.sources import BytesSource
-from mmmedia.work import isolated
+from support.halves import HALVES, half_of
 from support.layouts import laid_out, long_clip, padded
 from support.server import Server, in_turn, ranged, reply
 from support.sounds import encode_av, sine
+
+pytestmark = pytest.mark.usefixtures("workers_end")
 
 
 @functools.cache
@@ -64,18 +65,9 @@ class Half:
         return asyncio.run(media.load_async(*args, **kwargs))
 
 
-@pytest.fixture(params=["sync", "async", "sync apart", "async apart"])
+@pytest.fixture(params=HALVES)
 def half(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Half:
-    name, _, is_apart = request.param.partition(" ")
-    if is_apart:
-        monkeypatch.setenv("MMMEDIA_DECODE_PROCESSES", "2")
-    return Half(name)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ended() -> Iterator[None]:
-    yield
-    isolated.shutdown()
+    return Half(half_of(request.param, monkeypatch))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A process that reads sources through the cache: python block_worker.py COMMAND DIRECTORY ..."""
 
+import functools
 import os
 import random
 import signal
@@ -9,7 +10,7 @@ from typing import Any
 
 from mmmedia.cache import BlockCacheSource, MediaCache
 from mmmedia.cache.partial import BLOCK_BYTES
-from support.cache_worker import forbid_attributes, leave_a_child, url
+from support.cache_worker import forbid_attributes, fork_amid, leave_a_child, url
 from support.sources import CountingSource, content
 
 SIZE = 4 * BLOCK_BYTES + 500
@@ -95,30 +96,17 @@ def _be_killed(call: str, step: str) -> None:
 def fork(directory: str) -> None:
     """Fork while other threads are in the middle of reads: each child must be able to read."""
     cache = open_cache(directory)
-    stop = threading.Event()
 
-    def keep_reading(seed: int) -> None:
-        chance = random.Random(seed)
-        while not stop.is_set():
-            read_some(cache, chance)
+    def read(chance: random.Random) -> bool:
+        read_some(cache, chance)
+        return True
 
-    threads = [threading.Thread(target=keep_reading, args=[seed]) for seed in range(3)]
-    for thread in threads:
-        thread.start()
-    failures = 0
-    for number in range(15):
-        child = os.fork()
-        if child == 0:
-            signal.alarm(30)  # a child that hangs on a lock dies of it
-            read_some(cache, random.Random(number))
-            os._exit(0)
-        failures += os.waitpid(child, 0)[1] != 0
-        if failures:
-            break
-    stop.set()
-    for thread in threads:
-        thread.join()
-    sys.stdout.write(f"{failures}\n")
+    fork_amid(
+        [functools.partial(read, random.Random(seed)) for seed in range(3)],
+        lambda number: read(random.Random(number)),
+        range(15),
+        seconds=30,
+    )
 
 
 def orphan(directory: str) -> None:

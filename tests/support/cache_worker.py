@@ -1,11 +1,14 @@
 """A process that uses a cache directory: python cache_worker.py COMMAND DIRECTORY ..., as at the end."""
 
 import errno
+import functools
+import itertools
 import os
 import random
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -66,24 +69,39 @@ def die(directory: str, call: str, number: str) -> None:
 def fork(directory: str) -> None:
     """Fork while other threads are in the middle of puts: each child must be able to use the cache."""
     cache = open_cache(directory)
+
+    def put_one_more(numbers: Iterator[int]) -> None:
+        number = next(numbers) % 40
+        cache.put(url(number), body(number))
+
+    fork_amid(
+        [functools.partial(put_one_more, itertools.count(1)) for _ in range(3)],
+        lambda number: cache.put(url(number), body(number)) and cache.stats.entries,
+        range(100, 130),
+        seconds=20,
+    )
+
+
+def fork_amid(
+    works: list[Callable[[], object]], child: Callable[[int], object], numbers: range, seconds: int
+) -> None:
+    """While threads repeat works, fork a child for each number, and print how many of them failed."""
     stop = threading.Event()
 
-    def keep_putting() -> None:
-        number = 0
+    def repeat(work: Callable[[], object]) -> None:
         while not stop.is_set():
-            number += 1
-            cache.put(url(number % 40), body(number % 40))
+            work()
 
-    threads = [threading.Thread(target=keep_putting) for _ in range(3)]
+    threads = [threading.Thread(target=repeat, args=[work]) for work in works]
     for thread in threads:
         thread.start()
     failures = 0
-    for number in range(100, 130):
-        child = os.fork()
-        if child == 0:
-            signal.alarm(20)  # a child that hangs on a lock dies of it
-            os._exit(0 if cache.put(url(number), body(number)) and cache.stats.entries else 1)
-        failures += os.waitpid(child, 0)[1] != 0
+    for number in numbers:
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(seconds)  # a child that hangs on a lock dies of it
+            os._exit(0 if child(number) else 1)
+        failures += os.waitpid(pid, 0)[1] != 0
         if failures:
             break
     stop.set()

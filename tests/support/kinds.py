@@ -15,6 +15,13 @@ from support import corpus
 from support.clips import clip, picture
 
 SIZE = {"width": 128, "height": 96}
+WAYS: list[dict[str, Any]] = [
+    {"decode": "sequential"},
+    {"decode": "auto"},
+    {"decode": "seek"},
+    {"backend": "pyav", "decode": "sequential"},
+    {"backend": "pyav", "decode": "seek"},
+]
 
 
 @dataclass(frozen=True)

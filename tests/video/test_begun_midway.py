@@ -10,16 +10,9 @@ from mmmedia.errors import NotSeekableError
 from mmmedia.video import OpenCVVideoBackend, excerpt
 from support import corpus
 from support.clips import clip, read_number
-from support.kinds import SIZE
+from support.kinds import SIZE, WAYS
 from support.picking import Pick
 
-WAYS: list[dict[str, Any]] = [
-    {"decode": "sequential"},
-    {"decode": "auto"},
-    {"decode": "seek"},
-    {"backend": "pyav", "decode": "sequential"},
-    {"backend": "pyav", "decode": "seek"},
-]
 RAW: list[tuple[str, str, dict[str, Any]]] = [
     ("libx264", "h264", corpus.x264("keyint=12:min-keyint=12:scenecut=0")),
     ("libx265", "hevc", corpus.x265("keyint=12:min-keyint=12")),

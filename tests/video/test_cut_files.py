@@ -17,16 +17,8 @@ from mmmedia.video import OpenCVVideoBackend, excerpt
 from mmmedia.video.decoders.packets import index
 from support import corpus
 from support.clips import clip, read_number
-from support.kinds import KINDS
+from support.kinds import KINDS, WAYS
 from support.picking import Pick
-
-WAYS = [
-    {"decode": "sequential"},
-    {"decode": "auto"},
-    {"decode": "seek"},
-    {"backend": "pyav", "decode": "sequential"},
-    {"backend": "pyav", "decode": "seek"},
-]
 
 
 @lru_cache(maxsize=16)

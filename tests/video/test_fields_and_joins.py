@@ -15,15 +15,8 @@ from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
 from mmmedia.video.decoders.packets import index
 from support import corpus
 from support.clips import clip, read_number
-from support.kinds import KINDS, SIZE
+from support.kinds import KINDS, SIZE, WAYS
 
-WAYS: list[dict[str, Any]] = [
-    {"decode": "sequential"},
-    {"decode": "auto"},
-    {"decode": "seek"},
-    {"backend": "pyav", "decode": "sequential"},
-    {"backend": "pyav", "decode": "seek"},
-]
 FIELDS = {
     "codec": "libx265",
     "options": {"x265-params": "log-level=none:interlace=tff:keyint=10:min-keyint=10"},

@@ -13,15 +13,7 @@ from mmmedia.video.decoders.opencv.capture import open_capture
 from mmmedia.video.decoders.opencv.numbered import ClockError, Even, Numbered, Steps
 from mmmedia.video.decoders.packets import index
 from support.clips import clip, read_number
-
-SIZE = {"width": 128, "height": 96}
-WAYS: list[dict[str, Any]] = [
-    {"decode": "sequential"},
-    {"decode": "auto"},
-    {"decode": "seek"},
-    {"backend": "pyav", "decode": "sequential"},
-    {"backend": "pyav", "decode": "seek"},
-]
+from support.kinds import SIZE, WAYS
 
 
 def without_quantiser(data: bytes, position: int) -> bytes:
