@@ -8,8 +8,9 @@ import av
 import numpy as np
 import pytest
 
+import mmmedia
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError
-from mmmedia.video import OpenCVVideoBackend, read_frames
+from mmmedia.video import OpenCVVideoBackend, excerpt, read_frames
 from mmmedia.video.decoders.fit import fit
 from mmmedia.video.decoders.read import read_video
 from support import corpus
@@ -67,6 +68,19 @@ def test_frames_that_there_are_not_are_refused(wanted, fragment):
         read_frames(DATA, wanted)
     with pytest.raises(InvalidArgumentError, match=fragment):
         read_frames(DATA, lambda _: wanted)
+
+
+def test_a_file_cut_before_the_end_of_its_first_frame_is_what_is_at_fault():
+    """Whatever is asked for, be it counted from the end, and not who asks."""
+    data = clip(codec="libvpx", container="webm", frames=5, width=320, height=240)
+    cut = data[: data.index(b"\x1f\x43\xb6\x75") + 200]
+    for wanted in ([0], lambda video: [video.total_frames_num - 1]):
+        with pytest.raises(InvalidMediaError, match="no frames"):
+            read_frames(cut, wanted)
+        with pytest.raises(InvalidMediaError, match="no frames"):
+            excerpt(cut, wanted)
+    with pytest.raises(InvalidMediaError, match="no frames"):
+        mmmedia.load_video(cut, indices=[-1])
 
 
 def _damaged() -> bytes:

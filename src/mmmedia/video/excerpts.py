@@ -23,6 +23,7 @@ from mmmedia.video.piecewise.reading import check_pays, fetch_mode, is_small, re
 from mmmedia.video.samplers import VideoSourceMetadata
 
 Readable = bytes | bytearray | memoryview | str | PathLike[str] | Source
+Choice = Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]
 
 
 @contextmanager
@@ -75,7 +76,7 @@ class Excerpt:
 @packages_for("A video")
 def excerpt(
     source: Readable,
-    indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]],
+    indices: Choice,
     *,
     fetch: Literal["auto", "never", "always"] | None = None,
 ) -> Excerpt:
@@ -114,14 +115,12 @@ def excerpt(
         return _of_bytes(window.all(), indices)
 
 
-def _of_bytes(
-    data: bytes, indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]
-) -> Excerpt:
+def _of_bytes(data: bytes, indices: Choice) -> Excerpt:
     admitted = containers.admit(data)
     packets = index.build(admitted)
     shown = shown_frames(packets)
     told = _told(packets, shown)
-    wanted = _wanted(indices, told, shown.total)
+    wanted = named_frames(indices, told)
     try:
         return _of_parts(admitted, packets, shown, wanted, told)
     except CannotSeekError as refusal:
@@ -135,14 +134,19 @@ def _told(packets: index.PacketIndex, shown: Shown) -> VideoSourceMetadata:
     return shown.metadata(claim, packets.rate)
 
 
-def _wanted(
-    indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]],
-    told: VideoSourceMetadata,
-    total: int,
-) -> list[int]:
-    wanted = [int(number) for number in (indices(told) if callable(indices) else indices)]
+def named_frames(frames: Choice, video: VideoSourceMetadata) -> list[int]:
+    """Return the frames of a video that are named, or that are chosen when told what it is.
+
+    Raises:
+        InvalidMediaError: (a `ValueError`) the video has no frames.
+        InvalidArgumentError: (a `ValueError`) none are named, or such as it does not have.
+    """
+    total = video.total_frames_num
+    if total <= 0:
+        raise InvalidMediaError("The video has no frames.")
+    wanted = [int(number) for number in (frames(video) if callable(frames) else frames)]
     if not wanted:
-        raise InvalidArgumentError("An excerpt needs at least one frame.")
+        raise InvalidArgumentError("Expected at least one frame.")
     for number in wanted:
         if not 0 <= number < total:
             raise InvalidArgumentError(f"The video has no frame {number}: it has {total}.")
@@ -165,12 +169,12 @@ def _of_parts(
 
 def _of_pieces(
     video: Video,
-    indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]],
+    indices: Choice,
     *,
     must_pay: bool,
 ) -> Excerpt:
     told = _told(video.packets, video.shown)
-    wanted = _wanted(indices, told, video.shown.total)
+    wanted = named_frames(indices, told)
     present = sorted(set(wanted))
     if must_pay:
         check_pays(video, present)

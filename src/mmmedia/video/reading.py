@@ -1,6 +1,6 @@
 """`read_frames`: the primitive under whatever takes frames out of videos."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -10,12 +10,11 @@ from mmmedia.errors import InvalidArgumentError, InvalidMediaError
 from mmmedia.sources import Source
 from mmmedia.video.decoders.fit import Size
 from mmmedia.video.decoders.limits import check_size
-from mmmedia.video.excerpts import Readable, opened
+from mmmedia.video.excerpts import Choice, Readable, named_frames, opened
 from mmmedia.video.loaders import VideoLoader
 from mmmedia.video.piecewise.reading import read_source
 from mmmedia.video.samplers import VideoSourceMetadata
 
-Choice = Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]
 Frames = tuple[npt.NDArray[np.uint8], list[int], VideoSourceMetadata]
 _FEW = 8
 
@@ -88,14 +87,7 @@ def frames_of(
     wanted: list[int] = []
 
     def choose(video: VideoSourceMetadata) -> list[int]:
-        wanted[:] = [int(number) for number in (frames(video) if callable(frames) else frames)]
-        if not wanted:
-            raise InvalidArgumentError("Expected at least one frame.")
-        for number in wanted:
-            if not 0 <= number < video.total_frames_num:
-                raise InvalidArgumentError(
-                    f"The video has no frame {number}: it has {video.total_frames_num}."
-                )
+        wanted[:] = named_frames(frames, video)
         return sorted(set(wanted))
 
     decoded = read_source(data, choose, VideoLoader, decode=decode, size=size, fetch=fetch, whole=whole)
