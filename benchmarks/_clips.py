@@ -82,6 +82,16 @@ CLIPS = {
         128,
         {"deadline": "realtime", "cpu-used": "8", "b": "3M"},
     ),
+    # A key frame every two seconds, as live streams have them; the one above has libvpx's own distance.
+    "vp8_720p_60s_live.webm": (
+        "libvpx",
+        1280,
+        720,
+        60,
+        30,
+        60,
+        {"deadline": "realtime", "cpu-used": "8", "b": "3M"},
+    ),
     "mjpeg_720p_60s.avi": ("mjpeg", 1280, 720, 60, 30, 1, {"qscale": "6"}),
     "prores_720p_60s.mov": ("prores_ks", 1280, 720, 60, 30, 1, {"profile": "0"}),
 }

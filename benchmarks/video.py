@@ -92,6 +92,7 @@ ROWS = (
     Row("mpeg4_720p_60s.avi", "32 frames", cpu_bar=1.8),
     Row("mjpeg_720p_60s.avi", "32 frames", cpu_bar=1.8),
     Row("vp8_720p_60s.webm", "32 frames", cpu_bar=1.8),
+    Row("vp8_720p_60s_live.webm", "32 frames", cpu_bar=1.8),
     Row("prores_720p_60s.mov", "32 frames", cpu_bar=1.8),
 )
 MEMORY_ROWS = (("32 frames", SEQUENTIAL), ("8 frames", FAST), ("32 frames", FAST), ("128 frames", FAST))

@@ -88,7 +88,7 @@ def of_the_middle(video: Any) -> list[int]:
 @pytest.mark.parametrize(
     "keywords",
     [{}, {"num_frames": 3, "size": 40}, {"fps": 2}, {"indices": [-1, 3, 3]}, {"timestamps": [0.2, 0.9]},
-     {"start": 0.4, "end": 1.2, "num_frames": 4}, {"sampler": "qwen2_5_vl"}, {"stream": 0, "num_frames": 2},
+     {"start": 0.4, "end": 1.2, "num_frames": 4}, {"sampler": "qwen3_vl"}, {"stream": 0, "num_frames": 2},
      {"sampler": of_the_middle}],
     ids=lambda keywords: " ".join(keywords) or "all",
 )  # fmt: skip
