@@ -206,7 +206,7 @@ def test_large_files_are_read_by_the_worker(
     clip = long_clip() if container == "mp4" else rewrapped(long_clip(), container)
     path.write_bytes(padded(clip) if container == "mp4" else clip)
     video_io = VideoMediaIO(ImageMediaIO(), num_frames=num_frames, fetch="auto")
-    monkeypatch.setattr("mmmedia.media.video.SMALLEST", 0)
+    monkeypatch.setattr(VideoMediaIO, "smallest_source", 0)
     read, total = FileSource.read, []
 
     def counted(self: FileSource, ranges: Any) -> list[bytes]:

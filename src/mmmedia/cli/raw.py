@@ -1,6 +1,5 @@
 """The bytes behind a source, as they are; and a clip of some of them."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmmedia import containers
@@ -8,9 +7,8 @@ from mmmedia.cli.progress import Report
 from mmmedia.cli.sources import load, opened
 from mmmedia.errors import InvalidMediaError
 from mmmedia.media.base import MediaIO, SourceMediaIO, decode_base64
-from mmmedia.sources import FileSource, Source
-from mmmedia.video.excerpts import Excerpt, excerpt
-from mmmedia.video.samplers import VideoSourceMetadata
+from mmmedia.sources import Source
+from mmmedia.video.excerpts import Choice, Excerpt, excerpt
 
 _ARCHIVES = (b"PK", b"\x1f\x8b")  # which hold tensors
 
@@ -52,7 +50,7 @@ class CutIO(SourceMediaIO[Excerpt]):
 
     modality = "video"
 
-    def __init__(self, indices: Sequence[int] | Callable[[VideoSourceMetadata], Sequence[int]]) -> None:
+    def __init__(self, indices: Choice) -> None:
         self._indices = indices
 
     def load_bytes(self, data: bytes) -> Excerpt:
@@ -66,11 +64,6 @@ class CutIO(SourceMediaIO[Excerpt]):
     def load_source(self, source: Source) -> Excerpt:
         """Cut it out of what is read in pieces."""
         return excerpt(source, self._indices)
-
-    def load_file(self, filepath: Path) -> Excerpt:
-        """Cut it out of a file."""
-        with FileSource(filepath) as source:
-            return self.load_source(source)
 
 
 def read(source: str, report: Report) -> bytes:

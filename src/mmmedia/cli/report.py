@@ -2,14 +2,13 @@
 
 import contextlib
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmmedia import containers
 from mmmedia.cli.words import one_line
 from mmmedia.errors import InvalidMediaError, MediaError
 from mmmedia.media.base import SourceMediaIO, decode_base64
-from mmmedia.sources import FileSource, Source, Window
+from mmmedia.sources import Source, Window
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -80,13 +79,6 @@ class InspectIO(SourceMediaIO[Report]):
         if media_type.lower() == "video/jpeg":
             return _describe_sequence(data)
         return self.load_bytes(decode_base64(data))
-
-    def load_file(self, filepath: Path) -> Report:
-        """Report on a file."""
-        with FileSource(filepath) as source:
-            if source.size < self.smallest_source:
-                return self.load_bytes(source.read_all())
-            return self.load_source(source)
 
     def load_source(self, source: Source) -> Report:
         """Report on what is read through a source: of a video its tables and a frame, of others all.

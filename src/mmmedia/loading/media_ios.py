@@ -101,13 +101,6 @@ class VideoIO(SourceMediaIO[Video]):
         frames, metadata = VideoMediaIO(ImageMediaIO(), num_frames=-1).load_base64(media_type, data)
         return self.load_frames(frames, metadata["fps"])
 
-    def load_file(self, filepath: Path) -> Video:
-        """Load a video file from a path."""
-        if not Path(filepath).is_file():  # a pipe, or none
-            return self.load_bytes(Path(filepath).read_bytes())
-        with FileSource(filepath) as source:
-            return self.load_source(source)
-
     def load_frames(self, frames: Frames, fps: float = 0.0) -> Video:
         """Choose among frames that are there already, uint8 RGB (n, height, width, 3)."""
         total = len(frames)

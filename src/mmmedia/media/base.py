@@ -1,6 +1,7 @@
 """`MediaIO`, what every kind of media is loaded through, and `MediaWithBytes`, what some of them load to."""
 
 import inspect
+import os
 import re
 import threading
 from abc import ABC, abstractmethod
@@ -16,7 +17,7 @@ import pybase64
 from mmmedia import envs
 from mmmedia.connections.budget import Uncopied
 from mmmedia.errors import InvalidMediaError, LimitExceededError
-from mmmedia.sources import Source
+from mmmedia.sources import FileSource, Source
 
 T = TypeVar("T")
 
@@ -153,6 +154,17 @@ class SourceMediaIO(MediaIO[T]):
     @abstractmethod
     def load_source(self, source: Source) -> T:
         """Load through a source."""
+
+    def load_file(self, filepath: Path) -> T:
+        """Load from a file, of which no more is read than that takes; a pipe is read to its end."""
+        # The path as it is given: one made of it may be another file's.
+        if not os.path.isfile(filepath):  # noqa: PTH113
+            with open(filepath, "rb") as pipe:  # noqa: PTH123
+                return self.load_bytes(pipe.read())
+        with FileSource(filepath) as source:
+            if self.fetch_mode() == "never" or source.size < self.smallest_source:
+                return self.load_bytes(source.read_all())
+            return self.load_source(source)
 
     def fetch_mode(self) -> str:
         """Return "auto", "never" or "always": whether it is given sources; by the settings of videos."""

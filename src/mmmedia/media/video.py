@@ -7,7 +7,6 @@ A video comes together with its bytes, as a `MediaWithBytes` that unpacks to fra
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -24,11 +23,11 @@ from mmmedia.media.base import Chargeable, MediaWithBytes, SourceMediaIO, decode
 from mmmedia.media.embedding import EmbeddingMediaIO
 from mmmedia.media.image import ImageMediaIO
 from mmmedia.media.isolation import apart
-from mmmedia.sources import FileSource, Source
+from mmmedia.sources import Source
 from mmmedia.video.codecs.options import STARTUP_OPTIONS, incompatible_backend_options
 from mmmedia.video.decoders.limits import check_size
 from mmmedia.video.loaders import VIDEO_LOADER_REGISTRY, takes_sources
-from mmmedia.video.piecewise.reading import SMALLEST, fetch_mode, refusal
+from mmmedia.video.piecewise.reading import fetch_mode, refusal
 
 Frames = npt.NDArray[Any]
 Video = tuple[Frames, dict[str, Any]]
@@ -121,11 +120,6 @@ class VideoMediaIO(SourceMediaIO[MediaWithBytes[Video]]):
             self.decoded_budget.charge(frames.nbytes)
         return video
 
-    @property
-    def smallest_source(self) -> int:
-        """Bytes below which a source is read whole."""
-        return 0 if self.fetch_mode() == "always" else SMALLEST
-
     def fetch_mode(self) -> str:
         """Return "auto", "never" or "always"; "never" where there is no doing without all bytes."""
         mode = fetch_mode(self.kwargs.get("fetch"))
@@ -169,15 +163,6 @@ class VideoMediaIO(SourceMediaIO[MediaWithBytes[Video]]):
         if media_type.strip().lower() == "video/jpeg":
             return _with(self._load_jpeg_sequence(data), data)
         return self.load_bytes(decode_base64(data))
-
-    def load_file(self, filepath: Path) -> MediaWithBytes[Video]:
-        """Load a video file from a path."""
-        if not Path(filepath).is_file():  # a pipe, or none
-            return self.load_bytes(Path(filepath).read_bytes())
-        with FileSource(filepath) as source:
-            if self.fetch_mode() == "never" or source.size < self.smallest_source:
-                return self.load_bytes(source.read_all())
-            return self.load_source(source)
 
     def encode_base64(self, media: Frames, *, video_format: str = "JPEG") -> str:
         """Return frames, uint8 RGB (n, height, width, 3), as comma-separated base64 JPEGs.

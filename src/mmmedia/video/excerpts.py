@@ -5,11 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from mmmedia import containers
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSparseError
 from mmmedia.packages import packages_for
 from mmmedia.sources import FileSource, Source, Window
@@ -116,15 +115,14 @@ def excerpt(
 
 
 def _of_bytes(data: bytes, indices: Choice) -> Excerpt:
-    admitted = containers.admit(data)
-    packets = index.build(admitted)
+    packets, template = index.build_open(data)
     shown = shown_frames(packets)
     told = _told(packets, shown)
     wanted = named_frames(indices, told)
     try:
-        return _of_parts(admitted, packets, shown, wanted, told)
+        return _of_parts(template, packets, shown, wanted, told)
     except CannotSeekError as refusal:
-        return _of_all(admitted, packets, shown, wanted, told, str(refusal))
+        return _of_all(template, packets, shown, wanted, told, str(refusal))
 
 
 def _told(packets: index.PacketIndex, shown: Shown) -> VideoSourceMetadata:
@@ -154,7 +152,7 @@ def named_frames(frames: Choice, video: VideoSourceMetadata) -> list[int]:
 
 
 def _of_parts(
-    admitted: "containers.Admitted[bytes]",
+    template: Any,
     packets: index.PacketIndex,
     shown: Shown,
     wanted: list[int],
@@ -164,7 +162,7 @@ def _of_parts(
     order = sorted(set(wanted))
     plan = sparse.make_plan(packets, structure, positions[order], one_clip=True)
     places = dict(zip(order, positions[order].tolist(), strict=True))
-    return _cut(admitted, plan, shown, [places[number] for number in wanted], wanted, told)
+    return _cut(template, plan, shown, [places[number] for number in wanted], wanted, told)
 
 
 def _of_pieces(
@@ -180,11 +178,12 @@ def _of_pieces(
         check_pays(video, present)
     parts = read_parts(video, present, one_clip=True)
     places = dict(zip(present, parts.positions[parts.rows].tolist(), strict=True))
-    return _cut(video.admitted, parts.plan, parts.shown, [places[number] for number in wanted], wanted, told)
+    template = clips.template_of(video.admitted, video.packets)
+    return _cut(template, parts.plan, parts.shown, [places[number] for number in wanted], wanted, told)
 
 
 def _cut(
-    admitted: "containers.Admitted[bytes]",
+    template: Any,
     plan: sparse.SparsePlan,
     shown: Shown,
     positions: list[int],
@@ -196,7 +195,7 @@ def _cut(
     clip = clips.arrange(packets, structure, plan.in_one())
     if clip.possible.any():
         raise CannotSeekError("no key frame at the start")
-    data = clips.write(packets, structure, clip, clips.template_of(admitted, packets))
+    data = clips.write(packets, structure, clip, template)
     place = {int(position): int(at) for position, at in zip(clip.positions, clip.places, strict=True)}
     visible = np.sort(clip.places[clip.certain])
     found = np.searchsorted(visible, [place[position] for position in positions]).tolist()
@@ -206,7 +205,7 @@ def _cut(
 
 
 def _of_all(
-    admitted: "containers.Admitted[bytes]",
+    template: Any,
     packets: index.PacketIndex,
     shown: Shown,
     wanted: list[int],
@@ -220,7 +219,7 @@ def _of_all(
         ranks = np.arange(len(packets))
     try:
         clip = clips.whole(packets, ranks, shown.begin)
-        data = clips.write(packets, None, clip, clips.template_of(admitted, packets))
+        data = clips.write(packets, None, clip, template)
     except CannotSeekError as error:
         raise InvalidMediaError(
             f"The video can't be cut: {reason}, and no container takes it whole."

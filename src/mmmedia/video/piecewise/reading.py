@@ -186,10 +186,8 @@ def _frames(
     video: Video, parts: Sequence[Parts], size: tuple[int, int], turn: Upright, fitted: tuple[int, int]
 ) -> tuple[sparse.Frames, int]:
     """Decode all parts, and return their frames one behind the other, with how many were decoded."""
-    done = [
-        sparse.execute(each.plan, clips.template_of(video.admitted, each.plan.index), size, turn, fitted)
-        for each in parts
-    ]
+    template = clips.template_of(video.admitted, video.packets)
+    done = [sparse.execute(each.plan, template, size, turn, fitted) for each in parts]
     frames = done[0][0] if len(done) == 1 else np.concatenate([each for each, _ in done])
     return frames, sum(decoded for _, decoded in done)
 
