@@ -106,6 +106,13 @@ def test_a_missing_file_is_named_with_where_it_was_looked_for(
         load("a\0b")
 
 
+def test_a_device_is_no_file(kind: str) -> None:
+    """It may never end, and all that is read of a pipe is kept."""
+    _, load, _, _ = KINDS[kind]
+    with pytest.raises(LocalFileError, match="'/dev/zero' is a device"):
+        load("/dev/zero")
+
+
 def test_a_url_keeps_every_limit_and_policy(kind: str, server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the connector, which the caller's own file does not meet."""
     data, load, _, _ = KINDS[kind]

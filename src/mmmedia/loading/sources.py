@@ -84,8 +84,10 @@ def read_path(path: Path, *, peek: bool = False) -> bytes:
 
     Raises:
         LocalFileNotFoundError: (a `LocalFileError` and a `FileNotFoundError`) there is none.
-        LocalFileError: (an `OSError` and a `ValueError`) it can't be read.
+        LocalFileError: (an `OSError` and a `ValueError`) it can't be read, or is a device: one may never end.
     """
+    if path.is_char_device() or path.is_block_device():
+        raise LocalFileError(f"{str(path)!r} is a device, not a file.")
     try:
         with path.open("rb") as file:
             return file.read(1 if peek else -1)
