@@ -9,13 +9,14 @@ frame that is read.
 import bisect
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 
+from mmmedia.containers import ebml
+from mmmedia.containers.ebml import Block
 from mmmedia.sources import Source, Window
-from mmmedia.video.piecewise import ebml
-from mmmedia.video.piecewise.ebml import Block
 from mmmedia.video.piecewise.layout import (
     FRONT_BYTES,
     FRONT_PACKETS,
@@ -74,6 +75,15 @@ class _File(NamedTuple):
     cues: bytes | None
 
 
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except ebml.ElementError as error:
+        raise CannotTellError(str(error)) from None
+
+
+@_reading()
 def read(window: Window) -> Layout:
     """Return the layout of a file.
 
@@ -91,6 +101,7 @@ def read(window: Window) -> Layout:
     return _ByCues(window, file, _cues(file)).layout()
 
 
+@_reading()
 def opened(window: Window) -> _File:
     """Read what stands around the clusters of a file.
 
@@ -451,6 +462,7 @@ class _ByCues:
         if len(steps) and steps[steps == steps.max()].sum() < _REGULAR * steps.sum():
             raise CannotTellError("the rate may not be constant")
 
+    @_reading()
     def locate(self, stretches: Sequence[tuple[int, int]]) -> list[list[Packet]]:
         """Read the packets from key frames on until others have come, by their numbers."""
         window = self._window

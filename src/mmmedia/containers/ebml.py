@@ -4,8 +4,6 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from mmmedia.video.piecewise.layout import CannotTellError
-
 HEADER, SEGMENT = 0x1A45DFA3, 0x18538067
 SEEK_HEAD, SEEK, SEEK_ID, SEEK_POSITION = 0x114D9B74, 0x4DBB, 0x53AB, 0x53AC
 INFO, SCALE, TRACKS, TRACK, CUES, CLUSTER = 0x1549A966, 0x2AD7B1, 0x1654AE6B, 0xAE, 0x1C53BB6B, 0x1F43B675
@@ -16,6 +14,11 @@ UID, TAG, TARGETS, TAG_UID, SIMPLE_TAG, TAG_NAME, TAG_STRING = (
 )  # fmt: skip
 TIME, SIMPLE_BLOCK, GROUP, BLOCK, REFERENCE = 0xE7, 0xA3, 0xA0, 0xA1, 0xFB
 CUE_POINT, CUE_TIME, CUE_PLACES, CUE_TRACK, CUE_CLUSTER, CUE_WITHIN = 0xBB, 0xB3, 0xB7, 0xF7, 0xF1, 0xF0
+
+
+class ElementError(ValueError):
+    """What should be elements is none, or can't be read; the argument is why."""
+
 
 LONGEST_HEAD = 12
 """Bytes of an element's identifier and length at most."""
@@ -39,25 +42,25 @@ def element(data: bytes, at: int, base: int = 0) -> Element | None:
         base: where in the file the bytes begin.
 
     Raises:
-        CannotTellError: no element, or one of unknown length.
+        ElementError: no element, or one of unknown length.
     """
     if at >= len(data):
         return None
     width = 9 - data[at].bit_length()
     if width > 4:
-        raise CannotTellError("elements")
+        raise ElementError("elements")
     if at + width >= len(data):
         return None
     kind = int.from_bytes(data[at : at + width], "big")
     begin = at + width
     longer = 9 - data[begin].bit_length()
     if longer > 8:
-        raise CannotTellError("elements")
+        raise ElementError("elements")
     if begin + longer > len(data):
         return None
     length = int.from_bytes(data[begin : begin + longer], "big") & ((1 << 7 * longer) - 1)
     if length == (1 << 7 * longer) - 1:
-        raise CannotTellError("elements of unknown length")
+        raise ElementError("elements of unknown length")
     begin += longer
     return Element(kind, base + at, base + begin, base + begin + length)
 
@@ -66,13 +69,13 @@ def children(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield what each element of some content is, and its own content.
 
     Raises:
-        CannotTellError: one reaches beyond it.
+        ElementError: one reaches beyond it.
     """
     at = 0
     while at < len(data):
         found = element(data, at)
         if found is None or found.stop > len(data):
-            raise CannotTellError("elements")
+            raise ElementError("elements")
         yield found.kind, data[found.begin : found.stop]
         at = found.stop
 
@@ -140,7 +143,7 @@ def blocks(peek: Callable[[int, int], bytes], at: int, stop: int, time: int) -> 
         if found is None:
             return
         if found.stop > stop or number > _MOST_IN_CLUSTER:
-            raise CannotTellError("elements")
+            raise ElementError("elements")
         if found.kind == SIMPLE_BLOCK:
             block = _block(head, found, found, time)
             if block is None:
