@@ -5,6 +5,8 @@ wide gamut and each of brightness beyond a screen's, which takes seconds a clip.
 """
 
 import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ import pytest
 from av.bitstream import BitStreamFilterContext
 from av.video.reformatter import ColorRange, Colorspace
 
+from mmmedia.errors import NotSeekableError
+from mmmedia.video import OpenCVVideoBackend
+from mmmedia.video.decoders.bitstreams.colours import are_converted
 from mmmedia.video.decoders.colours import is_mapped
 from mmmedia.video.decoders.packets import index
 from support.captures import read_plainly
 from support.clips import clip
-from support.corpus import USUAL_COLOURS, WIDE_COLOURS
+from support.corpus import USUAL_COLOURS, WIDE_COLOURS, remux, x264, x265
 from support.picking import Pick
 
 COLOURS = [*USUAL_COLOURS, *WIDE_COLOURS]
@@ -144,3 +149,91 @@ def test_the_table_is_whole() -> None:
     assert not any(is_mapped(primaries, transfer) for primaries, transfer, _ in USUAL_COLOURS)
     assert {codec for codec, *_ in SAMPLE} == {codec for codec, _ in CODECS}
     assert sum(colours in WIDE_COLOURS for *_, colours in SAMPLE) == 2
+
+
+# What OpenCV does not convert, and hands out memory as it found it for: YCgCo, told by the stream alone.
+_YCGCO = 8
+_SMALL: dict[str, Any] = {"frames": 40, "width": 96, "height": 64}
+
+
+def told_within(data: bytes, name: str, container: str, begin: int = 0) -> bytes:
+    """A clip whose headers, from a packet on, tell other colours than its container does."""
+    buffer = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(buffer, "w", format=container) as out:
+        stream = out.add_stream_from_template(source.streams.video[0], opaque=True)
+        values = f"colour_primaries=1:transfer_characteristics=1:matrix_coefficients={_YCGCO}"
+        if name.startswith("av1"):
+            values = values.replace("colour_", "color_")
+        bsf = BitStreamFilterContext(f"{name}={values}", source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        for packet in [*packets[:begin], *(each for p in [*packets[begin:], None] for each in bsf.filter(p))]:
+            packet.stream = stream
+            out.mux(packet)
+    return buffer.getvalue()
+
+
+def joined(codec: str, container: str, options: dict[str, Any]) -> bytes:
+    raw = {"libx264": "h264", "libx265": "hevc"}[codec]
+    parts = [clip(**_SMALL, codec=codec, container=raw, **each) for each in ({}, options)]
+    return remux([b"".join(parts)], container)
+
+
+def mpeg4_becoming_ycgco() -> bytes:
+    """A visual object in front of the second key frame tells its colours (ISO/IEC 14496-2, 6.2.2)."""
+    told = f"{0x89:08b}{1:04b}1{5:03b}01{1:08b}{1:08b}{_YCGCO:08b}".ljust(48, "1")
+    head = b"\0\0\1\xb5" + int(told, 2).to_bytes(6, "big")
+
+    def change(packets: list[Any]) -> list[Any]:
+        payload = head + bytes(packets[20])
+        made = av.Packet(len(payload))
+        made.update(payload)
+        made.pts, made.dts, made.time_base = packets[20].pts, packets[20].dts, packets[20].time_base
+        made.is_keyframe = packets[20].is_keyframe
+        return [*packets[:20], made, *packets[21:]]
+
+    return remux([clip(**_SMALL, codec="mpeg4", bframes=0)], "matroska", change)
+
+
+def prores_becoming_ycgco() -> bytes:
+    data = bytearray(clip(**_SMALL, codec="prores_ks", container="mov", pix_fmt="yuv422p10le"))
+    for start in index.build(bytes(data)).offset[20:].tolist():
+        data[start + 24] = _YCGCO
+    return bytes(data)
+
+
+BECOMING: dict[str, Callable[[], bytes]] = {
+    **{
+        f"{codec}, {container}": partial(joined, codec, container, options)
+        for codec, options in (("libx264", x264("colormatrix=YCgCo")), ("libx265", x265("colormatrix=ycgco")))
+        for container in ("mp4", "matroska", "mpegts")
+    },
+    "mpeg2video": lambda: told_within(
+        clip(**_SMALL, codec="mpeg2video", container="mpegts"), "mpeg2_metadata", "mpegts", 20
+    ),
+    "libsvtav1": lambda: told_within(clip(**_SMALL, codec="libsvtav1"), "av1_metadata", "mp4", 20),
+    "libsvtav1, all of it": lambda: told_within(clip(**_SMALL, codec="libsvtav1"), "av1_metadata", "mp4"),
+    "mpeg4": mpeg4_becoming_ycgco,
+    "prores": prores_becoming_ycgco,
+}
+
+
+@pytest.mark.parametrize("name", BECOMING)
+def test_colours_that_only_the_stream_tells(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What the container says of them is true of the beginning, or of nothing."""
+    data = BECOMING[name]()
+    assert index.build(data).colour[1] != _YCGCO
+    expected, metadata = OpenCVVideoBackend.load_bytes(data, num_frames=16, backend="pyav")
+    for way in ("sequential", "auto"):
+        frames, found = OpenCVVideoBackend.load_bytes(data, num_frames=16, decode=way)
+        assert found["frames_indices"] == metadata["frames_indices"]
+        assert np.array_equal(frames, expected)
+        assert "OpenCV can't convert its colours" in caplog.text
+        caplog.clear()
+    with pytest.raises(NotSeekableError):
+        OpenCVVideoBackend.load_bytes(data, num_frames=16, decode="seek")
+
+
+@pytest.mark.parametrize(("codec", "options"), [("libx264", {}), ("libx265", {}), ("libsvtav1", {})])
+def test_usual_colours_that_the_stream_tells(codec: str, options: dict[str, Any]) -> None:
+    data = clip(**_SMALL, codec=codec, colorspace=Colorspace.ITU709, primaries=1, transfer=1, **options)
+    assert are_converted(index.build(data))

@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from mmmedia.video.decoders.annex_b import with_lengths
 from mmmedia.video.decoders.bitstreams.analyse import analyse
+from mmmedia.video.decoders.bitstreams.colours import are_converted
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
 from mmmedia.video.decoders.bitstreams.structure import INTERLACED, ORDER, CannotSeekError, Structure
 from mmmedia.video.decoders.clips import NO_COLOURS
-from mmmedia.video.decoders.colours import is_converted
 from mmmedia.video.decoders.packets.index import NOT_FOUND, PacketIndex
 from mmmedia.video.decoders.shown import Shown
 
@@ -35,6 +35,8 @@ def judge(index: PacketIndex, shown: Shown) -> tuple[PacketIndex, Structure, npt
     if index.codec == "hevc" and may_hold_fields(index):  # that of others their structure tells
         raise CannotSeekError(INTERLACED)
     index = with_lengths(index)
+    if not are_converted(index):
+        raise CannotSeekError("colours")
     structure = analyse(index)
     access = np.flatnonzero(structure.access_points)
     if not len(access):
@@ -58,8 +60,6 @@ def _packets(index: PacketIndex) -> str | None:
         return "packets not stored as they are"
     if index.corrupt.any():
         return "corrupt packets"
-    if not is_converted(index.colour[1], index.colour[3]):
-        return "colours"
     if index.codec in NO_COLOURS and index.container != "avi":
         return "codec"
     return None

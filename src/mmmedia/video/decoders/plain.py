@@ -150,7 +150,7 @@ def _is_progressive(data: bytes, descriptions: Place) -> bool:
         # Lengths in other than four bytes are unusual: looked at more closely elsewhere.
         is_progressive = data[record + 4] & 3 == 3 and is_progressive_h264(data[slice(*descriptions)])
         return is_progressive and not _tells_colours(data, descriptions)
-    return name in (b"vp09", b"av01")
+    return name == b"vp09"
 
 
 def stays_plain(data: bytes, plain: PlainVideo) -> bool:
@@ -172,4 +172,4 @@ def stays_plain(data: bytes, plain: PlainVideo) -> bool:
 def _tells_colours(data: bytes, descriptions: Place) -> bool:
     """Whether pictures may be of colours that OpenCV does not convert."""
     record = data[data.index(b"avcC", *descriptions) + 4 : descriptions[1]]
-    return any(read_sequence(each).has_colours for each in read_avcc(record)[1] if each[0] & 31 == SPS)
+    return any(read_sequence(each).colours for each in read_avcc(record)[1] if each[0] & 31 == SPS)

@@ -15,9 +15,9 @@ from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSeekableE
 from mmmedia.packages import packages_for
 from mmmedia.video.decoders import clips, eligible, opencv, plan, pyav, sparse, stats
 from mmmedia.video.decoders.animation import Animation, animation
+from mmmedia.video.decoders.bitstreams.colours import are_converted
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
-from mmmedia.video.decoders.colours import is_converted
 from mmmedia.video.decoders.fit import Size, fitted_size, resized, size_for
 from mmmedia.video.decoders.opencv.numbered import ClockError, Even, Numbered, Places, Steps, Times, times
 from mmmedia.video.decoders.packets import index
@@ -34,7 +34,7 @@ Frames = npt.NDArray[np.uint8]
 BACKENDS = ("opencv", "pyav")
 MODES = ("auto", "sequential", "seek")
 # Codecs that may become interlaced in the midst of a stream.
-_MIXED = frozenset(["h264", "hevc", "mpeg2video", "mpeg4", "vc1"])
+_MIXED = frozenset(["h264", "hevc", "mpeg2video", "mpeg4", "prores", "vc1"])
 
 
 @dataclass(frozen=True)
@@ -302,8 +302,7 @@ class _Request:
             answer = self._by_pyav("OpenCV can't convert its interlaced frames", only_if_interlaced=True)
             if answer is not None:
                 return answer
-        _, matrix, _, transfer = self._packets.colour
-        if self._way.built_in and not is_converted(matrix, transfer):
+        if self._way.built_in and not are_converted(self._packets):
             answer = self._by_pyav("OpenCV can't convert its colours")
             if answer is not None:
                 return answer

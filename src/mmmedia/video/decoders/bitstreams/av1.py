@@ -16,7 +16,7 @@ from mmmedia.video.decoders.bitstreams.structure import (
 )
 from mmmedia.video.decoders.packets.index import PacketIndex
 
-_SEQUENCE_HEADER, _TEMPORAL_DELIMITER, _FRAME_HEADER, _FRAME = 1, 2, 3, 6
+SEQUENCE_HEADER, _TEMPORAL_DELIMITER, _FRAME_HEADER, _FRAME = 1, 2, 3, 6
 
 
 def read_av1(index: PacketIndex) -> Structure:
@@ -32,8 +32,8 @@ def read_av1(index: PacketIndex) -> Structure:
         start = int(index.offset[position])
         end = start + int(index.size[position])
         shown, is_key, has_sequence = 0, False, False
-        for kind, at, stop in _obus(index.data, start, end):
-            if kind == _SEQUENCE_HEADER:
+        for kind, at, stop in obus(index.data, start, end):
+            if kind == SEQUENCE_HEADER:
                 sequences.add(index.data[at:stop])
                 has_sequence = True
             elif kind in (_FRAME, _FRAME_HEADER):
@@ -50,8 +50,8 @@ def read_av1(index: PacketIndex) -> Structure:
     return Structure(access, np.zeros(len(index), np.bool_), ranks_in_decode_order(index))
 
 
-def _obus(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The kinds and payloads of a temporal unit's open bitstream units (5.3)."""
+def obus(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield what the open bitstream units of a temporal unit are, and where their payloads stand (5.3)."""
     while at < end:
         header = data[at]
         if header & 0x81:
@@ -74,6 +74,59 @@ def _obus(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
             raise CannotSeekError(DAMAGED)
         yield header >> 3 & 15, at, at + size
         at += size
+
+
+def read_colours(sequence: bytes) -> tuple[int, int, int] | None:
+    """Return the primaries, transfer and matrix that a sequence header tells, if it does (5.5.1, 5.5.2).
+
+    Raises:
+        HeaderEndError: it ends too early.
+    """
+    reader = BitReader(sequence)
+    profile, _, reduced = reader.u(3), reader.u(1), reader.u(1)
+    if reduced:
+        reader.u(5)
+    else:
+        _pass_operating_points(reader)
+    bits = reader.u(4) + 1, reader.u(4) + 1
+    reader.u(sum(bits))
+    if not reduced and reader.u(1):
+        reader.u(7)  # numbers of frames
+    reader.u(3)
+    if not reduced:
+        reader.u(4)
+        ordered = reader.u(1)
+        reader.u(2 * ordered)
+        chosen = reader.u(1)
+        if (chosen or reader.u(1)) and not reader.u(1):
+            reader.u(1)
+        reader.u(3 * ordered)
+    reader.u(3)
+    if reader.u(1) and profile == 2:
+        reader.u(1)
+    if profile != 1:
+        reader.u(1)
+    return (reader.u(8), reader.u(8), reader.u(8)) if reader.u(1) else None
+
+
+def _pass_operating_points(reader: BitReader) -> None:
+    delay_bits = 0
+    if reader.u(1):  # timing
+        reader.u(64)
+        if reader.u(1):
+            reader.ue()
+        if reader.u(1):  # a decoder's model
+            delay_bits = reader.u(5) + 1
+            reader.u(42)
+    delayed = reader.u(1)
+    for _ in range(reader.u(5) + 1):
+        reader.u(12)
+        if reader.u(5) > 7:
+            reader.u(1)
+        if delay_bits and reader.u(1):
+            reader.u(2 * delay_bits + 1)
+        if delayed and reader.u(1):
+            reader.u(4)
 
 
 def _read_frame(head: bytes) -> tuple[bool, bool]:

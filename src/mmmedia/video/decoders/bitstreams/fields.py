@@ -8,6 +8,7 @@ from mmmedia.video.decoders.bitstreams import mpeg4
 from mmmedia.video.decoders.bitstreams.bits import HeaderEndError, unescape
 from mmmedia.video.decoders.bitstreams.h264_sets import read_avcc, read_sequence
 from mmmedia.video.decoders.bitstreams.hevc import read_hvcc
+from mmmedia.video.decoders.bitstreams.intra import is_interlaced_prores
 from mmmedia.video.decoders.bitstreams.nal_units import walk_units
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.packets.index import PacketIndex
@@ -35,6 +36,8 @@ def may_hold_fields(index: PacketIndex) -> bool:
         return not _is_progressive_hevc(index)
     if index.codec == "mpeg2video":
         return any(not is_progressive_mpeg2(index.payload(position)) for position in range(len(index)))
+    if index.codec == "prores":
+        return any(is_interlaced_prores(index, position) for position in range(len(index)))
     if index.codec == "mpeg4":
         return mpeg4.may_hold_fields(index)
     return index.codec != "mpeg1video"
@@ -49,17 +52,17 @@ def is_progressive_mpeg2(payload: bytes) -> bool:
 
 def _is_progressive_h264(index: PacketIndex) -> bool:
     try:
-        sequences = [read_sequence(unit) for unit in _sequences(index)]
+        found = [read_sequence(unit) for unit in sequences(index)]
     except (CannotSeekError, HeaderEndError, IndexError):
         return False
-    return bool(sequences) and not any(sequence.says_fields for sequence in sequences)
+    return bool(found) and not any(each.says_fields for each in found)
 
 
 def _is_progressive_hevc(index: PacketIndex) -> bool:
     """Whether every sequence parameter set calls its source progressive (ITU-T H.265, 7.3.3)."""
     try:
         # Behind the unit's head, what numbers it, its profile, and 32 flags of compatible profiles.
-        flags = [unescape(unit)[8] for unit in _sequences(index)]
+        flags = [unescape(unit)[8] for unit in sequences(index)]
     except (CannotSeekError, HeaderEndError, IndexError):
         return False
     if not flags or any(each & _INTERLACED_SOURCE for each in flags):
@@ -67,8 +70,12 @@ def _is_progressive_hevc(index: PacketIndex) -> bool:
     return all(each & _PROGRESSIVE_SOURCE for each in flags) or not _starts_interlaced(index)
 
 
-def _sequences(index: PacketIndex) -> set[bytes]:
-    """The sequence parameter sets of the container and within the stream."""
+def sequences(index: PacketIndex) -> set[bytes]:
+    """Return the sequence parameter sets of an H.264 or HEVC stream: the container's, and those within it.
+
+    Raises:
+        CannotSeekError, IndexError: they can't be found.
+    """
     shift, mask, wanted = _SEQUENCE_KINDS[index.codec]
     if index.extradata[:1] == b"\x01":
         read = read_avcc if index.codec == "h264" else read_hvcc

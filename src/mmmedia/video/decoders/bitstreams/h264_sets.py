@@ -13,7 +13,22 @@ _HIGH_PROFILES = frozenset([44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 
 
 @dataclass(frozen=True)
 class Sequence:
-    """What slices and stand-ins need of a sequence parameter set."""
+    """What is read of a sequence parameter set.
+
+    Attributes:
+        frame_num_bits: how long a number of a frame is.
+        order_type: how the order of pictures is told.
+        order_bits: how long that is, where the type is 0.
+        chroma: whether there is any.
+        bit_depth: of luma.
+        macroblocks: of a picture.
+        says_fields: whether messages may call a picture interlaced.
+        colours: primaries, transfer and matrix, where they are told.
+        delay_bits: what stands in front of the structure of a picture in such a message.
+        stored_pictures: how many may be referred to.
+        number: of the set.
+        refusal: why nothing can be sought in such a stream; None where it can.
+    """
 
     frame_num_bits: int
     order_type: int
@@ -21,11 +36,12 @@ class Sequence:
     chroma: bool
     bit_depth: int
     macroblocks: int
-    says_fields: bool  # messages may call a picture interlaced
-    has_colours: bool  # whether primaries, transfer and matrix are told
-    delay_bits: int  # what stands in front of that in such a message
+    says_fields: bool
+    colours: tuple[int, int, int] | None
+    delay_bits: int
     stored_pictures: int
     number: int
+    refusal: str | None
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,14 @@ def read_avcc(extradata: bytes) -> tuple[int, list[bytes]]:
 
 def read_sequence(payload: bytes) -> Sequence:
     """Read a sequence parameter set; raises CannotSeekError for what can't be sought in, such as fields."""
+    sequence = any_sequence(payload)
+    if sequence.refusal is not None:
+        raise CannotSeekError(sequence.refusal)
+    return sequence
+
+
+def any_sequence(payload: bytes) -> Sequence:
+    """Read a sequence parameter set, be it of fields."""
     profile = payload[1]
     reader = BitReader(unescape(payload[4:]))
     number = reader.ue()
@@ -82,15 +106,24 @@ def read_sequence(payload: bytes) -> Sequence:
                 if reader.u(1):
                     _skip_scaling_list(reader, 16 if matrix < 6 else 64)
     frame_num_bits = 4 + reader.ue()
-    order_type = reader.ue()
-    order_bits = 4 + reader.ue() if order_type == 0 else 0
+    order_type, order_bits = reader.ue(), 0
+    if order_type == 0:
+        order_bits = 4 + reader.ue()
+    elif order_type == 1:
+        reader.u(1)
+        reader.se()
+        reader.se()
+        for _ in range(min(reader.ue(), 255)):
+            reader.se()
     stored_pictures, gaps = reader.ue(), reader.u(1)
     width, height = reader.ue() + 1, reader.ue() + 1
-    if not reader.u(1):
-        raise CannotSeekError(INTERLACED)
+    refusal = None
     if order_type == 1 or separate or gaps or max(frame_num_bits, order_bits) > 16:
-        raise CannotSeekError(UNSUPPORTED)
-    fields, delay_bits, has_colours = _says_fields(reader)
+        refusal = UNSUPPORTED
+    if not reader.u(1):
+        refusal = INTERLACED
+        reader.u(1)
+    fields, delay_bits, colours = _usability(reader)
     return Sequence(
         frame_num_bits,
         order_type,
@@ -99,22 +132,23 @@ def read_sequence(payload: bytes) -> Sequence:
         bit_depth,
         width * height,
         fields,
-        has_colours,
+        colours,
         delay_bits,
         stored_pictures,
         number,
+        refusal,
     )
 
 
-def _says_fields(reader: BitReader) -> tuple[bool, int, bool]:
-    """Whether messages tell of picture structures (E.1.1), and how many bits stand in front of that."""
+def _usability(reader: BitReader) -> tuple[bool, int, tuple[int, int, int] | None]:
+    """Whether messages tell of picture structures (E.1.1), how many bits stand in front of that; colours."""
     reader.u(1)
     if reader.u(1):  # cropping
         for _ in range(4):
             reader.ue()
-    has_colours = False
+    colours = None
     if not reader.u(1):
-        return False, 0, False
+        return False, 0, None
     if reader.u(1) and reader.u(8) == 255:  # aspect ratio
         reader.u(32)
     if reader.u(1):  # overscan
@@ -122,8 +156,7 @@ def _says_fields(reader: BitReader) -> tuple[bool, int, bool]:
     if reader.u(1):  # video signal
         reader.u(4)
         if reader.u(1):
-            has_colours = True
-            reader.u(24)
+            colours = reader.u(8), reader.u(8), reader.u(8)
     if reader.u(1):  # chroma location
         reader.ue()
         reader.ue()
@@ -145,7 +178,7 @@ def _says_fields(reader: BitReader) -> tuple[bool, int, bool]:
             reader.u(5)
     if buffered:
         reader.u(1)
-    return reader.u(1) == 1, delay_bits, has_colours
+    return reader.u(1) == 1, delay_bits, colours
 
 
 # Where an H.264 configuration begins: in MP4, and in Matroska (a codec's private data, with its length).

@@ -24,11 +24,13 @@ class Sequence:
         order_bits: how long a picture order count is.
         separate: whether colour planes are coded apart.
         sets: the reference picture sets that slices may name; None: pictures may be kept otherwise as well.
+        colours: primaries, transfer and matrix, where they are told.
     """
 
     order_bits: int
     separate: int
     sets: list[ReferenceSet] | None
+    colours: tuple[int, int, int] | None
 
 
 def read_sequence(payload: bytes) -> Sequence:
@@ -75,7 +77,25 @@ def read_sequence(payload: bytes) -> Sequence:
     for _ in range(count):
         sets.append(_read_set(reader, sets))
     has_long_term = reader.u(1)
-    return Sequence(order_bits, separate, None if has_long_term else sets)
+    if has_long_term:
+        for _ in range(min(reader.ue(), 32)):
+            reader.u(order_bits + 1)
+    reader.u(2)
+    return Sequence(order_bits, separate, None if has_long_term else sets, _colours(reader))
+
+
+def _colours(reader: BitReader) -> tuple[int, int, int] | None:
+    """Read what is told of how pictures are to be shown (E.2.1), up to their colours."""
+    if not reader.u(1):
+        return None
+    if reader.u(1) and reader.u(8) == 255:  # aspect ratio
+        reader.u(32)
+    if reader.u(1):  # overscan
+        reader.u(1)
+    if not reader.u(1):
+        return None
+    reader.u(4)
+    return (reader.u(8), reader.u(8), reader.u(8)) if reader.u(1) else None
 
 
 def _pass_scaling_lists(reader: BitReader) -> None:

@@ -20,7 +20,7 @@ def read_intra(index: PacketIndex) -> Structure:
     Raises:
         CannotSeekError: pictures are interlaced.
     """
-    is_interlaced = {"prores": _is_interlaced_prores, "mjpeg": _is_interlaced_mjpeg}.get(index.codec)
+    is_interlaced = {"prores": is_interlaced_prores, "mjpeg": _is_interlaced_mjpeg}.get(index.codec)
     if is_interlaced and any(is_interlaced(index, position) for position in range(len(index))):
         raise CannotSeekError(INTERLACED)
     alone = index.codec in INTRA
@@ -28,8 +28,8 @@ def read_intra(index: PacketIndex) -> Structure:
     return Structure(access, np.full(len(index), alone), ranks_in_decode_order(index))
 
 
-def _is_interlaced_prores(index: PacketIndex, position: int) -> bool:
-    """By the flags of the frame's header (SMPTE RDD 36, 5.1.1)."""
+def is_interlaced_prores(index: PacketIndex, position: int) -> bool:
+    """Return whether a packet is of fields, by the flags of the frame's header (SMPTE RDD 36, 5.1.1)."""
     at = int(index.offset[position])
     return index.data[at + 4 : at + 8] != b"icpf" or index.data[at + 20] >> 2 & 3 != 0
 

@@ -1,0 +1,111 @@
+"""Whether OpenCV can convert all pictures of a stream, for what its own headers tell of colours.
+
+A decoder goes by these, whatever the container says, and takes on others midway, as where recordings are
+joined. Of a header that can't be read nothing is known; a decoder passes over it as well.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from mmmedia.video.decoders.bitstreams import av1, h264_sets, hevc_sets
+from mmmedia.video.decoders.bitstreams.bits import BitReader, HeaderEndError
+from mmmedia.video.decoders.bitstreams.fields import sequences
+from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
+from mmmedia.video.decoders.colours import is_converted
+from mmmedia.video.decoders.packets.index import PacketIndex
+
+# Primaries, transfer and matrix, by the numbers of ITU-T H.273, which are FFmpeg's as well.
+Colours = tuple[int, int, int]
+
+# MPEG-2's sequence display extension (ISO/IEC 13818-2, 6.2.2.4), MPEG-4's visual object (14496-2, 6.2.2).
+_DISPLAY = re.compile(rb"\x00\x00\x01\xb5[\x20-\x2f]")
+_VISUAL_OBJECT = b"\x00\x00\x01\xb5"
+
+
+def are_converted(index: PacketIndex) -> bool:
+    """Return whether libswscale converts all pictures of a stream, as `colours.is_converted` tells."""
+    _, matrix, _, transfer = index.colour
+    if not is_converted(matrix, transfer):
+        return False
+    told = _READERS[index.codec](index) if index.codec in _READERS and len(index) else ()
+    return all(is_converted(matrix, transfer) for _, transfer, matrix in told)
+
+
+def _of_h264(index: PacketIndex) -> Iterator[Colours]:
+    return _of_sequences(index, lambda unit: h264_sets.any_sequence(unit).colours)
+
+
+def _of_hevc(index: PacketIndex) -> Iterator[Colours]:
+    return _of_sequences(index, lambda unit: hevc_sets.read_sequence(unit).colours)
+
+
+def _of_sequences(index: PacketIndex, read: Callable[[bytes], Colours | None]) -> Iterator[Colours]:
+    with suppress(CannotSeekError, IndexError):
+        for unit in sequences(index):
+            with suppress(CannotSeekError, HeaderEndError, IndexError):
+                if colours := read(unit):
+                    yield colours
+
+
+def _of_av1(index: PacketIndex) -> Iterator[Colours]:
+    headers = set()
+    for position in range(len(index)):
+        start = int(index.offset[position])
+        with suppress(CannotSeekError, IndexError):
+            for kind, at, stop in av1.obus(index.data, start, start + int(index.size[position])):
+                if kind == av1.SEQUENCE_HEADER:
+                    headers.add(index.data[at:stop])
+    for header in headers:
+        with suppress(HeaderEndError):
+            if colours := av1.read_colours(header):
+                yield colours
+
+
+def _of_mpeg2(index: PacketIndex) -> Iterator[Colours]:
+    for position in range(len(index)):
+        payload = index.payload(position)
+        for found in _DISPLAY.finditer(payload):
+            reader = BitReader(payload[found.start() + 4 : found.start() + 8])
+            with suppress(HeaderEndError):
+                reader.u(4 + 3)
+                if reader.u(1):
+                    yield reader.u(8), reader.u(8), reader.u(8)
+
+
+def _of_mpeg4(index: PacketIndex) -> Iterator[Colours]:
+    for stretch in (index.extradata, *map(index.payload, range(len(index)))):
+        at = stretch.find(_VISUAL_OBJECT)
+        while at >= 0:
+            with suppress(HeaderEndError):
+                if colours := _of_visual_object(BitReader(stretch[at + 4 : at + 12])):
+                    yield colours
+            at = stretch.find(_VISUAL_OBJECT, at + 4)
+
+
+def _of_visual_object(reader: BitReader) -> Colours | None:
+    if reader.u(1):
+        reader.u(7)
+    if reader.u(4) not in (1, 2) or not reader.u(1):
+        return None
+    reader.u(4)
+    return (reader.u(8), reader.u(8), reader.u(8)) if reader.u(1) else None
+
+
+def _of_prores(index: PacketIndex) -> Iterator[Colours]:
+    """By the header of each frame (SMPTE RDD 36, 5.1.1)."""
+    for start in index.offset.tolist():
+        head = index.data[start + 22 : start + 25]
+        if len(head) == 3:
+            yield head[0], head[1], head[2]
+
+
+_READERS: dict[str, Callable[[PacketIndex], Iterator[Colours]]] = {
+    "h264": _of_h264,
+    "hevc": _of_hevc,
+    "libdav1d": _of_av1,
+    "av1": _of_av1,
+    "mpeg2video": _of_mpeg2,
+    "mpeg4": _of_mpeg4,
+    "prores": _of_prores,
+}
