@@ -14,24 +14,27 @@ SOURCE = Path(mmmedia.__file__).parent
 # From the bottom up: what stands in a row imports from its own row and from those before it.
 LAYERS = (
     ("errors", "_quiet", "_version"),
-    ("envs", "registry", "metrics", "options", "packages"),
-    ("work", "urls", "containers", "egress", "hasher", "hashing", "tensors", "image", "audio", "show"),
+    ("envs", "registry", "options", "packages"),
+    (
+        "work",
+        "urls",
+        "metrics",
+        "containers",
+        "egress",
+        "hasher",
+        "hashing",
+        "tensors",
+        "image",
+        "audio",
+        "show",
+    ),
     ("connections", "exceptions", "sources", "cache", "video", "video_decoders", "gpu_ipc_memory"),
     ("media", "utils"),
     ("loading", "batch"),
     ("pipeline",),
     ("cli", "integrations", "__main__"),
 )
-# Modules on their way into those rooms.
-MOVING = {"budget", "cores", "deadlines", "dialling", "flight", "hops", "metrics", "slots", "time_limits"}
 LINES = 600
-# What may be longer, and why.
-LONGER = {
-    "connections.py": "to be split",
-    "media/connector.py": "to be split",
-    "cache.py": "to be split",
-    "video/decoders/bitstreams.py": "to be split",
-}
 
 
 def module_of(path: Path) -> str:
@@ -143,12 +146,12 @@ def function():
 
 def test_every_room_has_its_place() -> None:
     placed = {name for rooms in LAYERS for name in rooms}
-    assert {room(module) for module in inside()} - MOVING <= placed
+    assert {room(module) for module in inside()} <= placed
 
 
-@pytest.mark.parametrize("module", [module for module in inside() if room(module) not in MOVING])
+@pytest.mark.parametrize("module", inside())
 def test_no_import_points_upward(module: str) -> None:
-    targets = {each for each in imports(module) if each != "mmmedia" and room(each) not in MOVING}
+    targets = imports(module) - {"mmmedia"}
     assert not {each for each in targets if layer(each) > layer(module)}
 
 
@@ -169,4 +172,4 @@ def test_no_module_is_longer_than_one_can_read() -> None:
     lengths = {
         path.relative_to(SOURCE).as_posix(): path.read_text().count("\n") for path in SOURCE.rglob("*.py")
     }
-    assert {name for name, lines in lengths.items() if lines > LINES} <= set(LONGER)
+    assert {name for name, lines in lengths.items() if lines > LINES} == set()
