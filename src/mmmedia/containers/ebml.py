@@ -7,7 +7,7 @@ from typing import NamedTuple
 HEADER, SEGMENT = 0x1A45DFA3, 0x18538067
 SEEK_HEAD, SEEK, SEEK_ID, SEEK_POSITION = 0x114D9B74, 0x4DBB, 0x53AB, 0x53AC
 INFO, SCALE, TRACKS, TRACK, CUES, CLUSTER = 0x1549A966, 0x2AD7B1, 0x1654AE6B, 0xAE, 0x1C53BB6B, 0x1F43B675
-NUMBER, KIND, DEFAULT_DURATION, ENCODINGS = 0xD7, 0x83, 0x23E383, 0x6D80
+NUMBER, KIND, CODEC, DEFAULT_DURATION, ENCODINGS = 0xD7, 0x83, 0x86, 0x23E383, 0x6D80
 TAGS, CHAPTERS, ATTACHMENTS = 0x1254C367, 0x1043A770, 0x1941A469
 UID, TAG, TARGETS, TAG_UID, SIMPLE_TAG, TAG_NAME, TAG_STRING = (
     0x73C5, 0x7373, 0x63C0, 0x63C5, 0x67C8, 0x45A3, 0x4487,
@@ -121,6 +121,32 @@ class Block(NamedTuple):
     stop: int
     start: int
     end: int
+
+
+_MOST_ELEMENTS = 256  # before the first block
+
+
+def first(peek: Callable[[int, int], bytes], cluster: Element) -> tuple[int, int] | None:
+    """Return where the content of a cluster goes on behind its time, and that in ticks of the file.
+
+    None: it is not there to be read.
+
+    Args:
+        peek: as of `blocks`.
+        cluster: the element.
+    """
+    at = cluster.begin
+    for _ in range(_MOST_ELEMENTS):
+        if at >= cluster.stop:
+            break
+        head = peek(at, LONGEST_HEAD + 8)
+        found = element(head, 0, at)
+        if found is None or found.stop - at > len(head):
+            return None
+        if found.kind == TIME:
+            return found.stop, number(head[found.begin - at : found.stop - at])
+        at = found.stop
+    return None
 
 
 _HEAD_OF_BLOCK = 16

@@ -19,7 +19,7 @@ from mmmedia.video.decoders.bitstreams.colours import are_converted
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.fit import Size, fitted_size, resized, size_for
-from mmmedia.video.decoders.opencv.numbered import ClockError, Even, Numbered, Places, Steps, Times, times
+from mmmedia.video.decoders.opencv.numbered import ClockError, Numbered, Places, Steps, Times, times
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.part import WHOLE, Part
 from mmmedia.video.decoders.plain import PlainVideo, plain_video, stays_plain
@@ -175,12 +175,14 @@ def read_video(
     if (pictures := animation(data)) is not None:
         return _animated(pictures, choose, mode, part, size)
     admitted = containers.admit(data)
-    plain = plain_video(admitted.data) if admitted.name == "mov" and mode != "seek" else None
+    plain = plain_video(admitted) if mode != "seek" else None
     capture = None if plain is None else _opened(admitted)
     if plain is not None and capture is not None:
-        wanted = _wanted_of(plain, capture, choose, way)
-        if wanted and len(admitted.data) <= _QUICKLY_LOOKED_AT and stays_plain(admitted.data, plain):
-            decoded = _plainly(plain, capture, wanted, way)
+        source = plain.metadata(opencv.claimed_metadata(capture))
+        wanted = None if source is None else _wanted_of(plain, source, capture, choose, way)
+        is_looked_at = len(admitted.data) <= _QUICKLY_LOOKED_AT
+        if source is not None and wanted and is_looked_at and stays_plain(admitted.data, plain):
+            decoded = _plainly(plain, source, capture, wanted, way)
             if decoded is not None:
                 return decoded
             capture = None
@@ -198,24 +200,31 @@ def _opened(admitted: "containers.Admitted[bytes]") -> Any:
         return None
 
 
-def _wanted_of(plain: PlainVideo, capture: Any, choose: Choose, way: Way) -> list[int] | None:
-    """The frames that are wanted of a plain MP4, where its packets need not be looked at for them."""
-    source = opencv.claimed_metadata(capture)
-    if source.total_frames_num != plain.total or source.original_fps <= 0:
+def _wanted_of(
+    plain: PlainVideo, source: VideoSourceMetadata, capture: Any, choose: Choose, way: Way
+) -> list[int] | None:
+    """The frames that are wanted of a plain video, where its packets need not be looked at for them."""
+    if opencv.frame_size(capture) != (plain.height, plain.width):
         return None
-    wanted = _chosen(choose, source, way.part, None)
+    wanted = _chosen(choose, source, way.part, None if plain.shown is None else plain.shown.times)
     last = min(max(wanted), plain.total - 1)
     if way.mode == "auto" and plan.may_pay(wanted, last, plain.height * plain.width):
         return None
     return wanted
 
 
-def _plainly(plain: PlainVideo, capture: Any, wanted: list[int], way: Way) -> Decoded | None:
-    """The frames of a plain MP4, whose packets nobody need look at; None where some do not come."""
-    source = opencv.claimed_metadata(capture)
+def _plainly(
+    plain: PlainVideo, source: VideoSourceMetadata, capture: Any, wanted: list[int], way: Way
+) -> Decoded | None:
+    """The frames of a plain video, whose packets nobody need look at; None where some do not come."""
     fitted_size((plain.height, plain.width), way.size, len(set(wanted)))
-    numbered = Numbered(capture, plain.total, Even(source.original_fps), size=way.size)
-    read = partial(way.read, numbered, wanted, plain.total)
+    numbered = Numbered(capture, plain.total, plain.clock(source), size=way.size)
+
+    def read() -> _Pass:
+        found = way.read(numbered, wanted, plain.total)
+        numbered.prove()
+        return found
+
     try:
         found = watched(opencv.kind(capture), read) if way.built_in else read()
     except ClockError:

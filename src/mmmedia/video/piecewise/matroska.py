@@ -41,7 +41,6 @@ _REORDERED = 20
 _REGULAR = 0.5
 _VP8 = b"V_VP8"
 _CODECS = (b"V_MPEG4/ISO/AVC", b"V_MPEGH/ISO/HEVC", _VP8, b"V_VP9", b"V_AV1")
-_CODEC = 0x86
 _COUNT = b"NUMBER_OF_FRAMES"
 
 
@@ -196,7 +195,7 @@ def _described(elements: Sequence[bytes]) -> tuple[int, bytes, int | None, int, 
     if len(videos) != 1 or not scale:
         raise CannotTellError("tracks")
     video = videos[0]
-    codec = video.get(_CODEC, b"").rstrip(b"\0")
+    codec = video.get(ebml.CODEC, b"").rstrip(b"\0")
     if ebml.ENCODINGS in video or codec not in _CODECS:
         raise CannotTellError("codec")
     step = ebml.number(video.get(ebml.DEFAULT_DURATION, b""))
@@ -219,22 +218,6 @@ def _count(tags: Iterable[bytes], uid: int) -> int | None:
 
 
 # What both ways have in common.
-
-
-def _begin(peek: Peek, cluster: ebml.Element) -> tuple[int, int] | None:
-    """Where the content of a cluster goes on behind its time, and that; None: not there to be read."""
-    at = cluster.begin
-    for _ in range(_MOST_ELEMENTS):
-        if at >= cluster.stop:
-            break
-        head = peek(at, ebml.LONGEST_HEAD + 8)
-        found = ebml.element(head, 0, at)
-        if found is None or found.stop - at > len(head):
-            return None
-        if found.kind == ebml.TIME:
-            return found.stop, ebml.number(head[found.begin - at : found.stop - at])
-        at = found.stop
-    return None
 
 
 class _Front:
@@ -328,7 +311,7 @@ def _by_blocks(window: Window, file: _File) -> Layout:
         cluster = ebml.element(peek(at, ebml.LONGEST_HEAD), 0, at)
         if cluster is None or cluster.stop > window.size:
             raise CannotTellError("cut short")
-        begun = _begin(peek, cluster) if cluster.kind == ebml.CLUSTER else None
+        begun = ebml.first(peek, cluster) if cluster.kind == ebml.CLUSTER else None
         if begun is not None:
             for block in ebml.blocks(peek, begun[0], cluster.stop, begun[1]):
                 count += 1
@@ -523,7 +506,7 @@ class _ByCues:
             if found is None:
                 return
             if found.kind == ebml.CLUSTER:
-                begun = _begin(self._peek, found)
+                begun = ebml.first(self._peek, found)
                 if begun is None:
                     return
                 start, time = begun

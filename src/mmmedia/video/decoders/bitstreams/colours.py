@@ -5,7 +5,7 @@ joined. Of a header that can't be read nothing is known; a decoder passes over i
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from mmmedia.video.decoders.bitstreams import av1, h264_sets, hevc_sets
@@ -18,6 +18,9 @@ from mmmedia.video.decoders.packets.index import PacketIndex
 # Primaries, transfer and matrix, by the numbers of ITU-T H.273, which are FFmpeg's as well.
 Colours = tuple[int, int, int]
 
+AV1_HEAD = 4
+"""Bytes of an AV1 configuration in front of what it repeats of the stream."""
+
 # MPEG-2's sequence display extension (ISO/IEC 13818-2, 6.2.2.4), MPEG-4's visual object (14496-2, 6.2.2).
 _DISPLAY = re.compile(rb"\x00\x00\x01\xb5[\x20-\x2f]")
 _VISUAL_OBJECT = b"\x00\x00\x01\xb5"
@@ -28,7 +31,11 @@ def are_converted(index: PacketIndex) -> bool:
     _, matrix, _, transfer = index.colour
     if not is_converted(matrix, transfer):
         return False
-    told = _READERS[index.codec](index) if index.codec in _READERS and len(index) else ()
+    return index.codec not in _READERS or not len(index) or are_usual(_READERS[index.codec](index))
+
+
+def are_usual(told: Iterable[Colours]) -> bool:
+    """Return whether libswscale converts pictures of all these colours."""
     return all(is_converted(matrix, transfer) for _, transfer, matrix in told)
 
 
@@ -48,18 +55,27 @@ def _of_sequences(index: PacketIndex, read: Callable[[bytes], Colours | None]) -
                     yield colours
 
 
-def _of_av1(index: PacketIndex) -> Iterator[Colours]:
+def of_av1(data: bytes, places: Iterable[tuple[int, int]]) -> Iterator[Colours]:
+    """Yield what the sequence headers in some stretches of an AV1 stream tell.
+
+    Args:
+        data: the bytes.
+        places: where each stretch begins, and where it ends.
+    """
     headers = set()
-    for position in range(len(index)):
-        start = int(index.offset[position])
+    for start, end in places:
         with suppress(CannotSeekError, IndexError):
-            for kind, at, stop in av1.obus(index.data, start, start + int(index.size[position])):
+            for kind, at, stop in av1.obus(data, start, end):
                 if kind == av1.SEQUENCE_HEADER:
-                    headers.add(index.data[at:stop])
+                    headers.add(data[at:stop])
     for header in headers:
         with suppress(HeaderEndError):
             if colours := av1.read_colours(header):
                 yield colours
+
+
+def _of_av1(index: PacketIndex) -> Iterator[Colours]:
+    return of_av1(index.data, zip(index.offset.tolist(), (index.offset + index.size).tolist(), strict=True))
 
 
 def _of_mpeg2(index: PacketIndex) -> Iterator[Colours]:
@@ -73,8 +89,9 @@ def _of_mpeg2(index: PacketIndex) -> Iterator[Colours]:
                     yield reader.u(8), reader.u(8), reader.u(8)
 
 
-def _of_mpeg4(index: PacketIndex) -> Iterator[Colours]:
-    for stretch in (index.extradata, *map(index.payload, range(len(index)))):
+def of_mpeg4(stretches: Iterable[bytes]) -> Iterator[Colours]:
+    """Yield what the visual objects in some stretches of an MPEG-4 stream tell."""
+    for stretch in stretches:
         at = stretch.find(_VISUAL_OBJECT)
         while at >= 0:
             with suppress(HeaderEndError):
@@ -106,6 +123,6 @@ _READERS: dict[str, Callable[[PacketIndex], Iterator[Colours]]] = {
     "libdav1d": _of_av1,
     "av1": _of_av1,
     "mpeg2video": _of_mpeg2,
-    "mpeg4": _of_mpeg4,
+    "mpeg4": lambda index: of_mpeg4([index.extradata, *map(index.payload, range(len(index)))]),
     "prores": _of_prores,
 }

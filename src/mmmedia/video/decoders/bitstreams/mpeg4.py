@@ -1,6 +1,7 @@
 """The structure of an MPEG-4 part 2 stream (ISO/IEC 14496-2, 6.2)."""
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -36,31 +37,42 @@ def read_mpeg4(index: PacketIndex) -> Structure:
     bits = time_bits(headers)
     if may_hold_fields(index):
         raise CannotSeekError(INTERLACED)
-    kinds = np.empty(len(index), np.int64)
-    for position in range(len(index)):
-        start = int(index.offset[position])
-        packet = index.data[start : start + int(index.size[position])]
-        at = packet.find(_VOP_START)
-        # Two in a packet are the packed B-frames of old encoders.
-        if at < 0 or packet.count(_VOP_START) != 1:
-            raise CannotSeekError(HIDDEN)
-        reader = BitReader(packet[at + 4 : at + 20])
-        kinds[position] = reader.u(2)
-        while reader.u(1):
-            pass
-        if not reader.u(1):
-            raise CannotSeekError(DAMAGED)
-        reader.u(bits)
-        if not reader.u(1):
-            raise CannotSeekError(DAMAGED)
-        if not reader.u(1):
-            raise CannotSeekError(HIDDEN)
+    kinds = np.array([read_plane(index.payload(position), bits) for position in range(len(index))], np.int64)
     intra, bi = kinds == 0, kinds == 2
     if (kinds == 3).any():
         raise CannotSeekError(UNSUPPORTED)  # sprites
     if (intra & ~bi != index.key).any():
         raise CannotSeekError(DAMAGED)
     return Structure(intra, bi, ranks_of_b_frames(index, bi))
+
+
+def read_plane(packet: bytes, bits: int) -> int:
+    """Return the coding type of a packet's only object plane: 0 (I), 1 (P), 2 (B) or 3 (a sprite's).
+
+    Args:
+        packet: its payload.
+        bits: as of `time_bits`.
+
+    Raises:
+        CannotSeekError: it has none, two, one that is not coded, or one that does not fit.
+        HeaderEndError: it ends too early.
+    """
+    at = packet.find(_VOP_START)
+    # Two in a packet are the packed B-frames of old encoders.
+    if at < 0 or packet.count(_VOP_START) != 1:
+        raise CannotSeekError(HIDDEN)
+    reader = BitReader(packet[at + 4 : at + 20])
+    kind = reader.u(2)
+    while reader.u(1):
+        pass
+    if not reader.u(1):
+        raise CannotSeekError(DAMAGED)
+    reader.u(bits)
+    if not reader.u(1):
+        raise CannotSeekError(DAMAGED)
+    if not reader.u(1):
+        raise CannotSeekError(HIDDEN)
+    return kind
 
 
 def configuration(index: PacketIndex) -> bytes:
@@ -73,8 +85,13 @@ def configuration(index: PacketIndex) -> bytes:
 
 def may_hold_fields(index: PacketIndex) -> bool:
     """Return whether a video object layer, of the container or within the stream, admits fields."""
+    return layers_admit_fields([index.extradata, *map(index.payload, range(len(index)))])
+
+
+def layers_admit_fields(stretches: Iterable[bytes]) -> bool:
+    """Return whether a video object layer in some stretches of a stream admits fields, or there is none."""
     layers: set[bytes] = set()
-    for stretch in (index.extradata, *map(index.payload, range(len(index)))):
+    for stretch in stretches:
         layers.update(
             stretch[found.end() : found.end() + _LONGEST_LAYER] for found in _VOL_START.finditer(stretch)
         )

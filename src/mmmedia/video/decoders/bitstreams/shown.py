@@ -19,15 +19,31 @@ def pictures_shown(index: PacketIndex) -> Ints:
     return np.array([count(index, position) for position in range(len(index))], np.int64)
 
 
+def shown_of_vp8(data: bytes, start: int) -> int:
+    """Return how many pictures a packet shows: one, unless its tag says that it is only referred to.
+
+    RFC 6386, 9.1.
+    """
+    return data[start] >> 4 & 1
+
+
+def shown_of_vp9(data: bytes, start: int, size: int) -> int:
+    """Return how many pictures a packet shows (the bitstream specification, annex B).
+
+    Raises:
+        CannotSeekError, HeaderEndError, IndexError: it is damaged.
+    """
+    frames = superframe(data, start, size)
+    return sum(read_frame(data[at : at + min(length, 8)])[0] for at, length in frames)
+
+
 def _vp8(index: PacketIndex, position: int) -> int:
-    """One, unless the frame's tag says that it is only referred to (RFC 6386, 9.1)."""
-    return index.data[int(index.offset[position])] >> 4 & 1
+    return shown_of_vp8(index.data, int(index.offset[position]))
 
 
 def _vp9(index: PacketIndex, position: int) -> int:
     try:
-        frames = superframe(index.data, int(index.offset[position]), int(index.size[position]))
-        return sum(read_frame(index.data[at : at + min(length, 8)])[0] for at, length in frames)
+        return shown_of_vp9(index.data, int(index.offset[position]), int(index.size[position]))
     except (CannotSeekError, HeaderEndError, IndexError):
         return 1  # damaged: what the decoder makes of it is seen then
 

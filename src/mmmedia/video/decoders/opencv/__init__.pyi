@@ -3,6 +3,7 @@ from .capture import (
     Capture as Capture,
     check_request as check_request,
     claimed_metadata as claimed_metadata,
+    frame_size as frame_size,
     get_cv2_video_api as get_cv2_video_api,
     kind as kind,
     may_be_interlaced as may_be_interlaced,

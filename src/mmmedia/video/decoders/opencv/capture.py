@@ -194,6 +194,14 @@ def claimed_metadata(capture: Capture) -> VideoSourceMetadata:
     return VideoSourceMetadata(total, fps, total / fps if fps > 0 else 0.0)
 
 
+def frame_size(capture: Capture) -> tuple[int, int]:
+    """Return height and width of the frames in pixels."""
+    import cv2
+
+    height, width = (capture.get(side) for side in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+    return int(height), int(width)
+
+
 # Codecs that know no fields.
 _PROGRESSIVE = frozenset([b"VP80", b"VP90", b"vp08", b"vp09", b"AV01", b"av01", b"theo", b"gif ", b"GIF "])
 
@@ -213,6 +221,4 @@ def may_be_interlaced(capture: Capture, data: bytes) -> bool:
 
 def check_request(capture: Capture, count: int) -> None:
     """Judge `count` frames of a capture by the limits, before any is decoded."""
-    import cv2
-
-    check_size(int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), count)
+    check_size(*frame_size(capture), count)

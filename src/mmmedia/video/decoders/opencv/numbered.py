@@ -1,14 +1,15 @@
 """A capture that numbers its frames as a player shows them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from mmmedia.video.decoders.fit import Size, fit, size_for
 from mmmedia.video.decoders.limits import Deadline
-from mmmedia.video.decoders.opencv.capture import Capture
+from mmmedia.video.decoders.opencv.capture import Capture, frame_size
 from mmmedia.video.decoders.packets.index import PacketIndex
 from mmmedia.video.decoders.shown import Shown
 from mmmedia.video.decoders.upright import Upright
@@ -96,12 +97,8 @@ class Numbered:
     @property
     def _own_size(self) -> tuple[int, int]:
         """Height and width of the pictures, upright."""
-        import cv2
-
-        height, width = (
-            int(self._capture.get(side)) for side in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
-        )
-        return self._upright.size(height, width) if self._upright is not None else (height, width)
+        own = frame_size(self._capture)
+        return self._upright.size(*own) if self._upright is not None else own
 
     def set(self, propId: int, value: float, /) -> bool:  # noqa: N803 - OpenCV's name
         """Go ahead to a frame, the only property that is set; say whether that can be."""
@@ -155,18 +152,23 @@ class Numbered:
 
 
 class Times:
-    """Tells the number of a frame of the file itself, by the stream's clock."""
+    """Tells the number of a frame of the file itself, by the stream's clock.
 
-    def __init__(self, index: PacketIndex, shown: Shown) -> None:
-        assert shown.pts is not None
-        assert index.start_time is not None
-        self._pts: list[int] = shown.pts.tolist()
+    Args:
+        shown: when each frame is shown, in ticks, ascending.
+        packets: the times of all packets, be they shown or not.
+        start: when the stream begins.
+        tick: how long one is, in seconds.
+    """
+
+    def __init__(self, shown: list[int], packets: Iterable[int], start: int, tick: Fraction) -> None:
+        self._pts = shown
         self._numbers: dict[int, list[int]] = defaultdict(list)
-        for number, time in enumerate(self._pts):
+        for number, time in enumerate(shown):
             self._numbers[time].append(number)
-        self._all = set(index.pts.tolist())
-        self._start = index.start_time
-        self._ticks_a_millisecond = float(1 / index.time_base) / 1000
+        self._all = set(packets)
+        self._start = start
+        self._ticks_a_millisecond = float(1 / tick) / 1000
 
     def number(self, milliseconds: float, behind: int) -> int | None:
         """Return the number of the frame of that time, at least `behind`; None where it is not shown.
@@ -256,7 +258,7 @@ def times(index: PacketIndex, shown: Shown) -> Times | Steps | None:
     if index.start_time is None:
         return None
     if shown.pts is not None:
-        return Times(index, shown)
+        return Times(shown.pts.tolist(), index.pts.tolist(), index.start_time, index.time_base)
     clock = index.dts[shown.packets]
     if index.container != "avi" or shown.positions is None or (np.diff(clock) <= 0).any():
         return None

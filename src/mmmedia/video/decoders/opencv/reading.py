@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders.limits import Deadline, check_size
-from mmmedia.video.decoders.opencv.capture import Capture
+from mmmedia.video.decoders.opencv.capture import Capture, frame_size
 from mmmedia.video.decoders.opencv.numbered import Numbered
 
 logger = logging.getLogger(__name__)
@@ -31,9 +31,7 @@ def allocate(capture: Capture, count: int) -> Frames:
         LimitExceededError: (a `ValueError`) a frame or the array is larger than the settings admit.
         InvalidMediaError: (a `ValueError`) the stream has no size.
     """
-    import cv2
-
-    height, width = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+    height, width = frame_size(capture)
     check_size(height, width, count)
     return np.empty((count, height, width, 3), np.uint8)
 

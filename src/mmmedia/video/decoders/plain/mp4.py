@@ -1,45 +1,33 @@
-"""A quick look at an MP4: whether its tables hold nothing unusual, so that its header's claims are true."""
+"""Which MP4s are plain: those whose tables hold nothing unusual."""
 
 import struct
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from mmmedia import containers
-from mmmedia.video.decoders.bitstreams.bits import HeaderEndError
-from mmmedia.video.decoders.bitstreams.h264_sets import SPS, is_progressive_h264, read_avcc, read_sequence
-from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
+from mmmedia.video.decoders.bitstreams.colours import AV1_HEAD, Colours, are_usual, of_av1
+from mmmedia.video.decoders.bitstreams.h264_sets import begins_with_idr
+from mmmedia.video.decoders.bitstreams.shown import shown_of_vp9
+from mmmedia.video.decoders.plain.h264 import is_plain_record
+from mmmedia.video.decoders.plain.video import PlainVideo
 
 _MOST_BOXES = 200
+_PICTURES = 78  # bytes of a description of pictures, in front of its boxes
+_MOST_SAMPLES = 1024  # that are looked into, which takes a few milliseconds
 Place = tuple[int, int]
-_STRETCH = 1 << 20
-# Of H.264 (ITU-T H.264, annex A).
-_PROFILES = frozenset([66, 77, 88, 100, 110, 122, 244, 44])
 
 
-class PlainVideo(NamedTuple):
-    """How many frames an MP4 has, each as long as the other, the size of each as stored, and its codec."""
+def plain_mp4(data: bytes) -> PlainVideo | None:
+    """Return what an MP4 holds if it is plain, else None.
 
-    total: int
-    height: int
-    width: int
-    codec: bytes
+    So it is with samples of the same length, the first of which is a key frame, and without an edit list that
+    leaves anything out.
 
-
-def plain_video(data: bytes) -> PlainVideo | None:
-    """Return what an MP4 holds if it is plain, else None; FFmpeg is not asked.
-
-    Plain is one track of pictures, upright and not fields, whole, with samples of the same length, the first
-    of which is a key frame, and without an edit list that leaves anything out. `stays_plain` says the rest.
+    Raises:
+        struct.error, ValueError, IndexError, KeyError, CannotSeekError, HeaderEndError: it can't be read.
     """
-    try:
-        return _plain(data)
-    except (struct.error, IndexError, KeyError, ValueError, CannotSeekError, HeaderEndError):
-        return None
-
-
-def _plain(data: bytes) -> PlainVideo | None:
     top = _boxes(data, (0, len(data)))
     if [name for name, _ in top].count(b"moov") != 1 or any(name == b"moof" for name, _ in top):
         return None
@@ -54,25 +42,59 @@ def _plain(data: bytes) -> PlainVideo | None:
     track = pictures[0]
     media = dict(_boxes(data, track[b"mdia"]))
     table = dict(_boxes(data, dict(_boxes(data, media[b"minf"]))[b"stbl"]))
-    header = track[b"tkhd"][0] + (52 if data[track[b"tkhd"][0]] else 40)
-    if struct.unpack_from(">5i", data, header) != (1 << 16, 0, 0, 0, 1 << 16):
+    if not _is_upright(data, track[b"tkhd"][0], 40) or not _is_upright(data, dict(movie)[b"mvhd"][0], 36):
         return None
     (descriptions,) = struct.unpack_from(">I", data, table[b"stsd"][0] + 4)
     (runs,) = struct.unpack_from(">I", data, table[b"stts"][0] + 4)
     (total,) = struct.unpack_from(">I", data, table[b"stsz"][0] + 8)
-    if data.find(b"colr", *table[b"stsd"]) >= 0 or descriptions != 1 or runs != 1 or total < 2:
+    if descriptions != 1 or runs != 1 or total < 2:
         return None
     if b"stss" in table and struct.unpack_from(">II", data, table[b"stss"][0] + 4)[1] != 1:
         return None
-    if not _is_whole(data, dict(movie), track, table) or not _is_progressive(data, table[b"stsd"]):
-        return None
     # A sample of any track that is not there ends the file.
-    if not all(_is_stored(data, each) for each in tracks):
+    stored = [_samples(data, each) for each in tracks]
+    own = stored[tracks.index(track)]
+    if own is None or any(each is None for each in stored) or not _is_whole(data, dict(movie), track, table):
         return None
-    # Behind the entry's own header: what all samples have, and 16 bytes of pictures.
-    width, height = struct.unpack_from(">HH", data, table[b"stsd"][0] + 8 + 8 + 24)
-    codec = data[table[b"stsd"][0] + 12 : table[b"stsd"][0] + 16]
-    return PlainVideo(total, height, width, bytes(codec))
+    ((name, entry),) = _boxes(data, (table[b"stsd"][0] + 8, table[b"stsd"][1]))
+    told = _boxes(data, (entry[0] + _PICTURES, entry[1]))
+    codec = _codec(data, name, dict(told), own)
+    if codec is None or not are_usual(_colours(data, told)):
+        return None
+    # What all samples have, and 16 bytes of pictures.
+    width, height = struct.unpack_from(">HH", data, entry[0] + 8 + 16)
+    return PlainVideo(total, height, width, codec)
+
+
+def _is_upright(data: bytes, header: int, at: int) -> bool:
+    """Whether the matrix in a header, so many bytes from its start in version 0, changes nothing."""
+    place = header + at + (12 if data[header] else 0)
+    return struct.unpack_from(">5i", data, place) == (1 << 16, 0, 0, 0, 1 << 16)
+
+
+def _codec(data: bytes, name: bytes, told: dict[bytes, Place], samples: npt.NDArray[np.int64]) -> str | None:
+    """The codec, if it is one that is plain by what its description says, and its samples."""
+    if name == b"avc1":
+        record, first = data[slice(*told[b"avcC"])], data[slice(*samples[0].tolist())]
+        return "h264" if is_plain_record(record) and begins_with_idr(first, record) else None
+    if len(samples) > _MOST_SAMPLES:
+        return None
+    places = samples.tolist()
+    if name == b"av01":
+        begin, end = told[b"av1C"]
+        return "av1" if are_usual(of_av1(data, [(begin + AV1_HEAD, end), *places])) else None
+    if name == b"vp09":
+        return "vp9" if all(shown_of_vp9(data, begin, end - begin) == 1 for begin, end in places) else None
+    return None
+
+
+def _colours(data: bytes, told: list[tuple[bytes, Place]]) -> Iterator[Colours]:
+    """What a sample description tells of colours (ISO/IEC 14496-12, 12.1.5)."""
+    for name, (begin, _) in told:
+        if name == b"colr":
+            if data[begin : begin + 4] not in (b"nclx", b"nclc"):
+                raise ValueError("colours by a profile")
+            yield struct.unpack_from(">3H", data, begin + 4)
 
 
 def _boxes(data: bytes, within: Place) -> list[tuple[bytes, Place]]:
@@ -92,7 +114,10 @@ def _is_of_pictures(data: bytes, track: dict[bytes, Place]) -> bool:
 def _is_whole(
     data: bytes, movie: dict[bytes, Place], track: dict[bytes, Place], table: dict[bytes, Place]
 ) -> bool:
-    """Whether all that is stored is shown: there is no edit, or one from the first frame to the last."""
+    """Whether all that is stored is shown, one step after the other: there is no edit, or one of it all."""
+    frames, ticks = struct.unpack_from(">II", data, table[b"stts"][0] + 8)
+    if b"ctts" in table and not _is_even(data, table[b"ctts"], frames, ticks):
+        return False
     if b"edts" not in track:
         return b"ctts" not in table
     edits = dict(_boxes(data, track[b"edts"]))[b"elst"][0]
@@ -102,30 +127,48 @@ def _is_whole(
     begin = struct.unpack_from(">i", data, edits + 12)[0]
     first = struct.unpack_from(">Ii", data, table[b"ctts"][0] + 8)[1] if b"ctts" in table else 0
     (length,) = struct.unpack_from(">I", data, edits + 8)
-    frames, ticks = struct.unpack_from(">II", data, table[b"stts"][0] + 8)
     step = ticks / _clock(data, dict(_boxes(data, track[b"mdia"]))[b"mdhd"])
     seconds = length / _clock(data, movie[b"mvhd"])
     return bool(begin == first and seconds > (frames - 0.5) * step)
 
 
-def _is_stored(data: bytes, track: dict[bytes, Place]) -> bool:
-    """Whether the file holds all samples that a track's tables name (ISO/IEC 14496-12, 8.7)."""
+def _is_even(data: bytes, shifts: Place, frames: int, ticks: int) -> bool:
+    """Whether frames are shown one step after the other, the first of them first (14496-12, 8.6.1.3)."""
+    (runs,) = struct.unpack_from(">I", data, shifts[0] + 4)
+    counts, values = _column(data, shifts, 8, ">i4", 2 * runs).reshape(runs, 2).T
+    if (counts <= 0).any() or counts.sum() != frames:
+        return False
+    shown = np.arange(frames) * ticks + np.repeat(values, counts)
+    return bool(shown[0] == shown.min() and (np.diff(np.sort(shown)) == ticks).all())
+
+
+def _samples(data: bytes, track: dict[bytes, Place]) -> npt.NDArray[np.int64] | None:
+    """Where each of a track's samples begins and ends; None if the file does not hold all of them.
+
+    ISO/IEC 14496-12, 8.7.
+    """
     table = dict(_boxes(data, dict(_boxes(data, dict(_boxes(data, track[b"mdia"]))[b"minf"]))[b"stbl"]))
     size, count = struct.unpack_from(">II", data, table[b"stsz"][0] + 4)
     if count > len(data):
-        return False
+        return None
     sizes = np.full(count, size, np.int64) if size else _column(data, table[b"stsz"], 12, ">u4", count)
     name, kind = (b"stco", ">u4") if b"stco" in table else (b"co64", ">u8")
     (chunks,) = struct.unpack_from(">I", data, table[name][0] + 4)
     starts = _column(data, table[name], 8, kind, chunks)
     (runs,) = struct.unpack_from(">I", data, table[b"stsc"][0] + 4)
-    first, samples, _ = _column(data, table[b"stsc"], 8, ">u4", 3 * runs).reshape(runs, 3).T
+    first, samples, described = _column(data, table[b"stsc"], 8, ">u4", 3 * runs).reshape(runs, 3).T
     lengths = np.diff(np.append(first, chunks + 1))
     if not runs or first[0] != 1 or (lengths <= 0).any() or (samples <= 0).any() or (sizes <= 0).any():
-        return False
-    behind = np.cumsum(np.repeat(samples, lengths))
-    stored = np.diff(np.concatenate([[0], np.cumsum(sizes)])[np.append(0, behind)])
-    return bool(behind[-1] == count and ((starts >= 0) & (starts + stored <= len(data))).all())
+        return None
+    if (described != 1).any():
+        return None
+    each = np.repeat(samples, lengths)
+    if each.sum() != count:
+        return None
+    before = np.cumsum(sizes) - sizes
+    begins = before + np.repeat(starts - before[np.cumsum(each) - each], each)
+    places = np.stack([begins, begins + sizes], axis=1)
+    return None if (begins < 0).any() or places.max() > len(data) else places
 
 
 def _column(data: bytes, box: Place, at: int, kind: str, count: int) -> npt.NDArray[np.int64]:
@@ -141,35 +184,3 @@ def _clock(data: bytes, header: Place) -> int:
     if units == 0:
         raise ValueError("no units of time")
     return int(units)
-
-
-def _is_progressive(data: bytes, descriptions: Place) -> bool:
-    name = data[descriptions[0] + 12 : descriptions[0] + 16]
-    if name == b"avc1":
-        record = data.index(b"avcC", *descriptions) + 4
-        # Lengths in other than four bytes are unusual: looked at more closely elsewhere.
-        is_progressive = data[record + 4] & 3 == 3 and is_progressive_h264(data[slice(*descriptions)])
-        return is_progressive and not _tells_colours(data, descriptions)
-    return name == b"vp09"
-
-
-def stays_plain(data: bytes, plain: PlainVideo) -> bool:
-    """Return whether no sequence parameter set stands among samples, which need not be as the first says."""
-    if plain.codec != b"avc1":
-        return True
-    for start in range(0, len(data), _STRETCH):
-        stretch = np.frombuffer(data, np.uint8)[start : start + _STRETCH + 6]
-        if len(stretch) < 6:
-            break
-        # A length in four bytes, of less than 256; the unit's kind; a profile.
-        begins = (stretch[4:-1] & 0x9F == SPS) & (stretch[3:-2] > 0)
-        begins &= (stretch[2:-3] == 0) & (stretch[1:-4] == 0) & (stretch[:-5] == 0)
-        if any(stretch[at + 5] in _PROFILES for at in np.flatnonzero(begins).tolist()):
-            return False
-    return True
-
-
-def _tells_colours(data: bytes, descriptions: Place) -> bool:
-    """Whether pictures may be of colours that OpenCV does not convert."""
-    record = data[data.index(b"avcC", *descriptions) + 4 : descriptions[1]]
-    return any(read_sequence(each).colours for each in read_avcc(record)[1] if each[0] & 31 == SPS)
