@@ -4,15 +4,16 @@ import re
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
 from mmmedia.video.decoders.bitstreams.colours import are_usual, of_mpeg4
 from mmmedia.video.decoders.bitstreams.mpeg4 import layers_admit_fields, read_plane, time_bits
-from mmmedia.video.decoders.plain.video import PlainVideo
+from mmmedia.video.decoders.plain.video import PlainVideo, frames_at_most
 from mmmedia.video.decoders.shown import Shown
 
-_MOST_CHUNKS = 4096
+_MOST_CHUNKS = 4096  # of a list
 _CODECS = frozenset([b"FMP4", b"MP4V", b"XVID", b"DIVX", b"DX50"])
 _KEY = 0x10
 _I, _P = 0, 1
@@ -20,6 +21,26 @@ _I, _P = 0, 1
 _DIVX = re.compile(rb"\x00\x00\x01\xb2DivX")
 
 Chunk = tuple[bytes, int, int]  # its name, a list's kind included, and where its content begins and ends
+
+
+class _Stream(NamedTuple):
+    """What the header says of the only stream of pictures.
+
+    Attributes:
+        name: of its chunks.
+        length: how many there are.
+        step: from one to the next, in seconds.
+        height: of its pictures.
+        width: likewise.
+        configuration: of the codec, where it does not stand in the first chunk.
+    """
+
+    name: bytes
+    length: int
+    step: Fraction
+    height: int
+    width: int
+    configuration: bytes
 
 
 def plain_avi(data: bytes) -> PlainVideo | None:
@@ -35,30 +56,40 @@ def plain_avi(data: bytes) -> PlainVideo | None:
     if [name for name, *_ in top] != [b"LIST:hdrl", b"LIST:movi", b"idx1"]:
         return None
     header, movie, index = (each[1:] for each in top)
-    streams = [
-        {entry: place for entry, *place in _chunks(data, *each)}
-        for name, *each in _chunks(data, *header)
-        if name == b"LIST:strl"
-    ]
-    kinds = [data[stream[b"strh"][0] :][:4] for stream in streams]
-    number = kinds.index(b"vids")
-    if kinds.count(b"vids") + kinds.count(b"auds") != len(kinds) or kinds.count(b"vids") != 1:
-        return None
-    head, form = (data[slice(*streams[number][name])] for name in (b"strh", b"strf"))
-    flags, _, early, scale, rate, start, length = struct.unpack_from("<8x7I", head)
-    width, height, codec = struct.unpack_from("<4x2i4x4s", form)
-    is_usual = not (flags or early or start or struct.unpack_from("<I", head, 44)[0]) and scale and rate
-    if not is_usual or codec.upper() not in _CODECS or min(width, height) < 1 or b"indx" in streams[number]:
+    stream = _only_video(data, *header)
+    if not 2 <= stream.length <= frames_at_most(stream.height, stream.width):
         return None
     chunks = list(_chunks(data, *movie))
-    own = [data[at:end] for name, at, end in chunks if name == b"%02ddc" % number]
-    if len(own) != length or length < 2 or not _is_index_of(data[slice(*index)], movie[0], chunks, number):
+    packets = [data[at:end] for name, at, end in chunks if name == stream.name]
+    if len(packets) != stream.length or not _is_index(data[slice(*index)], movie[0], chunks, stream.name):
         return None
-    if not _is_plain_stream(form[40:], own):
+    if not _are_plain(stream.configuration, packets):
         return None
-    packets = np.arange(length)
-    shown = Shown(length, packets, packets, None, Fraction(length * scale, rate))
-    return PlainVideo(length, height, width, "mpeg4", shown, (packets * (1000 * scale / rate)).tolist())
+    positions = np.arange(stream.length)
+    shown = Shown(stream.length, positions, positions, None, stream.length * stream.step)
+    steps = (positions * float(1000 * stream.step)).tolist()
+    return PlainVideo(stream.length, stream.height, stream.width, "mpeg4", shown, steps)
+
+
+def _only_video(data: bytes, begin: int, stop: int) -> _Stream:
+    """The only stream of pictures of a header, beside which there may be sound."""
+    streams = [
+        {entry: data[slice(*place)] for entry, *place in _chunks(data, *each)}
+        for name, *each in _chunks(data, begin, stop)
+        if name == b"LIST:strl"
+    ]
+    kinds = [stream[b"strh"][:4] for stream in streams]
+    if kinds.count(b"vids") != 1 or not {b"vids", b"auds"}.issuperset(kinds):
+        raise ValueError("other streams than one of pictures and those of sound")
+    number = kinds.index(b"vids")
+    head, form = streams[number][b"strh"], streams[number][b"strf"]
+    flags, _, delay, scale, rate, start, length, _, _, sample = struct.unpack_from("<8x10I", head)
+    width, height, codec = struct.unpack_from("<4x2i4x4s", form)
+    if flags or delay or start or sample or not scale or not rate or b"indx" in streams[number]:
+        raise ValueError("an unusual stream")
+    if codec.upper() not in _CODECS or min(width, height) < 1:
+        raise ValueError("unusual pictures")
+    return _Stream(b"%02ddc" % number, length, Fraction(scale, rate), height, width, form[40:])
 
 
 def _chunks(data: bytes, at: int, stop: int) -> Iterator[Chunk]:
@@ -75,22 +106,28 @@ def _chunks(data: bytes, at: int, stop: int) -> Iterator[Chunk]:
         yield name, begin, end
 
 
-def _is_index_of(index: bytes, movie: int, chunks: list[Chunk], number: int) -> bool:
-    """Whether an index names all chunks, which are of streams, in their order, and a key frame first."""
+def _is_index(index: bytes, movie: int, chunks: list[Chunk], own: bytes) -> bool:
+    """Whether an index names all chunks, which are of streams, in their order, and a key frame first.
+
+    Args:
+        index: its content.
+        movie: where the first chunk begins, from which it counts, or else from the file's first byte.
+        chunks: what there is.
+        own: the name of those of pictures.
+    """
     entries = list(struct.iter_unpack("<4s3I", index))
-    first = next(flags for name, flags, *_ in entries if name == b"%02ddc" % number)
-    # Counted from the name of the list, or from the file's first byte.
+    if not next(flags for name, flags, *_ in entries if name == own) & _KEY:
+        return False
     base = chunks[0][1] - 8 - entries[0][2]
+    found = [(name, at + base + 8, at + base + 8 + size) for name, _, at, size in entries]
     return (
-        bool(first & _KEY)
-        and base in (0, movie - 4)
+        base in (0, movie - 4)
+        and found == chunks
         and all(begin < end and name[2:] in (b"dc", b"wb") for name, begin, end in chunks)
-        and [(name, at + base + 8, size) for name, _, at, size in entries]
-        == [(name, begin, end - begin) for name, begin, end in chunks]
     )
 
 
-def _is_plain_stream(configuration: bytes, packets: list[bytes]) -> bool:
+def _are_plain(configuration: bytes, packets: list[bytes]) -> bool:
     """Whether each packet shows a picture that refers to none behind it, and the first to none."""
     stretches = [configuration, *packets]
     if layers_admit_fields(stretches) or not are_usual(of_mpeg4(stretches)):

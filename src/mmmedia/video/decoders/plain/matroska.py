@@ -11,11 +11,11 @@ from mmmedia.video.decoders.bitstreams.colours import AV1_HEAD, are_usual, of_av
 from mmmedia.video.decoders.bitstreams.h264_sets import begins_with_idr
 from mmmedia.video.decoders.bitstreams.shown import shown_of_vp8, shown_of_vp9
 from mmmedia.video.decoders.plain.h264 import is_plain_record
-from mmmedia.video.decoders.plain.video import MILLISECOND, PlainVideo
+from mmmedia.video.decoders.plain.video import MILLISECOND, PlainVideo, frames_at_most
 from mmmedia.video.decoders.shown import Shown
 
-# Of all tracks; that many take a few milliseconds.
-_MOST_BLOCKS = 1024
+_MOST_CLUSTERS = 1024
+_BESIDE = 4  # so many times as many blocks as those of pictures may there be of all tracks
 _VOID, _CRC = 0xEC, 0xBF
 _TOP = frozenset(
     [ebml.SEEK_HEAD, ebml.INFO, ebml.TRACKS, ebml.TAGS, ebml.CHAPTERS, ebml.CLUSTER, ebml.CUES, _VOID, _CRC]
@@ -68,12 +68,13 @@ def plain_matroska(data: bytes) -> PlainVideo | None:
         return None
     track, others = _only_video(tracks)
     codec = _CODECS[track[ebml.CODEC]]
-    blocks = _blocks(data, clusters, ebml.number(track[ebml.NUMBER]), others)
+    size = dict(ebml.children(track[_PICTURES]))
+    height, width = ebml.number(size[_HEIGHT]), ebml.number(size[_WIDTH])
+    most = frames_at_most(height, width)
+    blocks = _blocks(data, clusters, ebml.number(track[ebml.NUMBER]), others, most)
     if not _are_plain(data, codec, track.get(_PRIVATE, b""), blocks):
         return None
     shown = _evenly_shown([block.time for block in blocks], [block.is_key for block in blocks])
-    size = dict(ebml.children(track[_PICTURES]))
-    height, width = ebml.number(size[_HEIGHT]), ebml.number(size[_WIDTH])
     return None if shown is None else PlainVideo(shown.total, height, width, codec, shown)
 
 
@@ -88,7 +89,7 @@ def _elements(data: bytes) -> tuple[dict[int, list[bytes]], list[ebml.Element]]:
     at = segment.begin
     while at < segment.stop:
         found = _element(data, at)
-        if found.kind not in _TOP or found.stop > segment.stop or len(clusters) > _MOST_BLOCKS:
+        if found.kind not in _TOP or found.stop > segment.stop or len(clusters) > _MOST_CLUSTERS:
             raise ValueError("an unusual element, or one that does not fit")
         if found.kind == ebml.CLUSTER:
             clusters.append(found)
@@ -132,8 +133,10 @@ def _only_video(tracks: bytes) -> tuple[Track, set[int]]:
     return track, {ebml.number(dict(each)[ebml.NUMBER]) for each in found if each is not elements}
 
 
-def _blocks(data: bytes, clusters: Sequence[ebml.Element], track: int, others: set[int]) -> list[ebml.Block]:
-    """The blocks of a track, in their order; with those of the others they fill the clusters."""
+def _blocks(
+    data: bytes, clusters: Sequence[ebml.Element], track: int, others: set[int], most: int
+) -> list[ebml.Block]:
+    """The blocks of a track, no more than so many; with those of the others they fill the clusters."""
 
     def peek(at: int, length: int) -> bytes:
         return data[at : at + length]
@@ -148,13 +151,15 @@ def _blocks(data: bytes, clusters: Sequence[ebml.Element], track: int, others: s
             at = found.stop
         for block in ebml.blocks(peek, at, cluster.stop, time):
             count += 1
-            if block.start != at or block.begin >= block.stop or count > _MOST_BLOCKS:
+            if block.start != at or block.begin >= block.stop or count > _BESIDE * most:
                 raise ValueError("an unusual block, or too many")
             if block.track == track:
                 is_usual = data[at] != ebml.GROUP or _OF_GROUP.issuperset(_kinds(data, at))
                 if block.is_laced or not is_usual:
                     raise ValueError("an unusual block")
                 own.append(block)
+                if len(own) > most:
+                    raise ValueError("too many blocks")
             elif block.track not in others:
                 raise ValueError("a block of no track")
             at = block.end

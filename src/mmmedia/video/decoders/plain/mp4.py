@@ -11,11 +11,10 @@ from mmmedia.video.decoders.bitstreams.colours import AV1_HEAD, Colours, are_usu
 from mmmedia.video.decoders.bitstreams.h264_sets import begins_with_idr
 from mmmedia.video.decoders.bitstreams.shown import shown_of_vp9
 from mmmedia.video.decoders.plain.h264 import is_plain_record
-from mmmedia.video.decoders.plain.video import PlainVideo
+from mmmedia.video.decoders.plain.video import PlainVideo, frames_at_most
 
 _MOST_BOXES = 200
 _PICTURES = 78  # bytes of a description of pictures, in front of its boxes
-_MOST_SAMPLES = 1024  # that are looked into, which takes a few milliseconds
 Place = tuple[int, int]
 
 
@@ -58,11 +57,13 @@ def plain_mp4(data: bytes) -> PlainVideo | None:
         return None
     ((name, entry),) = _boxes(data, (table[b"stsd"][0] + 8, table[b"stsd"][1]))
     told = _boxes(data, (entry[0] + _PICTURES, entry[1]))
+    # Behind what all samples have, and 16 bytes of pictures.
+    width, height = struct.unpack_from(">HH", data, entry[0] + 8 + 16)
+    if name != b"avc1" and total > frames_at_most(height, width):
+        return None
     codec = _codec(data, name, dict(told), own)
     if codec is None or not are_usual(_colours(data, told)):
         return None
-    # What all samples have, and 16 bytes of pictures.
-    width, height = struct.unpack_from(">HH", data, entry[0] + 8 + 16)
     return PlainVideo(total, height, width, codec)
 
 
@@ -77,8 +78,6 @@ def _codec(data: bytes, name: bytes, told: dict[bytes, Place], samples: npt.NDAr
     if name == b"avc1":
         record, first = data[slice(*told[b"avcC"])], data[slice(*samples[0].tolist())]
         return "h264" if is_plain_record(record) and begins_with_idr(first, record) else None
-    if len(samples) > _MOST_SAMPLES:
-        return None
     places = samples.tolist()
     if name == b"av01":
         begin, end = told[b"av1C"]

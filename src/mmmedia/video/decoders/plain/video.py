@@ -50,3 +50,16 @@ class PlainVideo:
 
 
 MILLISECOND = Fraction(1, 1000)
+
+_MOST_FRAMES, _MOST_PIXELS = 1024, 200_000_000
+
+
+def frames_at_most(height: int, width: int) -> int:
+    """Return how many frames a video may have of which each packet is looked into.
+
+    Of a longer one, to be decoded by parts or for a second, that is for nothing, or nothing beside the rest.
+
+    >>> frames_at_most(240, 426), frames_at_most(1080, 1920)
+    (1024, 96)
+    """
+    return min(_MOST_FRAMES, _MOST_PIXELS // max(height * width, 1))
