@@ -11,6 +11,8 @@ nox.options.error_on_missing_interpreters = True
 CONSTRAINTS = ("-c", "constraints.txt")
 # torch by its exact pin: a looser range may pick a build with gigabytes of GPU libraries.
 TORCH = "torch==2.13.0"
+# The others have sessions of their own, or take minutes each.
+BENCHMARKS = ("image", "audio", "cache", "video", "short_video", "connector", "pipeline", "sparse")
 
 
 def install_project(session: nox.Session, *extras: str) -> None:
@@ -68,7 +70,7 @@ def browser(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     install_project(session, "docs")
-    for name in session.posargs or ["image", "audio", "cache", "video", "connector", "pipeline", "sparse"]:
+    for name in session.posargs or BENCHMARKS:
         session.run("python", f"benchmarks/{name}.py")
 
 

@@ -60,7 +60,6 @@ CLIPS = {
         {"preset": "veryfast", "crf": "26", "bf": "3"},
     ),
     "h264_480p_30s.mp4": ("libx264", 854, 480, 30, 30, 60, {"preset": "veryfast", "crf": "26", "bf": "3"}),
-    "h264_480p_2s.mp4": ("libx264", 854, 480, 2, 15, 60, {"preset": "veryfast", "crf": "26", "bf": "3"}),
     "hevc_720p_60s.mp4": (
         "libx265",
         1280,
@@ -93,6 +92,19 @@ CLIPS = {
         {"deadline": "realtime", "cpu-used": "8", "b": "3M"},
     ),
     "mjpeg_720p_60s.avi": ("mjpeg", 1280, 720, 60, 30, 1, {"qscale": "6"}),
+    **{
+        f"{name}_{height}p_2s.{suffix}": (codec, width, height, 2, 30, 60, options)
+        for height, width in ((240, 426), (480, 854))
+        for name, suffix, codec, options in (
+            ("h264", "mp4", "libx264", {}),
+            ("h264", "mkv", "libx264", {}),
+            ("hevc", "mp4", "libx265", {"x265-params": "log-level=none"}),
+            ("vp8", "webm", "libvpx", {"deadline": "realtime", "cpu-used": "8"}),
+            ("vp9", "webm", "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8"}),
+            ("av1", "mp4", "libsvtav1", {"preset": "9", "crf": "40"}),
+            ("mpeg4", "avi", "mpeg4", {"qscale": "6", "bf": "0"}),
+        )
+    },
     "prores_720p_60s.mov": ("prores_ks", 1280, 720, 60, 30, 1, {"profile": "0"}),
 }
 
@@ -102,7 +114,7 @@ COPIES = {
     "mpeg4_720p_60s.avi": (("mpeg4_720p_60s.mp4", 0), "avi"),
 }
 PIXELS = {"mjpeg": "yuvj420p", "prores_ks": "yuv422p10le"}
-CONTAINERS = {".webm": "webm", ".avi": "avi", ".mov": "mov", ".mp4": "mp4"}
+CONTAINERS = {".webm": "webm", ".mkv": "matroska", ".avi": "avi", ".mov": "mov", ".mp4": "mp4"}
 
 
 def clip(name: str) -> bytes:

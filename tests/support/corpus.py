@@ -122,11 +122,11 @@ def rotate(data: bytes, degrees: int) -> bytes:
     return write_matrix(data, a, b, -b, a)
 
 
-def write_matrix(data: bytes, a: int, b: int, c: int, d: int) -> bytes:
+def write_matrix(data: bytes, a: float, b: float, c: float, d: float) -> bytes:
     """Write the upper left of a display matrix into an MP4's first track."""
     at = data.index(b"tkhd") + 4 + 40
-    one = 1 << 16
-    matrix = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+    a, b, c, d = (round(each * (1 << 16)) for each in (a, b, c, d))
+    matrix = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     return data[:at] + matrix + data[at + 36 :]
 
 

@@ -1,5 +1,6 @@
 """All ways to turn and to mirror: the same bytes in every way of reading, as a player shows them."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from support import corpus
+from support.captures import read_plainly
 from support.clips import clip, read_number
 from support.picking import Pick
 
@@ -53,3 +55,28 @@ def test_every_orientation(fields: dict[str, Any], matrix: tuple[int, int, int, 
         frames, metadata = Pick.load_bytes(data, indices=WANTED, **way)
         assert metadata["frames_indices"] == WANTED
         assert np.array_equal(frames, turned), way
+
+
+def by(degrees: float) -> tuple[float, float, float, float]:
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    return cosine, sine, -sine, cosine
+
+
+# Sheared ones as a flipped bit makes them: of these FFmpeg takes the angle when each axis is as long as one.
+ODD = [
+    (1, 4096, 0, 1),
+    (1, 0, 4096, 1),
+    (1, 0.5, 0, 1),
+    (0, 1, 0, 0),
+    *map(by, (45, 80, 89.7, 90.3, 135, 269.8)),
+]
+
+
+@pytest.mark.parametrize("matrix", ODD, ids=str)
+def test_odd_angles(matrix: tuple[float, float, float, float]) -> None:
+    """OpenCV turns by quarters, where the angle in whole degrees is one, and by nothing else."""
+    data = corpus.write_matrix(clip(frames=40, width=128, height=96), *matrix)
+    expected, _ = read_plainly(data, WANTED)
+    for way in WAYS:
+        frames, _ = Pick.load_bytes(data, indices=WANTED, **way)
+        assert np.array_equal(frames, expected), way

@@ -53,13 +53,15 @@ class Upright:
 
 
 def upright(matrix: tuple[float, float, float, float] | None) -> Upright:
-    """Return what a display matrix asks for; angles are taken to the nearest quarter.
+    """Return what a display matrix asks for, as far as these are quarter turns; OpenCV knows no others.
 
     Args:
         matrix: (a, b, c, d): a stored point (x, y) is shown at (ax + cy, bx + dy); None: as it is.
 
     >>> upright((0, 1, -1, 0)), upright((1, 0, 0, -1))
     (Upright(quarters=1, mirrored=False), Upright(quarters=2, mirrored=True))
+    >>> upright((1, 1, -1, 1)) == Upright()
+    True
     """
     if matrix is None:
         return Upright()
@@ -67,5 +69,8 @@ def upright(matrix: tuple[float, float, float, float] | None) -> Upright:
     mirrored = a * d - b * c < 0
     if mirrored:  # first x becomes -x
         a, b = -a, -b
-    quarters = round(math.atan2(b, a) / (math.pi / 2)) % 4 if (a, b) != (0, 0) else 0
-    return Upright(quarters, mirrored)
+    across, down = math.hypot(a, c), math.hypot(b, d)
+    if not across or not down:
+        return Upright(0, mirrored)
+    degrees = round(math.degrees(math.atan2(b / down, a / across)))  # as FFmpeg has it of what is sheared
+    return Upright(0 if degrees % 90 else degrees // 90 % 4, mirrored)
