@@ -10,20 +10,23 @@ from fractions import Fraction
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 from av.video.reformatter import ColorRange, Colorspace
 
 from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video import OpenCVVideoBackend
-from mmmedia.video.decoders import opencv
+from mmmedia.video.decoders import eligible, opencv, sparse
 from mmmedia.video.decoders.bitstreams.colours import are_converted
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields, sequences
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.opencv.numbered import Steps, Times, times
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.plain import PlainVideo, plain_video, stays_plain
-from mmmedia.video.decoders.shown import shown_frames
+from mmmedia.video.decoders.plain.video import Parts
+from mmmedia.video.decoders.plan import seeking_pays
+from mmmedia.video.decoders.shown import Shown, shown_frames
 from support import corpus
 from support.clips import clip, read_number
 from support.kinds import KINDS, with_cover
@@ -59,8 +62,7 @@ def check(data: bytes) -> bool:
     except InvalidMediaError:
         return False
     claim = opencv.claimed_metadata(capture)
-    source = plain.metadata(claim)
-    if source is None or opencv.frame_size(capture) != (plain.height, plain.width):
+    if opencv.frame_size(capture) != (plain.height, plain.width):
         return False
     packets = index.build(data)
     shown = shown_frames(packets)
@@ -68,19 +70,37 @@ def check(data: bytes) -> bool:
     assert packets.matrix is None
     assert (plain.total, plain.codec) == (shown.total, {"libdav1d": "av1"}.get(packets.codec, packets.codec))
     assert (shown.made_up, shown.begin) == (0, 0)
-    assert shown.metadata(claim, packets.rate) == source
+    assert shown.metadata(claim, packets.rate) == plain.metadata(claim)
     assert not may_hold_fields(packets) or is_damaged(packets)
     assert are_converted(packets)
-    clock, full = plain.clock(source), times(packets, shown)
-    if plain.shown is not None:
-        assert plain.shown.seconds == shown.seconds
-        assert plain.shown.times == shown.times
-        assert full is None or type(clock) is type(full)
+    clock, full = plain.clock(), times(packets, shown)
+    assert plain.shown.seconds == shown.seconds
+    assert plain.shown.times == shown.times
+    assert full is None or type(clock) is type(full)
     if isinstance(clock, Times) and isinstance(full, Times):
-        assert (clock._pts, clock._start) == (full._pts, full._start)
+        assert [time - clock._start for time in clock._pts] == [time - full._start for time in full._pts]
     if isinstance(clock, Steps) and isinstance(full, Steps):
         assert clock._packets == pytest.approx(full._packets)
+    check_parts(plain.parts, packets, shown)
     return True
+
+
+def check_parts(parts: Parts, packets: index.PacketIndex, shown: Shown) -> None:
+    """Where the container says that parts don't pay, they don't for all that the packets say either."""
+    try:
+        known, structure, positions = eligible.judge(packets, shown)
+    except CannotSeekError:
+        return
+    assert list(parts.order) == positions.tolist()
+    assert set(np.flatnonzero(structure.access_points)) <= set(parts.keys)
+    assert set(np.flatnonzero(structure.disposable)) <= set(np.flatnonzero(parts.disposable))
+    for count in (1, 2, 3, 5, 8, 16, 32):
+        wanted = sorted(set(np.linspace(0, shown.total - 1, count, dtype=int).tolist()))
+        for workers in (1, 2, 4):
+            with contextlib.suppress(CannotSeekError):
+                plan = sparse.make_plan(known, structure, positions[wanted])
+                pays = seeking_pays(plan.spans, structure.disposable, wanted[-1], workers)
+                assert parts.may_pay(wanted, workers) or not pays
 
 
 def with_a_large_sample(data: bytes, track: int) -> bytes:
@@ -116,6 +136,12 @@ def with_other_samples(data: bytes) -> bytes:
     """An MP4 whose samples are of a description that there is not."""
     at = data.index(b"stsc") + 4 + 8 + 8
     return data[:at] + (2).to_bytes(4, "big") + data[at + 4 :]
+
+
+def with_more_times(data: bytes) -> bytes:
+    """An MP4 with times for two thousand million samples."""
+    at = data.index(b"stts") + 4 + 8
+    return data[:at] + (1 << 31).to_bytes(4, "big") + data[at + 4 :]
 
 
 def with_a_turned_movie(data: bytes) -> bytes:
@@ -195,6 +221,7 @@ def test_the_index_is_spared(name: str, monkeypatch: pytest.MonkeyPatch) -> None
         lambda: with_a_large_box(clip(**CLIP), b"mdia"),
         lambda: b"\0\0\0\x10ftypisom\0\0\0\0",
         lambda: with_other_samples(clip(**CLIP)),
+        lambda: with_more_times(clip(**CLIP)),
         lambda: with_a_turned_movie(clip(**CLIP)),
         lambda: clip(**CLIP, **corpus.x264("colormatrix=YCgCo")),
         lambda: clip(**CLIP, container="mpegts"),

@@ -1,5 +1,6 @@
 """Frames told by their times: which number each has, and that a lost one is noticed."""
 
+from fractions import Fraction
 from typing import Any
 
 import cv2
@@ -10,7 +11,7 @@ from mmmedia import containers
 from mmmedia.errors import NotSeekableError
 from mmmedia.video import OpenCVVideoBackend
 from mmmedia.video.decoders.opencv.capture import open_capture
-from mmmedia.video.decoders.opencv.numbered import ClockError, Even, Numbered, Steps
+from mmmedia.video.decoders.opencv.numbered import ClockError, Numbered, Steps, Times
 from mmmedia.video.decoders.packets import index
 from support.clips import clip, read_number
 from support.kinds import SIZE, WAYS
@@ -75,7 +76,7 @@ class TestSteps:
 def test_it_is_read_as_a_capture_of_opencv() -> None:
     """Frame by frame, and ahead to another, as loaders of others do."""
     capture = open_capture(containers.admit(clip(frames=30, **SIZE)))
-    numbered = Numbered(capture, 30, Even(25.0))
+    numbered = Numbered(capture, 30, Times(list(range(30)), range(30), 0, Fraction(1, 25)))
     seen = []
     for ahead in (0, 10, 11, 29):
         assert numbered.set(cv2.CAP_PROP_POS_FRAMES, ahead)

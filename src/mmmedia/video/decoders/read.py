@@ -179,9 +179,8 @@ def read_video(
     capture = None if plain is None else _opened(admitted)
     if plain is not None and capture is not None:
         source = plain.metadata(opencv.claimed_metadata(capture))
-        wanted = None if source is None else _wanted_of(plain, source, capture, choose, way)
-        is_looked_at = len(admitted.data) <= _QUICKLY_LOOKED_AT
-        if source is not None and wanted and is_looked_at and stays_plain(admitted.data, plain):
+        wanted = _wanted_of(plain, source, capture, choose, way)
+        if wanted and len(admitted.data) <= _QUICKLY_LOOKED_AT and stays_plain(admitted.data, plain):
             decoded = _plainly(plain, source, capture, wanted, way)
             if decoded is not None:
                 return decoded
@@ -206,11 +205,13 @@ def _wanted_of(
     """The frames that are wanted of a plain video, where its packets need not be looked at for them."""
     if opencv.frame_size(capture) != (plain.height, plain.width):
         return None
-    wanted = _chosen(choose, source, way.part, None if plain.shown is None else plain.shown.times)
-    last = min(max(wanted), plain.total - 1)
-    if way.mode == "auto" and plan.may_pay(wanted, last, plain.height * plain.width):
+    wanted = _chosen(choose, source, way.part, plain.shown.times)
+    present = sorted({number for number in wanted if 0 <= number < plain.total})
+    if not present:
         return None
-    return wanted
+    if way.mode == "sequential" or not plan.may_pay(present, present[-1], plain.height * plain.width):
+        return wanted
+    return None if plain.parts.may_pay(present, sparse.workers_at_once()) else wanted
 
 
 def _plainly(
@@ -218,7 +219,7 @@ def _plainly(
 ) -> Decoded | None:
     """The frames of a plain video, whose packets nobody need look at; None where some do not come."""
     fitted_size((plain.height, plain.width), way.size, len(set(wanted)))
-    numbered = Numbered(capture, plain.total, plain.clock(source), size=way.size)
+    numbered = Numbered(capture, plain.total, plain.clock(), size=way.size)
 
     def read() -> _Pass:
         found = way.read(numbered, wanted, plain.total)

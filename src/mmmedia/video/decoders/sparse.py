@@ -28,6 +28,14 @@ Frames = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 
 
+def workers_at_once() -> int:
+    """Return by how many workers at once it is judged whether decoding by parts takes less time.
+
+    Where many processes share the cores, what counts is the work, not how soon it is done.
+    """
+    return 1 if envs.MMMEDIA_VIDEO_DECODE_FOR == "throughput" else worker_count()
+
+
 @dataclass(frozen=True)
 class SparsePlan:
     """How to get wanted frames: the spans, and the row of the frames array for each decode position."""
@@ -39,9 +47,7 @@ class SparsePlan:
 
     def pays(self, last: int) -> bool:
         """Whether this is cheaper than one pass by OpenCV up to the frame with the index `last`."""
-        # Where many processes share the cores, what counts is the work, not how soon it is done.
-        workers = 1 if envs.MMMEDIA_VIDEO_DECODE_FOR == "throughput" else worker_count()
-        return plan.seeking_pays(self.spans, self.structure.disposable, last, workers)
+        return plan.seeking_pays(self.spans, self.structure.disposable, last, workers_at_once())
 
     def groups(self, workers: int) -> list[list[Span]]:
         """Spread the spans over at most so many clips of about the same work; some must be a clip's first."""

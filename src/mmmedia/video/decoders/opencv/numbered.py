@@ -43,7 +43,7 @@ class Numbered:
         self,
         capture: Capture,
         total: int,
-        clock: "Times | Even | Steps | Places | None",
+        clock: "Times | Steps | Places | None",
         upright: Upright | None = None,
         patience: int = _MAX_FAILED_GRABS,
         size: Size | None = None,
@@ -185,27 +185,6 @@ class Times:
         if time not in self._all or (numbers and following is None):
             raise ClockError
         return following
-
-
-class Even:
-    """Tells the number of a frame by its time where all are as long as the other.
-
-    Args:
-        fps: how many there are a second.
-    """
-
-    def __init__(self, fps: float) -> None:
-        self._step = 1000 / fps
-
-    def number(self, milliseconds: float, behind: int) -> int | None:
-        """Return `behind`, as nothing was lost.
-
-        Raises:
-            ClockError: it is not the next one's.
-        """
-        if abs(milliseconds - behind * self._step) > 0.01 * self._step:
-            raise ClockError
-        return behind
 
 
 class Steps:

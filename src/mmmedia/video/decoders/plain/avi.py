@@ -10,7 +10,7 @@ import numpy as np
 
 from mmmedia.video.decoders.bitstreams.colours import are_usual, of_mpeg4
 from mmmedia.video.decoders.bitstreams.mpeg4 import layers_admit_fields, read_plane, time_bits
-from mmmedia.video.decoders.plain.video import PlainVideo, frames_at_most
+from mmmedia.video.decoders.plain.video import Parts, PlainVideo, frames_at_most
 from mmmedia.video.decoders.shown import Shown
 
 _MOST_CHUNKS = 4096  # of a list
@@ -63,12 +63,15 @@ def plain_avi(data: bytes) -> PlainVideo | None:
     packets = [data[at:end] for name, at, end in chunks if name == stream.name]
     if len(packets) != stream.length or not _is_index(data[slice(*index)], movie[0], chunks, stream.name):
         return None
-    if not _are_plain(stream.configuration, packets):
+    kinds = _kinds(stream.configuration, packets)
+    if kinds is None:
         return None
     positions = np.arange(stream.length)
     shown = Shown(stream.length, positions, positions, None, stream.length * stream.step)
     steps = (positions * float(1000 * stream.step)).tolist()
-    return PlainVideo(stream.length, stream.height, stream.width, "mpeg4", shown, steps)
+    keys = [position for position, kind in enumerate(kinds) if kind == _I]
+    parts = Parts(range(stream.length), keys, [False] * stream.length)
+    return PlainVideo(stream.height, stream.width, "mpeg4", shown, stream.step, parts, steps)
 
 
 def _only_video(data: bytes, begin: int, stop: int) -> _Stream:
@@ -127,13 +130,13 @@ def _is_index(index: bytes, movie: int, chunks: list[Chunk], own: bytes) -> bool
     )
 
 
-def _are_plain(configuration: bytes, packets: list[bytes]) -> bool:
-    """Whether each packet shows a picture that refers to none behind it, and the first to none."""
+def _kinds(configuration: bytes, packets: list[bytes]) -> list[int] | None:
+    """The coding types of pictures, one a packet, none of which refers to one behind it."""
     stretches = [configuration, *packets]
     if layers_admit_fields(stretches) or not are_usual(of_mpeg4(stretches)):
-        return False
+        return None
     if any(_DIVX.search(each) for each in stretches[:2]):
-        return False
+        return None
     bits = time_bits(configuration or packets[0])
     kinds = [read_plane(packet, bits) for packet in packets]
-    return kinds[0] == _I and {_I, _P}.issuperset(kinds)
+    return kinds if kinds[0] == _I and {_I, _P}.issuperset(kinds) else None

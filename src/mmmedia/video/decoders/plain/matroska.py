@@ -8,10 +8,9 @@ import numpy as np
 
 from mmmedia.containers import ebml
 from mmmedia.video.decoders.bitstreams.colours import AV1_HEAD, are_usual, of_av1
-from mmmedia.video.decoders.bitstreams.h264_sets import begins_with_idr
 from mmmedia.video.decoders.bitstreams.shown import shown_of_vp8, shown_of_vp9
-from mmmedia.video.decoders.plain.h264 import is_plain_record
-from mmmedia.video.decoders.plain.video import MILLISECOND, PlainVideo, frames_at_most
+from mmmedia.video.decoders.plain.h264 import are_disposable, is_plain_record
+from mmmedia.video.decoders.plain.video import Parts, PlainVideo, frames_at_most, frames_shown
 from mmmedia.video.decoders.shown import Shown
 
 _MOST_CLUSTERS = 1024
@@ -48,6 +47,7 @@ _OF_GROUP = frozenset([ebml.BLOCK, ebml.REFERENCE, 0x9B])
 _POSITION, _PREVIOUS = 0xA7, 0xAB
 _VIDEO, _SOUND = 1, 2
 _CODECS = {b"V_VP8": "vp8", b"V_VP9": "vp9", b"V_AV1": "av1", b"V_MPEG4/ISO/AVC": "h264"}
+_MILLISECOND = Fraction(1, 1000)
 _TICK = 1_000_000  # nanoseconds, which nearly all files have
 _UNEVEN = 2  # so many times the usual step is the longest of a plain video
 _REORDERED = 17
@@ -72,10 +72,19 @@ def plain_matroska(data: bytes) -> PlainVideo | None:
     height, width = ebml.number(size[_HEIGHT]), ebml.number(size[_WIDTH])
     most = frames_at_most(height, width)
     blocks = _blocks(data, clusters, ebml.number(track[ebml.NUMBER]), others, most)
-    if not _are_plain(data, codec, track.get(_PRIVATE, b""), blocks):
+    private = track.get(_PRIVATE, b"")
+    if not _are_plain(data, codec, private, blocks):
         return None
-    shown = _evenly_shown([block.time for block in blocks], [block.is_key for block in blocks])
-    return None if shown is None else PlainVideo(shown.total, height, width, codec, shown)
+    is_key = [block.is_key for block in blocks]
+    shown = _evenly_shown([block.time for block in blocks], is_key)
+    if shown is None or shown.positions is None:
+        return None
+    disposable = [False] * shown.total
+    if codec == "h264":
+        disposable = are_disposable(data[block.begin : block.stop] for block in blocks)
+    keys = [position for position, each in enumerate(is_key) if each]
+    parts = Parts(shown.positions.tolist(), keys, disposable)
+    return PlainVideo(height, width, codec, shown, _MILLISECOND, parts)
 
 
 def _elements(data: bytes) -> tuple[dict[int, list[bytes]], list[ebml.Element]]:
@@ -177,8 +186,7 @@ def _are_plain(data: bytes, codec: str, private: bytes, blocks: Sequence[ebml.Bl
     if codec == "av1":
         places = [(block.begin, block.stop) for block in blocks]
         return are_usual([*of_av1(private, [(AV1_HEAD, len(private))]), *of_av1(data, places)])
-    first = data[blocks[0].begin : blocks[0].stop]
-    return is_plain_record(private) and begins_with_idr(first, private)
+    return is_plain_record(private)
 
 
 def _evenly_shown(times: Sequence[int], is_key: Sequence[bool]) -> Shown | None:
@@ -196,8 +204,5 @@ def _evenly_shown(times: Sequence[int], is_key: Sequence[bool]) -> Shown | None:
         latest = max(latest, time)
         if latest - time > (0 if key else _REORDERED * longest):
             return None
-    pts = np.array(times)[order]
-    length = int(pts[-1] - pts[0])
-    seconds = (length + Fraction(length, total - 1)) * MILLISECOND
-    shown_at = ((pts - pts[0]) * float(MILLISECOND)).tolist()
-    return Shown(total, np.arange(total), np.array(order), pts, seconds, shown_at)
+    usual = Fraction(times[order[-1]] - times[order[0]], total - 1)
+    return frames_shown(np.array(order), np.array(times)[order], _MILLISECOND, usual)
