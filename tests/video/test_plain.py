@@ -15,6 +15,7 @@ import pytest
 from av.video.reformatter import ColorRange, Colorspace
 
 from mmmedia import containers
+from mmmedia.containers import ebml
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video import OpenCVVideoBackend
 from mmmedia.video.decoders import eligible, opencv, sparse
@@ -23,7 +24,7 @@ from mmmedia.video.decoders.bitstreams.fields import may_hold_fields, sequences
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.opencv.numbered import Steps, Times, times
 from mmmedia.video.decoders.packets import index
-from mmmedia.video.decoders.plain import PlainVideo, plain_video, stays_plain
+from mmmedia.video.decoders.plain import PlainVideo, avi, plain_video, stays_plain
 from mmmedia.video.decoders.plain.video import Parts
 from mmmedia.video.decoders.plan import seeking_pays
 from mmmedia.video.decoders.shown import Shown, shown_frames
@@ -277,6 +278,66 @@ def test_a_size_that_is_not_the_codecs() -> None:
     frames, metadata = OpenCVVideoBackend.load_bytes(damaged, num_frames=4)
     assert frames.tobytes() == OpenCVVideoBackend.load_bytes(data, num_frames=4)[0].tobytes()
     assert metadata["total_num_frames"] == 40
+
+
+MANY = 200_000
+VOID, HEADER = b"\xec\x80", b"\x1a\x45\xdf\xa3\x80"
+INFO, TRACKS = ebml.written(ebml.INFO, b""), ebml.written(ebml.TRACKS, b"")
+TIME, PREVIOUS = b"\xe7\x81\0", b"\xab\x81\0"
+
+
+def segment(*elements: bytes) -> bytes:
+    return HEADER + ebml.written(ebml.SEGMENT, b"".join(elements), wide=True)
+
+
+def of_strings(*names: bytes) -> bytes:
+    """An AVI of lists within lists, each of which holds the next many times."""
+    content = b""
+    for name in names:
+        content = (b"LIST" + struct.pack("<I", 4 + len(content)) + name + content) * 300
+    return b"RIFF" + struct.pack("<I", 4 + len(content)) + b"AVI " + content
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda: segment(*[VOID] * MANY),
+        lambda: segment(INFO, ebml.written(ebml.TRACKS, VOID * MANY)),
+        lambda: segment(ebml.written(ebml.INFO, VOID * MANY), TRACKS),
+        lambda: corrupt_clusters(PREVIOUS * MANY),
+        lambda: corrupt_clusters(ebml.written(ebml.GROUP, VOID * MANY)),
+        lambda: of_strings(b"strl", b"hdrl"),
+    ],
+)
+def test_of_small_pieces_few_are_looked_at(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that consists of nothing else is given up soon, however long it is."""
+    seen = []
+    element, chunks = ebml.element, avi._chunks
+
+    def counted(*arguments: Any) -> Any:
+        seen.append(0)
+        return element(*arguments)
+
+    def counting(*arguments: Any, **keywords: Any) -> Iterator[Any]:
+        for each in chunks(*arguments, **keywords):
+            seen.append(0)
+            yield each
+
+    monkeypatch.setattr(ebml, "element", counted)
+    monkeypatch.setattr(avi, "_chunks", counting)
+    made = data()
+    assert plain_video(containers.admit(made)) is None
+    assert 0 < len(seen) < MANY // 4
+
+
+def corrupt_clusters(content: bytes) -> bytes:
+    """A Matroska file whose only cluster has other content behind its time."""
+    made = clip(**CLIP, container="matroska")
+    at = made.index(b"\x1f\x43\xb6\x75")
+    head = made.index(b"\x18\x53\x80\x67") + 12
+    return HEADER + ebml.written(
+        ebml.SEGMENT, made[head:at] + ebml.written(ebml.CLUSTER, TIME + content), wide=True
+    )
 
 
 @pytest.mark.parametrize("name", KINDS)

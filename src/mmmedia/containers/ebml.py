@@ -151,9 +151,12 @@ def first(peek: Callable[[int, int], bytes], cluster: Element) -> tuple[int, int
 
 _HEAD_OF_BLOCK = 16
 _MOST_IN_CLUSTER = 1 << 18
+_MOST_IN_GROUP = 64
 
 
-def blocks(peek: Callable[[int, int], bytes], at: int, stop: int, time: int) -> Iterator[Block]:
+def blocks(
+    peek: Callable[[int, int], bytes], at: int, stop: int, time: int, most: int = _MOST_IN_CLUSTER
+) -> Iterator[Block]:
     """Yield the blocks of a cluster; it ends where bytes are not there.
 
     Args:
@@ -161,6 +164,7 @@ def blocks(peek: Callable[[int, int], bytes], at: int, stop: int, time: int) -> 
         at: where an element of the cluster begins.
         stop: where the cluster ends.
         time: that of the cluster, in ticks.
+        most: how many elements it may have.
     """
     number = 0
     while at < stop:
@@ -168,7 +172,7 @@ def blocks(peek: Callable[[int, int], bytes], at: int, stop: int, time: int) -> 
         found, number = element(head, 0, at), number + 1
         if found is None:
             return
-        if found.stop > stop or number > _MOST_IN_CLUSTER:
+        if found.stop > stop or number > most:
             raise ElementError("elements")
         if found.kind == SIMPLE_BLOCK:
             block = _block(head, found, found, time)
@@ -197,9 +201,12 @@ def _block(head: bytes, found: Element, outer: Element, time: int, key: bool | N
 
 def _group(peek: Callable[[int, int], bytes], outer: Element, time: int) -> Block | None:
     """The block of a group, which refers to others or is a key frame."""
-    at, inner, refers = outer.begin, None, False
+    at, inner, refers, number = outer.begin, None, False, 0
     head = b""
     while at < outer.stop:
+        number += 1
+        if number > _MOST_IN_GROUP:
+            raise ElementError("elements")
         read = peek(at, LONGEST_HEAD + _HEAD_OF_BLOCK)
         found = element(read, 0, at)
         if found is None:

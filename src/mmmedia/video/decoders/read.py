@@ -175,12 +175,13 @@ def read_video(
     if (pictures := animation(data)) is not None:
         return _animated(pictures, choose, mode, part, size)
     admitted = containers.admit(data)
-    plain = plain_video(admitted) if mode != "seek" else None
+    is_looked_at = mode != "seek" and len(admitted.data) <= _QUICKLY_LOOKED_AT
+    plain = plain_video(admitted) if is_looked_at else None
     capture = None if plain is None else _opened(admitted)
     if plain is not None and capture is not None:
         source = plain.metadata(opencv.claimed_metadata(capture))
         wanted = _wanted_of(plain, source, capture, choose, way)
-        if wanted and len(admitted.data) <= _QUICKLY_LOOKED_AT and stays_plain(admitted.data, plain):
+        if wanted and stays_plain(admitted.data, plain):
             decoded = _plainly(plain, source, capture, wanted, way)
             if decoded is not None:
                 return decoded
@@ -188,7 +189,7 @@ def read_video(
     return _Request(admitted, choose, way, capture).answer()
 
 
-# Bytes in which it does not take long to find that samples hold nothing but pictures.
+# Bytes in which it does not take long to find whether a file is plain, whatever they are.
 _QUICKLY_LOOKED_AT = 1 << 23
 
 

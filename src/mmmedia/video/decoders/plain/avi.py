@@ -13,7 +13,7 @@ from mmmedia.video.decoders.bitstreams.mpeg4 import layers_admit_fields, read_pl
 from mmmedia.video.decoders.plain.video import Parts, PlainVideo, frames_at_most
 from mmmedia.video.decoders.shown import Shown
 
-_MOST_CHUNKS = 4096  # of a list
+_MOST_CHUNKS, _FEW_CHUNKS = 4096, 32  # of the movie, and of any other list
 _CODECS = frozenset([b"FMP4", b"MP4V", b"XVID", b"DIVX", b"DX50"])
 _KEY = 0x10
 _I, _P = 0, 1
@@ -59,7 +59,7 @@ def plain_avi(data: bytes) -> PlainVideo | None:
     stream = _only_video(data, *header)
     if not 2 <= stream.length <= frames_at_most(stream.height, stream.width):
         return None
-    chunks = list(_chunks(data, *movie))
+    chunks = list(_chunks(data, *movie, most=_MOST_CHUNKS))
     packets = [data[at:end] for name, at, end in chunks if name == stream.name]
     if len(packets) != stream.length or not _is_index(data[slice(*index)], movie[0], chunks, stream.name):
         return None
@@ -95,13 +95,13 @@ def _only_video(data: bytes, begin: int, stop: int) -> _Stream:
     return _Stream(b"%02ddc" % number, length, Fraction(scale, rate), height, width, form[40:])
 
 
-def _chunks(data: bytes, at: int, stop: int) -> Iterator[Chunk]:
-    """The chunks of a list, which end where it does."""
+def _chunks(data: bytes, at: int, stop: int, *, most: int = _FEW_CHUNKS) -> Iterator[Chunk]:
+    """The chunks of a list, which end where it does, and are no more than so many."""
     count = 0
     while at < stop:
         name, length = struct.unpack_from("<4sI", data, at)
         begin, end, count = at + 8, at + 8 + length, count + 1
-        if end > stop or count > _MOST_CHUNKS:
+        if end > stop or count > most:
             raise ValueError("a chunk that does not fit, or too many")
         at = end + length % 2
         if name in (b"RIFF", b"LIST"):

@@ -13,7 +13,8 @@ from mmmedia.video.decoders.plain.h264 import are_disposable, is_plain_record
 from mmmedia.video.decoders.plain.video import Parts, PlainVideo, frames_at_most, frames_shown
 from mmmedia.video.decoders.shown import Shown
 
-_MOST_CLUSTERS = 1024
+_MOST_ELEMENTS = 1024  # that stand side by side, clusters with what is around them
+_LARGEST_INDEX = 1 << 16  # of what describes the file
 _BESIDE = 4  # so many times as many blocks as those of pictures may there be of all tracks
 _VOID, _CRC = 0xEC, 0xBF
 _TOP = frozenset(
@@ -22,20 +23,8 @@ _TOP = frozenset(
 # What may be said of a track without consequence: names, languages, flags, how long a frame is.
 _PRIVATE, _PICTURES = 0x63A2, 0xE0
 _OF_TRACK = frozenset(
-    [
-        *(
-            ebml.NUMBER,
-            ebml.UID,
-            ebml.KIND,
-            ebml.DEFAULT_DURATION,
-            ebml.CODEC,
-            _PRIVATE,
-            _PICTURES,
-            _VOID,
-            _CRC,
-        ),
-        *(0x9C, 0x22B59C, 0x22B59D, 0x536E, 0x88, 0xB9, 0x55AA, 0x258688, 0x6DE7, 0x6DF8, 0xAA),
-    ]
+    {ebml.NUMBER, ebml.UID, ebml.KIND, ebml.DEFAULT_DURATION, ebml.CODEC, _PRIVATE, _PICTURES, _VOID, _CRC}
+    | {0x9C, 0x22B59C, 0x22B59D, 0x536E, 0x88, 0xB9, 0x55AA, 0x258688, 0x6DE7, 0x6DF8, 0xAA}
 )
 _WIDTH, _HEIGHT, _INTERLACED, _MOST_ADDED = 0xB0, 0xBA, 0x9A, 0x55EE
 _COLOUR, _MATRIX, _TRANSFER, _PRIMARIES = 0x55B0, 0x55B1, 0x55BA, 0x55BB
@@ -96,16 +85,18 @@ def _elements(data: bytes) -> tuple[dict[int, list[bytes]], list[ebml.Element]]:
     described: dict[int, list[bytes]] = {}
     clusters: list[ebml.Element] = []
     at = segment.begin
-    while at < segment.stop:
+    for _ in range(_MOST_ELEMENTS):
+        if at >= segment.stop:
+            return described, clusters
         found = _element(data, at)
-        if found.kind not in _TOP or found.stop > segment.stop or len(clusters) > _MOST_CLUSTERS:
+        if found.kind not in _TOP or found.stop > segment.stop:
             raise ValueError("an unusual element, or one that does not fit")
         if found.kind == ebml.CLUSTER:
             clusters.append(found)
-        else:
+        elif found.stop - found.begin <= _LARGEST_INDEX:
             described.setdefault(found.kind, []).append(data[found.begin : found.stop])
         at = found.stop
-    return described, clusters
+    raise ValueError("too many elements")
 
 
 def _element(data: bytes, at: int) -> ebml.Element:
@@ -156,9 +147,10 @@ def _blocks(
         if begun is None:
             raise ValueError("a cluster without a time")
         at, time = begun
-        while at < cluster.stop and (found := _element(data, at)).kind in (_POSITION, _PREVIOUS):
-            at = found.stop
-        for block in ebml.blocks(peek, at, cluster.stop, time):
+        for _ in (_POSITION, _PREVIOUS):
+            if at < cluster.stop and (found := _element(data, at)).kind in (_POSITION, _PREVIOUS):
+                at = found.stop
+        for block in ebml.blocks(peek, at, cluster.stop, time, _BESIDE * most):
             count += 1
             if block.start != at or block.begin >= block.stop or count > _BESIDE * most:
                 raise ValueError("an unusual block, or too many")
