@@ -103,6 +103,23 @@ def test_times_that_are_missing_are_told_by_the_headers(stream: PacketIndex) -> 
     assert positions.tolist() == np.argsort(stream.pts).tolist()
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_some_times_that_are_missing(is_open: bool) -> None:
+    """Then frames are told by counting them: no good where one of them may not come.
+
+    So it is behind a key frame of open groups, if what stands before it is damaged.
+    """
+    options = {} if is_open else corpus.x265("keyint=12:open-gop=0:bframes=3")
+    packets = index.build(clip(**CLIP, codec="libx265", container="mpegts", gop=12, **options))
+    untimed = dataclasses.replace(packets, pts=edited(packets.pts, 30, NO_PTS))
+    assert shown_frames(untimed).positions is None
+    if is_open:
+        assert refusal(untimed) == "display order differs from timestamps"
+    else:
+        _, _, positions = judge(untimed, shown_frames(untimed))
+        assert positions.tolist() == np.argsort(packets.pts).tolist()
+
+
 @pytest.mark.parametrize(
     ("reason", "data"),
     [

@@ -44,7 +44,11 @@ def judge(index: PacketIndex, shown: Shown) -> tuple[PacketIndex, Structure, npt
     if (np.diff(structure.ranks[access]) <= 0).any():
         raise CannotSeekError("key frames out of order")
     positions = shown.packets[np.argsort(structure.ranks[shown.packets])]
-    if shown.positions is not None and (shown.positions != positions).any():
+    if shown.positions is None:
+        # Frames are told by counting them, which one that does not come sets off.
+        if any(each is not None and each.any() for each in (structure.undecodable, structure.lacking)):
+            raise CannotSeekError(ORDER)
+    elif (shown.positions != positions).any():
         raise CannotSeekError(ORDER)
     if len(positions) != shown.total:
         raise CannotSeekError("frame count")
