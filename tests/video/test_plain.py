@@ -25,7 +25,7 @@ from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.opencv.numbered import Steps, Times, times
 from mmmedia.video.decoders.packets import index
 from mmmedia.video.decoders.plain import PlainVideo, avi, plain_video, stays_plain
-from mmmedia.video.decoders.plain.video import Parts
+from mmmedia.video.decoders.plain.video import Outline
 from mmmedia.video.decoders.plan import seeking_pays
 from mmmedia.video.decoders.shown import Shown, shown_frames
 from support import corpus
@@ -82,26 +82,26 @@ def check(data: bytes) -> bool:
         assert [time - clock._start for time in clock._pts] == [time - full._start for time in full._pts]
     if isinstance(clock, Steps) and isinstance(full, Steps):
         assert clock._packets == pytest.approx(full._packets)
-    check_parts(plain.parts, packets, shown)
+    check_outline(plain.outline, packets, shown)
     return True
 
 
-def check_parts(parts: Parts, packets: index.PacketIndex, shown: Shown) -> None:
+def check_outline(outline: Outline, packets: index.PacketIndex, shown: Shown) -> None:
     """Where the container says that parts don't pay, they don't for all that the packets say either."""
     try:
         known, structure, positions = eligible.judge(packets, shown)
     except CannotSeekError:
         return
-    assert list(parts.order) == positions.tolist()
-    assert set(np.flatnonzero(structure.access_points)) <= set(parts.keys)
-    assert set(np.flatnonzero(structure.disposable)) <= set(np.flatnonzero(parts.disposable))
+    assert list(outline.order) == positions.tolist()
+    assert set(np.flatnonzero(structure.access_points)) <= set(outline.keys)
+    assert set(np.flatnonzero(structure.disposable)) <= set(np.flatnonzero(outline.disposable))
     for count in (1, 2, 3, 5, 8, 16, 32):
         wanted = sorted(set(np.linspace(0, shown.total - 1, count, dtype=int).tolist()))
         for workers in (1, 2, 4):
             with contextlib.suppress(CannotSeekError):
                 plan = sparse.make_plan(known, structure, positions[wanted])
                 pays = seeking_pays(plan.spans, structure.disposable, wanted[-1], workers)
-                assert parts.may_pay(wanted, workers) or not pays
+                assert outline.may_pay(wanted, workers) or not pays
 
 
 def with_a_large_sample(data: bytes, track: int) -> bytes:

@@ -212,7 +212,7 @@ def _wanted_of(
         return None
     if way.mode == "sequential" or not plan.may_pay(present, present[-1], plain.height * plain.width):
         return wanted
-    return None if plain.parts.may_pay(present, sparse.workers_at_once()) else wanted
+    return None if plain.outline.may_pay(present, sparse.workers_at_once()) else wanted
 
 
 def _plainly(

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from mmmedia.video.decoders.annex_b import with_lengths
 from mmmedia.video.decoders.bitstreams.analyse import analyse
-from mmmedia.video.decoders.bitstreams.h264_sets import begins_with_idr
 from mmmedia.video.decoders.bitstreams.shown import pictures_shown
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
 from mmmedia.video.decoders.limits import Deadline
@@ -27,6 +26,7 @@ Ints = npt.NDArray[np.int64]
 
 # Codecs all of whose pictures can be decoded by themselves, or whose first packet says all by its flag.
 _OPEN_STARTS = frozenset(["h264", "hevc", "mpeg2video", "mpeg1video", "mpeg4", "vc1", "wmv3"])
+_H264_IDR = 5
 
 
 @dataclass(frozen=True)
@@ -161,13 +161,33 @@ def _starts_plainly(index: PacketIndex) -> bool:
         return True
     if (index.pts[:_REORDERED] < index.pts[0]).any():
         return False
-    return index.codec != "h264" or begins_with_idr(index.payload(0), index.extradata)
+    return index.codec != "h264" or _begins_with_idr(index)
 
 
 _REORDERED = 64
 """No picture is shown before one that stands so many packets in front of it (H.264 stores 16)."""
 _LEADING = 16
 """How many packets behind a key packet may be shown before it."""
+
+
+def _begins_with_idr(index: PacketIndex) -> bool:
+    """Whether the first slice of an H.264 stream is of an IDR picture."""
+    payload = index.payload(0)
+    if index.extradata[:1] == b"\x01" and len(index.extradata) > 4:
+        length_size, at = (index.extradata[4] & 3) + 1, 0
+        while at + length_size < len(payload):
+            kind = payload[at + length_size] & 31
+            if kind in (1, _H264_IDR):
+                return kind == _H264_IDR
+            at += length_size + int.from_bytes(payload[at : at + length_size], "big")
+        return False
+    at = payload.find(b"\0\0\1")
+    while 0 <= at < len(payload) - 3:
+        kind = payload[at + 3] & 31
+        if kind in (1, _H264_IDR):
+            return kind == _H264_IDR
+        at = payload.find(b"\0\0\1", at + 3)
+    return False
 
 
 def _lost_at_the_start(index: PacketIndex, *, timed: bool) -> _Start:

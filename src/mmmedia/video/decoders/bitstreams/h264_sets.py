@@ -7,7 +7,7 @@ from mmmedia.video.decoders.bitstreams.bits import BitReader, HeaderEndError, un
 from mmmedia.video.decoders.bitstreams.nal_units import parameter_set
 from mmmedia.video.decoders.bitstreams.structure import INTERLACED, UNSUPPORTED, CannotSeekError
 
-SLICE, IDR, SEI, SPS, PPS = 1, 5, 6, 7, 8
+IDR, SEI, SPS, PPS = 5, 6, 7, 8
 _HIGH_PROFILES = frozenset([44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 144, 244])
 
 
@@ -79,30 +79,6 @@ def read_avcc(extradata: bytes) -> tuple[int, list[bytes]]:
             payload, at = parameter_set(extradata, at)
             sets.append(payload)
     return (extradata[4] & 3) + 1, sets
-
-
-def begins_with_idr(packet: bytes, extradata: bytes) -> bool:
-    """Return whether the first slice of a packet is of an IDR picture.
-
-    Args:
-        packet: its payload.
-        extradata: the codec's configuration, by which units have lengths or start codes.
-    """
-    if extradata[:1] == b"\x01" and len(extradata) > 4:
-        length_size, at = (extradata[4] & 3) + 1, 0
-        while at + length_size < len(packet):
-            kind = packet[at + length_size] & 31
-            if kind in (SLICE, IDR):
-                return kind == IDR
-            at += length_size + int.from_bytes(packet[at : at + length_size], "big")
-        return False
-    at = packet.find(b"\0\0\1")
-    while 0 <= at < len(packet) - 3:
-        kind = packet[at + 3] & 31
-        if kind in (SLICE, IDR):
-            return kind == IDR
-        at = packet.find(b"\0\0\1", at + 3)
-    return False
 
 
 def read_sequence(payload: bytes) -> Sequence:

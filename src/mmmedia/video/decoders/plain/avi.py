@@ -10,7 +10,7 @@ import numpy as np
 
 from mmmedia.video.decoders.bitstreams.colours import are_usual, of_mpeg4
 from mmmedia.video.decoders.bitstreams.mpeg4 import layers_admit_fields, read_plane, time_bits
-from mmmedia.video.decoders.plain.video import Parts, PlainVideo, frames_at_most
+from mmmedia.video.decoders.plain.video import Outline, PlainVideo, frames_at_most
 from mmmedia.video.decoders.shown import Shown
 
 _MOST_CHUNKS, _FEW_CHUNKS = 4096, 32  # of the movie, and of any other list
@@ -70,8 +70,8 @@ def plain_avi(data: bytes) -> PlainVideo | None:
     shown = Shown(stream.length, positions, positions, None, stream.length * stream.step)
     steps = (positions * float(1000 * stream.step)).tolist()
     keys = [position for position, kind in enumerate(kinds) if kind == _I]
-    parts = Parts(range(stream.length), keys, [False] * stream.length)
-    return PlainVideo(stream.height, stream.width, "mpeg4", shown, stream.step, parts, steps)
+    outline = Outline(range(stream.length), keys, [False] * stream.length)
+    return PlainVideo(stream.height, stream.width, "mpeg4", shown, stream.step, outline, steps)
 
 
 def _only_video(data: bytes, begin: int, stop: int) -> _Stream:

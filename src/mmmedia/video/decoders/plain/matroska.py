@@ -10,7 +10,7 @@ from mmmedia.containers import ebml
 from mmmedia.video.decoders.bitstreams.colours import AV1_HEAD, are_usual, of_av1
 from mmmedia.video.decoders.bitstreams.shown import shown_of_vp8, shown_of_vp9
 from mmmedia.video.decoders.plain.h264 import are_disposable, is_plain_record
-from mmmedia.video.decoders.plain.video import Parts, PlainVideo, frames_at_most, frames_shown
+from mmmedia.video.decoders.plain.video import Outline, PlainVideo, frames_at_most, frames_shown
 from mmmedia.video.decoders.shown import Shown
 
 _MOST_ELEMENTS = 1024  # that stand side by side, clusters with what is around them
@@ -72,8 +72,8 @@ def plain_matroska(data: bytes) -> PlainVideo | None:
     if codec == "h264":
         disposable = are_disposable(data[block.begin : block.stop] for block in blocks)
     keys = [position for position, each in enumerate(is_key) if each]
-    parts = Parts(shown.positions.tolist(), keys, disposable)
-    return PlainVideo(height, width, codec, shown, _MILLISECOND, parts)
+    outline = Outline(shown.positions.tolist(), keys, disposable)
+    return PlainVideo(height, width, codec, shown, _MILLISECOND, outline)
 
 
 def _elements(data: bytes) -> tuple[dict[int, list[bytes]], list[ebml.Element]]:

@@ -12,7 +12,7 @@ from mmmedia import containers
 from mmmedia.video.decoders.bitstreams.colours import AV1_HEAD, Colours, are_usual, of_av1
 from mmmedia.video.decoders.bitstreams.shown import shown_of_vp9
 from mmmedia.video.decoders.plain.h264 import are_disposable, is_plain_record
-from mmmedia.video.decoders.plain.video import Parts, PlainVideo, frames_at_most, frames_shown
+from mmmedia.video.decoders.plain.video import Outline, PlainVideo, frames_at_most, frames_shown
 
 _MOST_BOXES = 200
 _PICTURES = 78  # bytes of a description of pictures, in front of its boxes
@@ -46,21 +46,21 @@ def plain_mp4(data: bytes) -> PlainVideo | None:
     samples = _samples(data, table, total)
     # A sample of any track that is not there ends the file.
     are_stored = all(_is_stored(data, each) for each in tracks if each is not track)
-    if samples is None or not are_stored or not _is_whole(data, dict(movie), track, table):
+    times = _shown(data, table)
+    if samples is None or not are_stored or not _is_whole(data, dict(movie), track, times, step):
         return None
     told = _boxes(data, (entry[0] + _PICTURES, entry[1]))
     codec = _codec(data, name, dict(told), samples)
     if codec is None or not are_usual(_colours(data, told)):
         return None
-    times = _shown(data, table)
     order = np.argsort(times, kind="stable")
     tick = Fraction(1, _clock(data, dict(_boxes(data, track[b"mdia"]))[b"mdhd"]))
     shown = frames_shown(order, times[order], tick, Fraction(step))
     disposable = [False] * total
     if codec == "h264":
         disposable = are_disposable(data[begin:end] for begin, end in samples)
-    parts = Parts(order.tolist(), _keys(data, table, total), disposable)
-    return PlainVideo(height, width, codec, shown, tick, parts)
+    outline = Outline(order.tolist(), _keys(data, table, total), disposable)
+    return PlainVideo(height, width, codec, shown, tick, outline)
 
 
 def _movie(data: bytes) -> list[tuple[bytes, Place]]:
@@ -128,30 +128,35 @@ def _is_of_pictures(data: bytes, track: dict[bytes, Place]) -> bool:
 
 
 def _is_whole(
-    data: bytes, movie: dict[bytes, Place], track: dict[bytes, Place], table: dict[bytes, Place]
+    data: bytes,
+    movie: dict[bytes, Place],
+    track: dict[bytes, Place],
+    times: npt.NDArray[np.int64],
+    ticks: int,
 ) -> bool:
-    """Whether all that is stored is shown, one step after the other: there is no edit, or one of it all."""
-    frames, ticks = struct.unpack_from(">II", data, table[b"stts"][0] + 8)
-    if b"ctts" in table and not _is_even(data, table, ticks):
+    """Whether all that is stored is shown, one step after the other: there is no edit, or one of it all.
+
+    Args:
+        data: the file.
+        movie: what stands in the box of the movie.
+        track: what stands in that of the track.
+        times: when samples are shown, by decode position.
+        ticks: how long each is.
+    """
+    first = int(times[0])
+    if first != times.min() or (np.diff(np.sort(times)) != ticks).any():
         return False
     if b"edts" not in track:
-        return b"ctts" not in table
+        return b"ctts" not in _table(data, track)
     edits = dict(_boxes(data, track[b"edts"]))[b"elst"][0]
     (count,) = struct.unpack_from(">I", data, edits + 4)
     if data[edits] or count != 1:
         return False
     begin = struct.unpack_from(">i", data, edits + 12)[0]
-    first = struct.unpack_from(">Ii", data, table[b"ctts"][0] + 8)[1] if b"ctts" in table else 0
     (length,) = struct.unpack_from(">I", data, edits + 8)
     step = ticks / _clock(data, dict(_boxes(data, track[b"mdia"]))[b"mdhd"])
     seconds = length / _clock(data, movie[b"mvhd"])
-    return bool(begin == first and seconds > (frames - 0.5) * step)
-
-
-def _is_even(data: bytes, table: dict[bytes, Place], ticks: int) -> bool:
-    """Whether frames are shown one step after the other, the first of them first."""
-    shown = _shown(data, table)
-    return bool(shown[0] == shown.min() and (np.diff(np.sort(shown)) == ticks).all())
+    return bool(begin == first and seconds > (len(times) - 0.5) * step)
 
 
 def _shown(data: bytes, table: dict[bytes, Place]) -> npt.NDArray[np.int64]:

@@ -25,7 +25,7 @@ class PlainVideo:
         codec: FFmpeg's name of it.
         shown: its frames.
         tick: how long one of the clock's is, in seconds.
-        parts: by what of it parts might be decoded.
+        outline: by which parts of it might be decoded.
         steps: when each packet is decoded, in milliseconds, where the file does not tell when it is shown.
     """
 
@@ -34,7 +34,7 @@ class PlainVideo:
     codec: str
     shown: Shown
     tick: Fraction
-    parts: "Parts"
+    outline: "Outline"
     steps: Sequence[float] | None = None
 
     @property
@@ -69,7 +69,7 @@ def frames_shown(order: Ints, pts: Ints, tick: Fraction, last: Fraction) -> Show
 
 
 @dataclass(frozen=True)
-class Parts:
+class Outline:
     """What a container says of how packets hang together, which may be less than they do.
 
     Attributes:
