@@ -1,5 +1,6 @@
 """What all tests share: an environment without settings, and a real server."""
 
+import gc
 import importlib.util
 import logging
 import os
@@ -42,6 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             and re.search(r"\bimport torch\b", item.path.read_text(encoding="utf-8"))
         ):
             item.add_marker(pytest.mark.skip(reason="needs torch"))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays to the end: no collection of garbage looks through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
