@@ -69,6 +69,7 @@ class Clip:
     color_range: ColorRange | None = None
     primaries: int | None = None
     transfer: int | None = None
+    siting: str | None = None
     aspect: Fraction | None = None
     audio: bool = False
     sound_seconds: float | None = None
@@ -149,8 +150,8 @@ def _video_stream(out: av.container.OutputContainer, spec: Clip, width: int, hei
         context.color_primaries, context.color_trc = spec.primaries, spec.transfer
     if spec.aspect is not None:
         context.sample_aspect_ratio = spec.aspect
-    defaults = _FAST.get(spec.codec, {})
-    stream.options = {**defaults, **spec.options}
+    sited = {} if spec.siting is None else {"chroma_sample_location": spec.siting}
+    stream.options = {**_FAST.get(spec.codec, {}), **sited, **spec.options}
     return stream
 
 

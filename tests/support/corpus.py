@@ -7,7 +7,7 @@ import io
 import random
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -246,8 +246,23 @@ class Recipe:
         return f"seed {self.seed}: {options}; {self.steps}"
 
 
+# Where samples of chroma may lie, as FFmpeg names it.
+SITINGS = ["left", "center", "topleft", "top"]
+
+
 def draw(seed: int, *, damaged: bool = False) -> Recipe:
     """Return the recipe of a seed; with `damaged`, of a common kind whose bytes are broken."""
+    recipe = _drawn(seed, damaged=damaged)
+    rng = random.Random(f"siting {seed}")
+    if rng.random() > 0.2:
+        return recipe
+    sited = {"siting": rng.choice(SITINGS)}
+    if recipe.clip["codec"] in {"libvpx", "libvpx-vp9"}:  # of even sizes OpenCV passes over it
+        sited["width"] = recipe.clip["width"] | 1
+    return replace(recipe, clip=recipe.clip | sited)
+
+
+def _drawn(seed: int, *, damaged: bool) -> Recipe:
     rng = random.Random(f"recipe {seed}")
     if damaged:
         fields = _common(rng)

@@ -237,3 +237,45 @@ def test_colours_that_only_the_stream_tells(name: str, caplog: pytest.LogCapture
 def test_usual_colours_that_the_stream_tells(codec: str, options: dict[str, Any]) -> None:
     data = clip(**_SMALL, codec=codec, colorspace=Colorspace.ITU709, primaries=1, transfer=1, **options)
     assert are_converted(index.build(data))
+
+
+def sited(codec: str, container: str, where: str, **fields: Any) -> bytes:
+    """A clip of which the container or headers say where samples of chroma lie."""
+    if codec == "libx264":
+        number = ["left", "center", "topleft", "top"].index(where)
+        fields["options"] = {"x264-params": f"keyint=8:min-keyint=8:chromaloc={number}"}
+    shape = {"width": 96, "height": 64, "gop": 8, "frames": 24}
+    return clip(**shape | {"codec": codec, "container": container, "siting": where, **fields})
+
+
+ODD = {"width": 97, "height": 65}
+PQ = {"primaries": 9, "transfer": 16, "colorspace": Colorspace(9), "color_range": ColorRange.MPEG}
+SITED: list[tuple[str, str, dict[str, Any]]] = [
+    ("libvpx-vp9", "webm", ODD),
+    ("libvpx", "webm", ODD),
+    ("libsvtav1", "matroska", {"pix_fmt": "yuv420p10le"}),
+    ("ffv1", "matroska", {"pix_fmt": "yuv420p10le"}),
+]
+SITED_AND_WIDE: list[tuple[str, str, dict[str, Any]]] = [
+    ("libvpx-vp9", "webm", PQ),
+    ("libsvtav1", "mp4", {"pix_fmt": "yuv420p10le", **PQ}),
+    ("libx264", "mp4", PQ),
+]
+_TURNS: list[dict[str, Any]] = [{"decode": "seek"}, {"backend": "pyav", "decode": "sequential"}]
+
+
+@pytest.mark.parametrize(("codec", "container", "fields"), [*SITED, *SITED_AND_WIDE])
+def test_where_chroma_lies(codec: str, container: str, fields: dict[str, Any]) -> None:
+    """FFmpeg's program has Matroska say it of every VP9 and AV1; H.264 and AV1 say it themselves."""
+    data = sited(codec, container, "topleft", **fields)
+    expected = read_plainly(data, WANTED)[0]
+    for way in _TURNS:
+        frames, _ = Pick.load_bytes(data, indices=WANTED, **way)
+        assert np.array_equal(frames, expected), way
+
+
+@pytest.mark.parametrize(("codec", "container", "fields"), SITED)
+def test_pictures_differ_by_where_chroma_lies(codec: str, container: str, fields: dict[str, Any]) -> None:
+    """Or the test above would tell nothing."""
+    left, other = (sited(codec, container, where, **fields) for where in ("center", "topleft"))
+    assert not np.array_equal(read_plainly(left, WANTED)[0], read_plainly(other, WANTED)[0])

@@ -54,7 +54,7 @@ class Playhead:
         self._packets = packets
         self.positions = positions
         self._numbers = {position: number for number, position in enumerate(positions.tolist())}
-        self._convert = Converter(packets.codec)
+        self._convert = Converter(packets)
         self._turn: Upright | None = None
         self._coming: Iterator[tuple[int, VideoFrame]] = iter(())
         self._fed = -1  # the last packet that the decoder has got

@@ -21,6 +21,8 @@ STEP_MS = 40
 
 # What MP4 stores as any player expects it; all else goes into Matroska.
 _IN_MP4 = frozenset(["h264", "hevc", "vp9", "libdav1d", "av1"])
+# Of these streams themselves say where samples of chroma lie.
+_SITED = frozenset(["h264", "hevc"])
 # Codecs that PyAV writes into NUT alone, which tells no colours, as AVI does not.
 NO_COLOURS = frozenset(["huffyuv", "ffvhuff", "utvideo", "v210"])
 _UNSPECIFIED = 2
@@ -167,11 +169,15 @@ def _keeps_pixels(encoded: bytes, index: PacketIndex) -> bool:
 
 
 def _format(index: PacketIndex) -> str:
-    """MP4, unless it would lose something: it tells matrix, primaries and transfer, or none of them."""
+    """MP4, unless it would lose something.
+
+    It tells matrix, primaries and transfer, or none of them; and not where samples of chroma lie.
+    """
     told = {number != _UNSPECIFIED for number in index.colour[1:]}
     if index.codec in NO_COLOURS:
         return "nut"
-    return "mp4" if index.codec in _IN_MP4 and len(told) == 1 else "matroska"
+    loses = len(told) > 1 or (index.siting is not None and index.codec not in _SITED)
+    return "mp4" if index.codec in _IN_MP4 and not loses else "matroska"
 
 
 def template_of(data: "bytes | containers.Admitted[Any]", index: PacketIndex) -> Any:

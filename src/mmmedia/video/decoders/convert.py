@@ -12,6 +12,7 @@ from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders import opencv
 from mmmedia.video.decoders.colours import UNSPECIFIED, is_converted, is_mapped
 from mmmedia.video.decoders.fit import store
+from mmmedia.video.decoders.packets.index import SITING, PacketIndex
 from mmmedia.video.decoders.upright import Upright
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 _STEP = Fraction(1, 25)
-# Codecs whose decoders say where the samples of chroma are, if the stream does not.
-_LEFT = frozenset(["h264", "hevc", "mpeg2video", "mpeg4"])
+# Codecs whose decoders say where samples of chroma lie, if the stream does not; of the latter two it can't.
+_LEFT = frozenset(["h264", "hevc"])
+_ALWAYS_LEFT = frozenset(["mpeg2video", "mpeg4"])
 # Formats that FFV1 does not take, and where the same samples go.
 _SAME_SAMPLES = {
     "yuvj420p": "yuv420p", "yuvj422p": "yuv422p", "yuvj444p": "yuv444p", "yuvj440p": "yuv440p",
@@ -37,11 +39,11 @@ class Converter:
     thread.
 
     Args:
-        codec: FFmpeg's name of the decoder that the frames come from.
+        packets: those that the frames come from.
     """
 
-    def __init__(self, codec: str = "") -> None:
-        self._codec = codec
+    def __init__(self, packets: PacketIndex | None = None) -> None:
+        self._siting = None if packets is None else _siting(packets)
         from av.video.reformatter import Interpolation, VideoReformatter
 
         self._reformatter = VideoReformatter()
@@ -56,7 +58,7 @@ class Converter:
         if not is_converted(int(frame.colorspace), int(frame.color_trc)):
             frame.colorspace = frame.color_primaries = frame.color_trc = UNSPECIFIED
         if is_mapped(int(frame.color_primaries), int(frame.color_trc)):
-            self._film = self._film or _Film(frame, self._codec)
+            self._film = self._film or _Film(frame, self._siting)
             self._film.add(frame, row, turn)
             return
         bgr = self._reformatter.reformat(frame, format="bgr24", interpolation=self._bicubic, threads=1)
@@ -75,10 +77,16 @@ class Converter:
             self._film.develop()
 
 
+def _siting(packets: PacketIndex) -> str | None:
+    if packets.codec in _ALWAYS_LEFT:
+        return "left"
+    return packets.siting or ("left" if packets.codec in _LEFT else None)
+
+
 class _Film:
     """Frames on their way through OpenCV."""
 
-    def __init__(self, frame: "VideoFrame", codec: str) -> None:
+    def __init__(self, frame: "VideoFrame", siting: str | None) -> None:
         import av
 
         self._buffer = io.BytesIO()
@@ -87,8 +95,8 @@ class _Film:
         stream: Any = self._out.add_stream("ffv1", rate=25)
         self._format = _SAME_SAMPLES.get(name, name)
         stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, self._format
-        if codec in _LEFT:
-            stream.options = {"chroma_sample_location": "left"}
+        if siting:
+            stream.options = {SITING: siting}
         context = stream.codec_context
         context.time_base = _STEP
         context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc

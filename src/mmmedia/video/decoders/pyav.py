@@ -97,7 +97,7 @@ def _read_frames(
     frames = np.empty((0, 0, 0, 3), np.uint8)
     valid: list[int] = []
     interlaced = False
-    convert = Converter(packets.codec)
+    convert = Converter(packets)
     if not targets:
         return frames, valid, interlaced
     turn, last, passed_over = None, -1, False

@@ -12,6 +12,7 @@ from mmmedia import containers
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders.packets import tables
 from mmmedia.video.decoders.packets.ends import is_whole
+from mmmedia.video.decoders.packets.siting import siting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,8 @@ Bools = npt.NDArray[np.bool_]
 
 NO_PTS = np.iinfo(np.int64).min
 NOT_FOUND = -1
+SITING = "chroma_sample_location"
+"""FFmpeg's option of a codec that says where samples of chroma lie."""
 
 # How far behind the position that the demuxer names a payload may begin, and how much of it is compared.
 _BLOCK_HEADER = 64
@@ -60,6 +63,7 @@ class PacketIndex:
         extradata: the codec's configuration.
         codec_tag: the four characters that name the codec in this container.
         colour: FFmpeg's numbers of range, matrix, primaries and transfer.
+        siting: its name of where samples of chroma lie; None where nothing hangs on it.
         aspect: width over height of one pixel; None where the container does not say.
         matrix: how pictures are to be turned and mirrored, as MP4 writes it (a, b, c, d); None: as they are.
         side_data: whether the configuration changes midway.
@@ -89,6 +93,7 @@ class PacketIndex:
     extradata: bytes
     codec_tag: str
     colour: tuple[int, int, int, int]
+    siting: str | None
     aspect: Fraction | None
     matrix: tuple[float, float, float, float] | None
     side_data: bool
@@ -142,6 +147,8 @@ class PacketIndex:
         context.codec_tag = self.codec_tag
         context.color_range, context.colorspace, context.color_primaries, context.color_trc = self.colour
         context.width, context.height = self.width, self.height
+        if self.siting:
+            context.options = {SITING: self.siting}
         context.thread_count = 1
         return context
 
@@ -194,6 +201,7 @@ def build_open(data: "containers.Buffer | containers.Admitted[Any]") -> "tuple[P
         extradata=bytes(context.extradata or b""),
         codec_tag=context.codec_tag,
         colour=(context.color_range, context.colorspace, context.color_primaries, context.color_trc),
+        siting=siting(whole, admitted.name, stream),
         aspect=stream.sample_aspect_ratio or None,
         matrix=_matrix(whole, admitted.name, stream),
         **columns,

@@ -21,15 +21,27 @@ _TOP = frozenset(
     [ebml.SEEK_HEAD, ebml.INFO, ebml.TRACKS, ebml.TAGS, ebml.CHAPTERS, ebml.CLUSTER, ebml.CUES, _VOID, _CRC]
 )
 # What may be said of a track without consequence: names, languages, flags, how long a frame is.
-_PRIVATE, _PICTURES = 0x63A2, 0xE0
+_PRIVATE = 0x63A2
 _OF_TRACK = frozenset(
-    {ebml.NUMBER, ebml.UID, ebml.KIND, ebml.DEFAULT_DURATION, ebml.CODEC, _PRIVATE, _PICTURES, _VOID, _CRC}
+    {
+        ebml.NUMBER,
+        ebml.UID,
+        ebml.KIND,
+        ebml.DEFAULT_DURATION,
+        ebml.CODEC,
+        _PRIVATE,
+        ebml.PICTURES,
+        _VOID,
+        _CRC,
+    }
     | {0x9C, 0x22B59C, 0x22B59D, 0x536E, 0x88, 0xB9, 0x55AA, 0x258688, 0x6DE7, 0x6DF8, 0xAA}
 )
 _WIDTH, _HEIGHT, _INTERLACED, _MOST_ADDED = 0xB0, 0xBA, 0x9A, 0x55EE
-_COLOUR, _MATRIX, _TRANSFER, _PRIMARIES = 0x55B0, 0x55B1, 0x55BA, 0x55BB
-_OF_PICTURES = frozenset([_WIDTH, _HEIGHT, _INTERLACED, _COLOUR, 0x54B0, 0x54BA, 0x54B2])
-_OF_COLOUR = frozenset([_MATRIX, _TRANSFER, _PRIMARIES, 0x55B2, 0x55B3, 0x55B4, 0x55B7, 0x55B8, 0x55B9])
+_MATRIX, _TRANSFER, _PRIMARIES = 0x55B1, 0x55BA, 0x55BB
+_OF_PICTURES = frozenset([_WIDTH, _HEIGHT, _INTERLACED, ebml.COLOUR, 0x54B0, 0x54BA, 0x54B2])
+_OF_COLOUR = frozenset(
+    [_MATRIX, _TRANSFER, _PRIMARIES, 0x55B2, 0x55B3, 0x55B4, ebml.SITED_ACROSS, ebml.SITED_DOWN, 0x55B9]
+)
 _PROGRESSIVE = 2
 _OF_GROUP = frozenset([ebml.BLOCK, ebml.REFERENCE, 0x9B])
 # Of a cluster, in front of its blocks.
@@ -57,7 +69,7 @@ def plain_matroska(data: bytes) -> PlainVideo | None:
         return None
     track, others = _only_video(tracks)
     codec = _CODECS[track[ebml.CODEC]]
-    size = dict(ebml.children(track[_PICTURES]))
+    size = dict(ebml.children(track[ebml.PICTURES]))
     height, width = ebml.number(size[_HEIGHT]), ebml.number(size[_WIDTH])
     most = frames_at_most(height, width)
     blocks = _blocks(data, clusters, ebml.number(track[ebml.NUMBER]), others, most)
@@ -120,12 +132,12 @@ def _only_video(tracks: bytes) -> tuple[Track, set[int]]:
         raise ValueError("other tracks than one of pictures and those of sound")
     elements = found[kinds.index(_VIDEO)]
     track = dict(elements)
-    pictures = list(ebml.children(track[_PICTURES]))
+    pictures = list(ebml.children(track[ebml.PICTURES]))
     added = ebml.number(track.pop(_MOST_ADDED, b""))
     interlaced = ebml.number(dict(pictures).get(_INTERLACED, bytes([_PROGRESSIVE])))
     if added or interlaced != _PROGRESSIVE or not _OF_TRACK.issuperset(track):
         raise ValueError("an unusual track")
-    colour = dict(ebml.children(dict(pictures).get(_COLOUR, b"")))
+    colour = dict(ebml.children(dict(pictures).get(ebml.COLOUR, b"")))
     told = [ebml.number(colour.get(kind, b"\2")) for kind in (_PRIMARIES, _TRANSFER, _MATRIX)]
     is_usual = _OF_PICTURES.issuperset(kind for kind, _ in pictures) and _OF_COLOUR.issuperset(colour)
     if not is_usual or not are_usual([(told[0], told[1], told[2])]):
