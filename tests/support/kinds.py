@@ -1,6 +1,7 @@
 """Clips as people send them: what a player shows of each is known by how they are made."""
 
 import io
+import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.frame import PictureType
 from PIL import Image
 
+from mmmedia.video.decoders.bitstreams.bits import unescape
 from support import corpus
 from support.clips import clip, picture
 
@@ -178,6 +181,70 @@ INTERLACED = {
     "libx264": corpus.x264("tff=1:keyint=10"),
     "mpeg2video": {"options": {"flags": "+ildct+ilme", "top": "1"}},
 }
+# What only ends a sequence, and what only describes what follows: with their lengths, as in MP4 and Matroska.
+ENDS = {"libx264": b"\0\0\0\1\x0a", "libx265": b"\0\0\0\2\x48\1"}
+
+
+def with_packet(container: str, codec: str, payload: bytes | None, at: int) -> bytes:
+    """A clip with one packet more, which shows nothing; None: the sets of the clip's configuration."""
+
+    def change(packets: corpus.Packets) -> corpus.Packets:
+        content = sets_of(source) if payload is None else payload
+        before, added = packets[at - 1], av.Packet(content)
+        added.time_base, half = before.time_base, before.duration // 2
+        added.pts = max(packet.pts for packet in packets[:at]) + half
+        added.dts = before.dts + half
+        return [*packets[:at], added, *packets[at:]]
+
+    source = clip(**SIZE, codec=codec, bframes=0)
+    return corpus.remux([source], container, change)
+
+
+def sets_of(data: bytes) -> bytes:
+    """The sequence and the picture parameter set of an H.264 clip, with four bytes of length each."""
+    with av.open(io.BytesIO(data)) as container:
+        record = container.streams.video[0].codec_context.extradata or b""
+    size = int.from_bytes(record[6:8], "big")
+    sequence, picture = record[8 : 8 + size], record[8 + size + 3 :]
+    picture = picture[: int.from_bytes(record[8 + size + 1 : 8 + size + 3], "big")]
+    return b"".join(len(each).to_bytes(4, "big") + each for each in (sequence, picture))
+
+
+def reordered_late() -> bytes:
+    """An H.264 clip that does not say how far its pictures are reordered; in its first half none are."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = SIZE["width"], SIZE["height"], "yuv420p"
+        stream.codec_context.thread_count = 1
+        stream.options = {"x264-params": "bframes=3:b-adapt=0:b-pyramid=normal:ref=4:keyint=250:scenecut=0"}
+        for number in range(80):
+            frame = av.VideoFrame.from_ndarray(picture(number, *SIZE.values()), format="rgb24")
+            frame = frame.reformat(format="yuv420p")
+            frame.pts = number
+            if number < 40:
+                frame.pict_type = PictureType.P if number else PictureType.I
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return without_restrictions(buffer.getvalue())
+
+
+def without_restrictions(data: bytes) -> bytes:
+    """Take the restrictions of the bitstream (ITU-T H.264, E.1.1) off the end of a sequence parameter set."""
+    with av.open(io.BytesIO(data)) as container:
+        record = container.streams.video[0].codec_context.extradata or b""
+    old = record[8 : 8 + int.from_bytes(record[6:8], "big")]
+    bits = "".join(f"{byte:08b}" for byte in unescape(old))
+    # Two flags and six numbers, of which x264 writes two zeros first, and then the stop bit.
+    found = re.search("11" + "11" + 4 * "(?:1|01.|001..|0001...)" + "10*$", bits)
+    assert found
+    kept = bits[: found.start()] + "0" + "1"
+    kept += "0" * (-len(kept) % 8)
+    new = int(kept, 2).to_bytes(len(kept) // 8, "big")
+    escaped = re.sub(rb"\x00\x00(?=[\x00-\x03])", b"\0\0\3", new)
+    return data.replace(old, escaped.ljust(len(old), b"\0"))
+
+
 KINDS: dict[str, Kind] = {
     # B: the length is not known
     "live webm": Kind(lambda: clip(**SIZE, codec="libvpx", container="webm", container_options={"live": "1"}), SIXTY, 2.4),  # noqa: E501
@@ -198,6 +265,9 @@ KINDS: dict[str, Kind] = {
     **{f"begins within a group, {c}": Kind(lambda c=c: corpus.remux([clip(**SIZE, bframes=0)], c, lambda p: p[13:]), range(20, 60), 1.6) for c in ("matroska", "mpegts")},  # noqa: E501
     "joined recordings": Kind(lambda: clip(**SIZE, container="mpegts") + clip(**SIZE, container="mpegts", seed=2), [*SIXTY, *SIXTY], 4.8),  # noqa: E501
     "h264 copied into avi": Kind(lambda: clip(**SIZE, container="avi", bframes=2), SIXTY),
+    **{f"a packet ends it, {c} of {k}": Kind(lambda c=c, k=k: with_packet(c, k, ENDS[k], 60), SIXTY, 2.4) for c in ("mp4", "matroska") for k in ENDS},  # noqa: E501
+    **{f"a packet of sets, {c}": Kind(lambda c=c: with_packet(c, "libx264", None, 40), SIXTY, 2.4) for c in ("mp4", "matroska")},  # noqa: E501
+    "reordered late": Kind(reordered_late, range(80), 3.2),
     # D: interlaced after a progressive start
     **{f"fields later, {codec}": Kind(lambda codec=codec: fields_later(codec, **INTERLACED[codec]), [*range(40), *range(40)], 3.2) for codec in INTERLACED},  # noqa: E501
     # E: many packets of other streams between two pictures

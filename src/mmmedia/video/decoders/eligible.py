@@ -27,8 +27,8 @@ def judge(index: PacketIndex, shown: Shown) -> tuple[PacketIndex, Structure, npt
     Raises:
         CannotSeekError: it may not be decoded by parts, for the reason given.
     """
-    if len(index) and index.corrupt[-1] and len(index) - 1 not in shown.packets:
-        index = index.upto(len(index) - 1)  # cut short, and no frame comes of it
+    if len(index) and not index.discard[-1] and len(index) - 1 not in shown.packets:
+        index = index.upto(len(index) - 1)  # cut short, or what ends a sequence: no frame comes of it
     reason = _packets(index)
     if reason:
         raise CannotSeekError(reason)

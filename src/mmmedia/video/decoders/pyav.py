@@ -79,7 +79,7 @@ class _OtherOrderError(Exception):
 
 
 class _LostBehindError(Exception):
-    """A decoder of several threads met damage: it may keep back good frames that come behind it."""
+    """Frames are missing: several threads keep back good ones behind damage, or some came too late."""
 
 
 def _read_frames(
@@ -159,6 +159,8 @@ def _decode(data: bytes | containers.Admitted[bytes], threads: int, begin: int =
         check_size(stream.codec_context.height, stream.codec_context.width, 1)
         stream.thread_count = threads if may_use_threads(_KIND) else 1
         stream.thread_type = "AUTO"
+        if threads == 1:  # as much reordering as H.264 may have at most: less, guessed, loses pictures
+            stream.codec_context.options = {"strict": "strict"}
         for position, packet in enumerate(index.demux(container.demux(stream))):
             deadline.check()
             if position < begin:
