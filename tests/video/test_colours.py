@@ -5,6 +5,8 @@ wide gamut and each of brightness beyond a screen's, which takes seconds a clip.
 """
 
 import io
+import re
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,7 @@ from mmmedia.video.decoders.packets import index
 from support.captures import read_plainly
 from support.clips import clip
 from support.corpus import USUAL_COLOURS, WIDE_COLOURS, remux, x264, x265
+from support.forking import holds_in_child
 from support.picking import Pick
 
 COLOURS = [*USUAL_COLOURS, *WIDE_COLOURS]
@@ -156,12 +159,13 @@ _YCGCO = 8
 _SMALL: dict[str, Any] = {"frames": 40, "width": 96, "height": 64}
 
 
-def told_within(data: bytes, name: str, container: str, begin: int = 0) -> bytes:
+def told_within(data: bytes, name: str, container: str, begin: int = 0, *, primaries: int = 1) -> bytes:
     """A clip whose headers, from a packet on, tell other colours than its container does."""
     buffer = io.BytesIO()
     with av.open(io.BytesIO(data)) as source, av.open(buffer, "w", format=container) as out:
         stream = out.add_stream_from_template(source.streams.video[0], opaque=True)
-        values = f"colour_primaries=1:transfer_characteristics=1:matrix_coefficients={_YCGCO}"
+        matrix = _YCGCO if primaries == 1 else 1
+        values = f"colour_primaries={primaries}:transfer_characteristics=1:matrix_coefficients={matrix}"
         if name.startswith("av1"):
             values = values.replace("colour_", "color_")
         bsf = BitStreamFilterContext(f"{name}={values}", source.streams.video[0])
@@ -178,9 +182,9 @@ def joined(codec: str, container: str, options: dict[str, Any]) -> bytes:
     return remux([b"".join(parts)], container)
 
 
-def mpeg4_becoming_ycgco() -> bytes:
+def mpeg4_becoming(primaries: int, matrix: int) -> bytes:
     """A visual object in front of the second key frame tells its colours (ISO/IEC 14496-2, 6.2.2)."""
-    told = f"{0x89:08b}{1:04b}1{5:03b}01{1:08b}{1:08b}{_YCGCO:08b}".ljust(48, "1")
+    told = f"{0x89:08b}{1:04b}1{5:03b}01{primaries:08b}{1:08b}{matrix:08b}".ljust(48, "1")
     head = b"\0\0\1\xb5" + int(told, 2).to_bytes(6, "big")
 
     def change(packets: list[Any]) -> list[Any]:
@@ -212,7 +216,7 @@ BECOMING: dict[str, Callable[[], bytes]] = {
     ),
     "libsvtav1": lambda: told_within(clip(**_SMALL, codec="libsvtav1"), "av1_metadata", "mp4", 20),
     "libsvtav1, all of it": lambda: told_within(clip(**_SMALL, codec="libsvtav1"), "av1_metadata", "mp4"),
-    "mpeg4": mpeg4_becoming_ycgco,
+    "mpeg4": lambda: mpeg4_becoming(1, _YCGCO),
     "prores": prores_becoming_ycgco,
 }
 
@@ -237,6 +241,83 @@ def test_colours_that_only_the_stream_tells(name: str, caplog: pytest.LogCapture
 def test_usual_colours_that_the_stream_tells(codec: str, options: dict[str, Any]) -> None:
     data = clip(**_SMALL, codec=codec, colorspace=Colorspace.ITU709, primaries=1, transfer=1, **options)
     assert are_converted(index.build(data))
+
+
+def prores(*colours: int) -> bytes:
+    """A clip each frame of which tells primaries, transfer and matrix."""
+    data = bytearray(clip(**_SMALL, codec="prores_ks", container="mov", pix_fmt="yuv422p10le"))
+    for start in index.build(bytes(data)).offset.tolist():
+        data[start + 22 : start + 25] = bytes(colours)
+    return bytes(data)
+
+
+def in_matroska(codec: str, primaries: int) -> bytes:
+    tags = {"primaries": 9, "transfer": 14, "colorspace": Colorspace(9)}
+    data = clip(**_SMALL, codec=codec, container="matroska", **tags)
+    told = b"\x55\xbb\x81"
+    assert data.count(told + b"\x09") == 1
+    return data.replace(told + b"\x09", told + bytes([primaries]))
+
+
+def png(primaries: int) -> bytes:
+    """A clip of PNGs, which tell colours by numbers in a chunk."""
+    data = clip(**_SMALL, codec="png", container="mov", pix_fmt="rgb24", primaries=9, transfer=16)
+    chunk = b"cICP" + bytes([primaries, 1, 0, 1])
+    assert b"cICP\x09\x10" in data
+    return re.sub(rb"cICP.{8}", lambda _: chunk + zlib.crc32(chunk).to_bytes(4, "big"), data, flags=re.DOTALL)
+
+
+# Numbers that mean nothing: for those of primaries that stand between others, OpenCV crashes.
+MEANINGLESS: dict[str, Callable[[int], bytes]] = {
+    "prores": lambda primaries: prores(primaries, 1, 1),
+    "vp9": partial(in_matroska, "libvpx-vp9"),
+    "ffv1": partial(in_matroska, "ffv1"),
+    "av1": lambda primaries: told_within(
+        clip(**_SMALL, codec="libsvtav1"), "av1_metadata", "mp4", primaries=primaries
+    ),
+    "mpeg2video": lambda primaries: told_within(
+        clip(**_SMALL, codec="mpeg2video", container="mpegts"),
+        "mpeg2_metadata",
+        "mpegts",
+        20,
+        primaries=primaries,
+    ),
+    "mpeg4": lambda primaries: mpeg4_becoming(primaries, 1),
+    "png": png,
+}
+
+
+@pytest.mark.parametrize("compat", ["", "0.20"])
+@pytest.mark.parametrize("name", MEANINGLESS)
+def test_primaries_that_there_are_not(name: str, compat: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own, as OpenCV asked for them ends it."""
+    monkeypatch.setenv("MMMEDIA_COMPAT", compat)
+    data = MEANINGLESS[name](13)
+
+    def is_answered() -> bool:
+        expected, _ = Pick.load_bytes(data, indices=WANTED, backend="pyav")
+        ways = [{"decode": "sequential"}, {}]
+        return all(np.array_equal(Pick.load_bytes(data, indices=WANTED, **way)[0], expected) for way in ways)
+
+    assert holds_in_child(is_answered)
+
+
+@pytest.mark.parametrize(
+    "colours", [(13, 1, 1), (3, 1, 1), (0, 0, 0), (1, 19, 1), (1, 1, 15), (255, 255, 255)]
+)
+def test_numbers_that_mean_nothing_are_as_none(colours: tuple[int, int, int]) -> None:
+    """And not memory as OpenCV found it."""
+    expected = read_plainly(prores(2, 2, 2), WANTED)[0]
+    for way in ({"decode": "sequential"}, {}, {"backend": "pyav"}):
+        assert np.array_equal(Pick.load_bytes(prores(*colours), indices=WANTED, **way)[0], expected)
+
+
+@pytest.mark.parametrize("depth", ["rgb24", "rgb48be"])
+def test_wide_colours_of_png(depth: str) -> None:
+    data = clip(**_SMALL, codec="png", container="mov", pix_fmt=depth, primaries=9, transfer=16)
+    expected = read_plainly(data, WANTED)[0]
+    frames, _ = Pick.load_bytes(data, indices=WANTED, backend="pyav", decode="sequential")
+    assert np.array_equal(frames, expected)
 
 
 def sited(codec: str, container: str, where: str, **fields: Any) -> bytes:

@@ -1,6 +1,7 @@
 """Decoded frames to RGB rows, byte for byte as the reference does it."""
 
 import io
+import re
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ _ALWAYS_LEFT = frozenset(["mpeg2video", "mpeg4"])
 # Formats that FFV1 does not take, and where the same samples go.
 _SAME_SAMPLES = {
     "yuvj420p": "yuv420p", "yuvj422p": "yuv422p", "yuvj444p": "yuv444p", "yuvj440p": "yuv440p",
-    "gbrp": "bgr0", "gbrap": "bgra",
+    "gbrp": "bgr0", "rgb24": "bgr0", "gbrap": "bgra", "rgba": "bgra",
 }  # fmt: skip
 
 
@@ -55,7 +56,7 @@ class Converter:
 
         It is filled by the end of `finish`.
         """
-        if not is_converted(int(frame.colorspace), int(frame.color_trc)):
+        if not is_converted(int(frame.color_primaries), int(frame.color_trc), int(frame.colorspace)):
             frame.colorspace = frame.color_primaries = frame.color_trc = UNSPECIFIED
         if is_mapped(int(frame.color_primaries), int(frame.color_trc)):
             self._film = self._film or _Film(frame, self._siting)
@@ -93,7 +94,7 @@ class _Film:
         self._out = av.open(self._buffer, "w", format="matroska")
         name = frame.format.name
         stream: Any = self._out.add_stream("ffv1", rate=25)
-        self._format = _SAME_SAMPLES.get(name, name)
+        self._format = _SAME_SAMPLES.get(name) or re.sub("be$", "le", name)
         stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, self._format
         if siting:
             stream.options = {SITING: siting}

@@ -15,7 +15,7 @@ from mmmedia.errors import InvalidArgumentError, InvalidMediaError, NotSeekableE
 from mmmedia.packages import packages_for
 from mmmedia.video.decoders import clips, eligible, opencv, plan, pyav, sparse, stats
 from mmmedia.video.decoders.animation import Animation, animation
-from mmmedia.video.decoders.bitstreams.colours import are_converted
+from mmmedia.video.decoders.bitstreams.colours import are_converted, end_the_process
 from mmmedia.video.decoders.bitstreams.fields import may_hold_fields
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.fit import Size, fitted_size, resized, size_for
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 Frames = npt.NDArray[np.uint8]
 BACKENDS = ("opencv", "pyav")
 MODES = ("auto", "sequential", "seek")
+_COLOURS = "OpenCV can't convert its colours"
 # Codecs that may become interlaced in the midst of a stream.
 _MIXED = frozenset(["h264", "hevc", "mpeg2video", "mpeg4", "prores", "vc1"])
 
@@ -313,8 +314,8 @@ class _Request:
             answer = self._by_pyav("OpenCV can't convert its interlaced frames", only_if_interlaced=True)
             if answer is not None:
                 return answer
-        if self._way.built_in and not are_converted(self._packets):
-            answer = self._by_pyav("OpenCV can't convert its colours")
+        if not are_converted(self._packets):
+            answer = self._by_pyav(_COLOURS)
             if answer is not None:
                 return answer
         found = self._read_file()
@@ -453,6 +454,9 @@ def _as_claimed(data: bytes, choose: Choose, way: Way) -> Decoded:
     stats.count("sequential", "headers count")
     if way.built_in and opencv.may_be_interlaced(capture, data) and pyav.starts_interlaced(data):
         return _claimed_by_pyav(data, wanted, source, "OpenCV can't convert its interlaced frames")
+    is_looked_at = not opencv.is_replaced() and opencv.may_tell_any_colours(capture, data)
+    if is_looked_at and end_the_process(index.build(data)):
+        return _claimed_by_pyav(data, wanted, source, _COLOURS)
     read = partial(way.read, capture, wanted, source.total_frames_num)
     found = watched(opencv.kind(capture), read) if way.built_in else read()
     if found.valid:

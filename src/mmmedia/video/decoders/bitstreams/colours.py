@@ -7,12 +7,13 @@ joined. Of a header that can't be read nothing is known; a decoder passes over i
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 
 from mmmedia.video.decoders.bitstreams import av1, h264_sets, hevc_sets
 from mmmedia.video.decoders.bitstreams.bits import BitReader, HeaderEndError
 from mmmedia.video.decoders.bitstreams.fields import sequences
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
-from mmmedia.video.decoders.colours import is_converted
+from mmmedia.video.decoders.colours import ends_the_process, is_converted
 from mmmedia.video.decoders.packets.index import PacketIndex
 
 # Primaries, transfer and matrix, by the numbers of ITU-T H.273, which are FFmpeg's as well.
@@ -26,17 +27,30 @@ _DISPLAY = re.compile(rb"\x00\x00\x01\xb5[\x20-\x2f]")
 _VISUAL_OBJECT = b"\x00\x00\x01\xb5"
 
 
+# Codecs that tell colours in headers which are not read here.
+_UNREAD = frozenset(["apv"])
+
+
 def are_converted(index: PacketIndex) -> bool:
     """Return whether libswscale converts all pictures of a stream, as `colours.is_converted` tells."""
-    _, matrix, _, transfer = index.colour
-    if not is_converted(matrix, transfer):
-        return False
-    return index.codec not in _READERS or not len(index) or are_usual(_READERS[index.codec](index))
+    return index.codec not in _UNREAD and are_usual(_told(index))
+
+
+def end_the_process(index: PacketIndex) -> bool:
+    """Return whether OpenCV may crash when it converts pictures of a stream, as `colours` tells."""
+    return index.codec in _UNREAD or any(ends_the_process(primaries) for primaries, _, _ in _told(index))
 
 
 def are_usual(told: Iterable[Colours]) -> bool:
     """Return whether libswscale converts pictures of all these colours."""
-    return all(is_converted(matrix, transfer) for _, transfer, matrix in told)
+    return all(is_converted(*colours) for colours in told)
+
+
+def _told(index: PacketIndex) -> Iterator[Colours]:
+    _, matrix, primaries, transfer = index.colour
+    yield primaries, transfer, matrix
+    if index.codec in _READERS and len(index):
+        yield from _READERS[index.codec](index)
 
 
 def _of_h264(index: PacketIndex) -> Iterator[Colours]:
@@ -75,14 +89,20 @@ def of_av1(data: bytes, places: Iterable[tuple[int, int]]) -> Iterator[Colours]:
 
 
 def _of_av1(index: PacketIndex) -> Iterator[Colours]:
-    return of_av1(index.data, zip(index.offset.tolist(), (index.offset + index.size).tolist(), strict=True))
+    places = zip(index.offset.tolist(), (index.offset + index.size).tolist(), strict=True)
+    own = of_av1(index.extradata, [(AV1_HEAD, len(index.extradata))])
+    return chain(own, of_av1(index.data, places))
+
+
+def _stretches(index: PacketIndex) -> Iterator[bytes]:
+    """The configuration, and all packets."""
+    return chain([index.extradata], map(index.payload, range(len(index))))
 
 
 def _of_mpeg2(index: PacketIndex) -> Iterator[Colours]:
-    for position in range(len(index)):
-        payload = index.payload(position)
-        for found in _DISPLAY.finditer(payload):
-            reader = BitReader(payload[found.start() + 4 : found.start() + 8])
+    for stretch in _stretches(index):
+        for found in _DISPLAY.finditer(stretch):
+            reader = BitReader(stretch[found.start() + 4 : found.start() + 8])
             with suppress(HeaderEndError):
                 reader.u(4 + 3)
                 if reader.u(1):
@@ -117,12 +137,24 @@ def _of_prores(index: PacketIndex) -> Iterator[Colours]:
             yield head[0], head[1], head[2]
 
 
+def _of_png(index: PacketIndex) -> Iterator[Colours]:
+    """By the chunk of code points of each picture (the PNG specification, 11.3.2.6)."""
+    for stretch in _stretches(index):
+        at = stretch.find(b"cICP")
+        while at >= 0:
+            if len(told := stretch[at + 4 : at + 7]) == 3:
+                yield told[0], told[1], told[2]
+            at = stretch.find(b"cICP", at + 4)
+
+
 _READERS: dict[str, Callable[[PacketIndex], Iterator[Colours]]] = {
     "h264": _of_h264,
     "hevc": _of_hevc,
     "libdav1d": _of_av1,
     "av1": _of_av1,
     "mpeg2video": _of_mpeg2,
-    "mpeg4": lambda index: of_mpeg4([index.extradata, *map(index.payload, range(len(index)))]),
+    "mpeg4": lambda index: of_mpeg4(_stretches(index)),
     "prores": _of_prores,
+    "png": _of_png,
+    "apng": _of_png,
 }

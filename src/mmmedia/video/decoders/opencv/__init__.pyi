@@ -7,6 +7,7 @@ from .capture import (
     get_cv2_video_api as get_cv2_video_api,
     kind as kind,
     may_be_interlaced as may_be_interlaced,
+    may_tell_any_colours as may_tell_any_colours,
     open_capture as open_capture,
     source_metadata as source_metadata,
 )

@@ -211,12 +211,28 @@ def may_be_interlaced(capture: Capture, data: bytes) -> bool:
 
     OpenCV 4.14 can't convert interlaced frames, does not say so, and hands out memory as it found it.
     """
-    import cv2
-
-    codec = (int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF).to_bytes(4, "little")
+    codec = _codec(capture)
     if codec in _PROGRESSIVE:
         return False
     return not (codec.lower() in {b"h264", b"avc1"} and len(data) < _QUICK_LOOK and is_progressive_h264(data))
+
+
+# Codecs whose decoders pass on no numbers of colours that mean nothing.
+_TELL_COLOURS = frozenset([b"h264", b"avc1", b"avc3", b"hevc", b"hvc1", b"hev1", b"vp80", b"vp90", b"vp09"])
+_MATROSKA, _PRIMARIES_TOLD = b"\x1a\x45\xdf\xa3", b"\x55\xbb"
+
+
+def may_tell_any_colours(capture: Capture, data: bytes) -> bool:
+    """Whether a closer look is due, lest OpenCV ends the process over primaries that there are not."""
+    if _codec(capture).lower() not in _TELL_COLOURS:
+        return True
+    return data[:4] == _MATROSKA and data.find(_PRIMARIES_TOLD, 0, _QUICK_LOOK) >= 0
+
+
+def _codec(capture: Capture) -> bytes:
+    import cv2
+
+    return (int(capture.get(cv2.CAP_PROP_FOURCC)) & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 def check_request(capture: Capture, count: int) -> None:
