@@ -3,6 +3,7 @@
 import io
 import math
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -190,13 +191,86 @@ def test_frames_of_varying_bit_rates_without_a_tag(rate, channels):
         assert len(waveform) == pytest.approx(len(wave), abs=2.5 * 1152)
 
 
+def constant(seconds: float, rate: int, bits: int, codec: str = "libmp3lame", channels: int = 1) -> bytes:
+    """MPEG audio at a constant bit rate that begins with its first frame, as recorders and radio send it."""
+    buffer, wave = io.BytesIO(), sine(440, seconds, rate, channels).reshape(-1, channels)
+    container = "mp3" if codec == "libmp3lame" else "mp2"
+    untagged = {"write_xing": "0", "id3v2_version": "0"} if container == "mp3" else {}
+    with av.open(buffer, "w", format=container, options=untagged) as out:
+        stream = out.add_stream(codec, rate=rate)
+        stream.bit_rate, layout = bits, "stereo" if channels == 2 else "mono"
+        stream.layout = layout
+        samples = (wave * 32_000).astype(np.int16).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(samples, format="s16", layout=layout)
+        frame.sample_rate = rate
+        for part in av.AudioResampler(stream.format, layout, rate, frame_size=1152).resample(frame):
+            out.mux(stream.encode(part))
+        out.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def decoded(data: bytes) -> int:
+    """How many samples there are, of all frames."""
+    with av.open(io.BytesIO(data)) as container:
+        return sum(frame.samples for frame in container.decode(audio=0))
+
+
+PICTURE = b"ID3\x04\x00\x00\x00\x06\x00\x00" + bytes(6 << 14)
+APE_PICTURE = APE[:12] + (90_032).to_bytes(4, "little") + bytes(16) + bytes(90_000)
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["", "a longer frame first"])
+@pytest.mark.parametrize(
+    ("rate", "bits"), [(44_100, 32_000), (22_050, 8_000), (11_025, 8_000), (24_000, 32_000)]
+)
+def test_all_of_a_constant_bit_rate(rate: int, bits: int, padded: bool) -> None:
+    """By the length of the first frame there are more than there are, or less: refused, or cut."""
+    data = constant(25, rate, bits)
+    while padded and rate % 2_000 and not data[2] & 2:
+        frame = mpeg_frame(data[:4])
+        assert frame is not None
+        data = data[frame.length :]
+    for loader in (load_audio, load_audio_soundfile, load_audio_pyav):
+        assert len(loader(io.BytesIO(data), sr=None)[0]) == decoded(data)
+
+
+@pytest.mark.parametrize(
+    ("front", "behind"), [(PICTURE, b""), (b"", APE_PICTURE), (PICTURE, APE_PICTURE + ID3V1)]
+)
+@pytest.mark.parametrize("codec", ["libmp3lame", "mp2"])
+def test_pictures_in_tags_are_no_sound(codec: str, front: bytes, behind: bytes, monkeypatch) -> None:
+    """They were: more samples declared than there were, and too long for a limit."""
+    data = constant(5, 48_000, 64_000, codec)
+    monkeypatch.setenv("VLLM_MAX_AUDIO_DECODE_DURATION_S", "5.2")
+    expected, _ = load_audio(io.BytesIO(data), sr=None)
+    assert len(expected) == decoded(data)
+    waveform, _ = load_audio(io.BytesIO(front + data + behind), sr=None)
+    assert np.array_equal(waveform, expected)
+
+
+def test_a_constant_bit_rate_as_long_as_the_limit(monkeypatch) -> None:
+    data = constant(30, 44_100, 32_000)
+    monkeypatch.setenv("VLLM_MAX_AUDIO_DECODE_DURATION_S", "30")
+    assert len(load_audio(io.BytesIO(data), sr=None)[0]) == decoded(data)
+    monkeypatch.setenv("VLLM_MAX_AUDIO_DECODE_DURATION_S", "29.5")
+    with pytest.raises(LimitExceededError, match=r"over the limit of 29\.5 s"):
+        load_audio(io.BytesIO(data))
+
+
+def whole(data: bytes) -> list[bytes]:
+    """The files of which one is made, none of which needs its samples counted."""
+    links = mp3_links(data)
+    assert {link.samples for link in links} == {None}
+    return [link.data for link in links]
+
+
 def test_one_file_is_left_alone():
     """Bit for bit what it was, whatever tags it has."""
     for container, codec in (("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")):
         data = encode(speech_like(0.5, RATE), RATE, container, codec)
-        assert (ogg_links if container == "OGG" else mp3_links)(data) == [data]
+        assert (ogg_links(data) if container == "OGG" else whole(data)) == [data]
     data = ID3V2 + encode(speech_like(0.5, RATE), RATE, "MP3") + APE + ID3V1
-    assert mp3_links(data) == [data]
+    assert whole(data) == [data]
 
 
 def test_streams_side_by_side_are_no_chain():
@@ -406,4 +480,4 @@ def test_a_tag_with_no_frame_behind_it_is_left_as_it_is(counted: int, more: int)
     assert frame is not None
     tag = head + bytes(32) + b"Xing" + (1).to_bytes(4) + counted.to_bytes(4)
     data = tag.ljust(frame.length, b"\0") + head[:more]
-    assert mp3_links(data) == [data]
+    assert whole(data) == [data]

@@ -40,6 +40,7 @@ class _Piece(NamedTuple):
     Attributes:
         begin: where the file begins, with a tag if it is the first one, else with its frames.
         first: where its first frame does.
+        stop: where a tag begins behind its frames; where the next file does, if there is none.
         end: where the next file begins.
         frames: how many frames it has.
         bit_rates: the indices of their bit rates, as bits of a number.
@@ -47,6 +48,7 @@ class _Piece(NamedTuple):
 
     begin: int
     first: int
+    stop: int
     end: int
     frames: int
     bit_rates: int
@@ -173,13 +175,27 @@ def opus_rate(link: bytes) -> int | None:
 # --------------------------------------------------------------------------------------------------- MP3
 
 
-def mp3_links(data: bytes) -> list[bytes]:
+class Link(NamedTuple):
+    """A file of which a file consists.
+
+    Attributes:
+        data: its bytes.
+        samples: of each channel, where nothing in the file counts them; None where something does.
+    """
+
+    data: bytes
+    samples: int | None = None
+
+
+def mp3_links(data: bytes) -> list[Link]:
     """Cut MP3 files that stand behind each other into those files; the whole alone where it is one.
 
     A file begins with an ID3 tag, with a frame that holds an Info, Xing or VBRI tag, with frames of another
     kind, or where the frames are over that the tag of the one before counted. A tag that counts less than the
     frames of its own file is replaced, and one is put before frames of varying bit rates that have none: from
-    the length of the first frame no decoder knows how many there are.
+    the length of the first frame no decoder knows how many there are. Nor does one at a constant bit rate, as
+    frames of 44.1 kHz are not all of one length, and a picture in a tag is as long as minutes of sound: there
+    the frames alone are given, and their samples counted.
 
     Raises:
         InvalidMediaError: (a `ValueError`) thousands of files.
@@ -189,13 +205,13 @@ def mp3_links(data: bytes) -> list[bytes]:
         pieces[0] = pieces[0]._replace(begin=0)  # one that every decoder skips
     links = [link for piece in pieces for link in _by_count(data, piece)]
     _check_count(links)
-    return links or [data]
+    return links or [Link(data)]
 
 
 def _mp3_pieces(data: bytes) -> list[_Piece]:
     """Where files begin and end, by their tags and the kinds of their frames."""
     pieces: list[_Piece] = []
-    first, frames, bit_rates, kind = -1, 0, 0, None
+    first, stop, frames, bit_rates, kind = -1, 0, 0, 0, None
     at, last, stray, is_synchronous = 0, 0, 0, False
     while at + 4 <= len(data):
         frame = mpeg_frame(data[at : at + 4])
@@ -206,7 +222,7 @@ def _mp3_pieces(data: bytes) -> list[_Piece]:
             data.startswith(b"ID3", at) if frame is None else frame.kind != kind or _has_tag(data, at, frame)
         )
         if first >= 0 and is_new and (frame is not None or skipped):
-            pieces.append(_Piece(first, first, at, frames, bit_rates))
+            pieces.append(_piece(data, first, stop, at, frames, bit_rates))
             _check_count(pieces)
             first, frames, bit_rates = -1, 0, 0
         if frame is None and not skipped and is_synchronous:
@@ -217,15 +233,19 @@ def _mp3_pieces(data: bytes) -> list[_Piece]:
             first, kind = (at, frame.kind) if first < 0 else (first, kind)
             frames += 1
             bit_rates |= 1 << (data[at + 2] >> 4)
-            at += frame.length
+            at = stop = at + frame.length
         else:
             stray += 1
             if stray > _MAX_STRAY:
                 break
             at = at + skipped if skipped else _next_candidate(data, at + 1)
     if first >= 0:
-        pieces.append(_Piece(first, first, len(data), frames, bit_rates))
+        pieces.append(_piece(data, first, stop, len(data), frames, bit_rates))
     return pieces
+
+
+def _piece(data: bytes, first: int, stop: int, end: int, frames: int, bit_rates: int) -> _Piece:
+    return _Piece(first, first, stop if _tag_length(data, stop) else end, end, frames, bit_rates)
 
 
 def _is_followed(data: bytes, at: int, frame: Frame) -> bool:
@@ -268,6 +288,11 @@ def _side_info(frame: Frame) -> int:
     return (17 if is_mono else 32) if version == 3 else (9 if is_mono else 17)
 
 
+def _samples_of(frame: Frame) -> int:
+    version, layer, _, _ = frame.kind
+    return 384 if layer == 1 else 576 if layer == 3 and version != 3 else 1152
+
+
 def _has_tag(data: bytes, at: int, frame: Frame) -> bool:
     """Whether a frame holds a tag in place of sound, as the first of a file does."""
     if frame.kind[1] != 3:
@@ -277,15 +302,17 @@ def _has_tag(data: bytes, at: int, frame: Frame) -> bool:
     )
 
 
-def _by_count(data: bytes, piece: _Piece) -> list[bytes]:
+def _by_count(data: bytes, piece: _Piece) -> list[Link]:
     """Cut a piece where the frames are over that its own tag counts, if there are more."""
-    whole = data[piece.begin : piece.end]
+    whole = Link(data[piece.begin : piece.end])
     frame = mpeg_frame(data[piece.first : piece.first + 4])
-    if frame is None or frame.kind[1] != 3:
+    if frame is None:
         return [whole]
     if not _has_tag(data, piece.first, frame):
-        is_varying = piece.bit_rates & piece.bit_rates - 1
-        return [_tagged(data[piece.first : piece.end], frame, piece.frames) if is_varying else whole]
+        bare = data[piece.first : piece.stop]
+        if frame.kind[1] == 3 and piece.bit_rates & piece.bit_rates - 1:  # varying
+            return [Link(_tagged(bare, frame, piece.frames))]
+        return [Link(bare, piece.frames * _samples_of(frame))]
     tag = piece.first + (36 if data.startswith(b"VBRI", piece.first + 36) else 4 + _side_info(frame))
     if data.startswith(b"VBRI", tag):
         counted = int.from_bytes(data[tag + 14 : tag + 18])
@@ -298,7 +325,7 @@ def _by_count(data: bytes, piece: _Piece) -> list[bytes]:
         return [whole]
     if counted >= piece.frames - 1 - _FEW_FRAMES:
         if counted >= piece.frames and is_placeholder(counted, piece.frames, can_be_far_off=False):
-            return [_tagged(data[behind : piece.end], frame, piece.frames - 1)]
+            return [Link(_tagged(data[behind : piece.end], frame, piece.frames - 1))]
         return [whole]
     for _ in range(counted):
         following = mpeg_frame(data[at : at + 4])
@@ -306,9 +333,9 @@ def _by_count(data: bytes, piece: _Piece) -> list[bytes]:
             return [whole]
         at += following.length
     if counted and _begins_afresh(data, at, frame):
-        rest = _Piece(at, at, piece.end, piece.frames - 1 - counted, piece.bit_rates)
-        return [data[piece.begin : at], *_by_count(data, rest)]
-    return [_tagged(data[behind : piece.end], frame, piece.frames - 1)]
+        rest = piece._replace(begin=at, first=at, frames=piece.frames - 1 - counted)
+        return [Link(data[piece.begin : at]), *_by_count(data, rest)]
+    return [Link(_tagged(data[behind : piece.end], frame, piece.frames - 1))]
 
 
 def _tagged(frames: bytes, frame: Frame, count: int) -> bytes:

@@ -18,7 +18,7 @@ from mmmedia.audio import resample_audio_librosa
 from mmmedia.containers import admit, identify, missing_bytes, open_av
 from mmmedia.containers.truncation import with_true_length
 from mmmedia.errors import InvalidArgumentError, InvalidMediaError, LimitExceededError, MissingPackageError
-from mmmedia.media.links import frames_begin, mp3_links, ogg_links, opus_rate
+from mmmedia.media.links import Link, frames_begin, mp3_links, ogg_links, opus_rate
 
 if TYPE_CHECKING:
     import av
@@ -173,6 +173,19 @@ def _parts(file: BinaryIO) -> Iterator[BinaryIO]:
         yield with_true_length(part)
 
 
+class Uncounted(io.BytesIO):
+    """Frames of MPEG audio in a file that does not say how many there are.
+
+    Args:
+        data: the file.
+        samples: how many they hold for each channel, by walking along them.
+    """
+
+    def __init__(self, data: bytes, samples: int) -> None:
+        super().__init__(data)
+        self.samples = samples
+
+
 def _links(file: BinaryIO) -> list[BinaryIO]:
     """The files that a file is chained of, or it alone; MPEG audio from where its frames begin."""
     head = file.read(_PROBE)
@@ -181,20 +194,23 @@ def _links(file: BinaryIO) -> list[BinaryIO]:
         return [file]
     data = file.read()
     file.seek(0)
-    links = [data]
+    links = [Link(data)]
     name = _container(data)
     if name == "ogg":
-        links = ogg_links(data)
+        links = [Link(link) for link in ogg_links(data)]
     elif name is None and data.startswith(b"ID3"):
         links = mp3_links(data)  # behind several tags
     elif name in ("mp3", "aac", *_BY_CODES, None) and not data.startswith(b"ID3"):
-        links = [data[frames_begin(data) :]]
-        name = _container(links[0])
+        links = [Link(data[frames_begin(data) :])]
+        name = _container(links[0].data)
     if name == "mp3":
-        links = mp3_links(links[0])
-    if links == [data]:
+        links = mp3_links(links[0].data)
+    if links == [Link(data)]:
         return [file]
-    return [io.BytesIO(link) for link in links]
+    return [
+        io.BytesIO(link.data) if link.samples is None else Uncounted(link.data, link.samples)
+        for link in links
+    ]
 
 
 # What is told by a few start codes could be a sound that begins in the midst of a frame.
@@ -279,6 +295,8 @@ def decode_soundfile(file: BinaryIO, mono: bool, length: Length) -> list[_Piece]
         )
     try:
         sound = soundfile.SoundFile(_Seekable(file))
+        if isinstance(file, Uncounted) and 0 < sound.frames < file.samples:
+            sound = soundfile.SoundFile(_Seekable(_lengthened(file, sound.frames)))
     except (soundfile.SoundFileError, TypeError) as error:
         raise _UnknownFormatError(f"Invalid or unsupported audio file. {words(error)}") from error
     with sound:
@@ -287,6 +305,8 @@ def decode_soundfile(file: BinaryIO, mono: bool, length: Length) -> list[_Piece]
             raise _invalid("It holds no samples.")
         if frames in (0, _UNKNOWN_FRAMES):  # as some writers to a pipe leave it; libsndfile needs the number
             raise _UnknownFormatError("Invalid or unsupported audio file. It holds no samples.")
+        if isinstance(file, Uncounted):  # libsndfile's number is a guess
+            frames = min(frames, file.samples)
         is_mpeg = sound.subtype.startswith("MPEG")
         length.check(frames, rate, channels, _MPEG_PADDING / rate if is_mpeg else 0)
         try:
@@ -297,6 +317,12 @@ def decode_soundfile(file: BinaryIO, mono: bool, length: Length) -> list[_Piece]
             raise _invalid(f"Truncated: it declares {frames} samples and holds {len(samples)}.")
     length.add(len(samples), rate, channels)
     return [(_average(samples.T)[None] if mono else samples.T, rate)]
+
+
+def _lengthened(file: Uncounted, guessed: int) -> BinaryIO:
+    """A file for which libsndfile guesses no fewer samples than it has, by its length; it reads no more."""
+    data = file.getvalue()
+    return io.BytesIO(data.ljust(len(data) * file.samples // guessed + _PROBE, b"\0"))
 
 
 class _Seekable:
