@@ -159,7 +159,8 @@ def _decode(data: bytes | containers.Admitted[bytes], threads: int, begin: int =
         check_size(stream.codec_context.height, stream.codec_context.width, 1)
         stream.thread_count = threads if may_use_threads(_KIND) else 1
         stream.thread_type = "AUTO"
-        if threads == 1:  # as much reordering as H.264 may have at most: less, guessed, loses pictures
+        # How far pictures of H.264 are reordered is guessed, else, and those that come too late are lost.
+        if threads == 1 and stream.codec_context.name == "h264":
             stream.codec_context.options = {"strict": "strict"}
         for position, packet in enumerate(index.demux(container.demux(stream))):
             deadline.check()
