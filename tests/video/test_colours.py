@@ -312,9 +312,8 @@ def test_numbers_that_mean_nothing_are_as_none(colours: tuple[int, int, int]) ->
         assert np.array_equal(Pick.load_bytes(prores(*colours), indices=WANTED, **way)[0], expected)
 
 
-@pytest.mark.parametrize("depth", ["rgb24", "rgb48be"])
-def test_wide_colours_of_png(depth: str) -> None:
-    data = clip(**_SMALL, codec="png", container="mov", pix_fmt=depth, primaries=9, transfer=16)
+def test_wide_colours_of_png() -> None:
+    data = clip(**_SMALL, codec="png", container="mov", pix_fmt="rgb48be", primaries=9, transfer=16)
     expected = read_plainly(data, WANTED)[0]
     frames, _ = Pick.load_bytes(data, indices=WANTED, backend="pyav", decode="sequential")
     assert np.array_equal(frames, expected)
@@ -350,7 +349,8 @@ def test_where_chroma_lies(codec: str, container: str, fields: dict[str, Any]) -
     """FFmpeg's program has Matroska say it of every VP9 and AV1; H.264 and AV1 say it themselves."""
     data = sited(codec, container, "topleft", **fields)
     expected = read_plainly(data, WANTED)[0]
-    for way in _TURNS:
+    # Seeking in MP4 has nothing to lose here, and a table for wide colours takes seconds.
+    for way in _TURNS[fields is PQ and container == "mp4" :]:
         frames, _ = Pick.load_bytes(data, indices=WANTED, **way)
         assert np.array_equal(frames, expected), way
 
