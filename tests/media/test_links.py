@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mmmedia.errors import InvalidMediaError, LimitExceededError
+from mmmedia.media import sound_files
 from mmmedia.media.audio import load_audio, load_audio_pyav, load_audio_soundfile
 from mmmedia.media.links import (
     MAX_LINKS,
@@ -246,6 +247,14 @@ def test_pictures_in_tags_are_no_sound(codec: str, front: bytes, behind: bytes, 
     assert len(expected) == decoded(data)
     waveform, _ = load_audio(io.BytesIO(front + data + behind), sr=None)
     assert np.array_equal(waveform, expected)
+
+
+def test_a_guess_that_is_far_off_makes_nothing_large() -> None:
+    """A file is lengthened by a fourth at most, so that libsndfile sees all of it."""
+    file = sound_files.Uncounted(constant(1, 24_000, 32_000), 10**12)
+    assert len(sound_files._lengthened(file, 1).read()) < 2 * len(file.getvalue()) + 4096
+    with pytest.raises(InvalidMediaError, match="Broken or truncated"):
+        sound_files.decode_soundfile(file, True, sound_files.Length())
 
 
 def test_a_constant_bit_rate_as_long_as_the_limit(monkeypatch) -> None:
