@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from mmmedia.video.decoders.annex_b import with_lengths
 from mmmedia.video.decoders.bitstreams.analyse import analyse
+from mmmedia.video.decoders.bitstreams.h264_sets import IDR, SLICE
+from mmmedia.video.decoders.bitstreams.nal_units import unit_heads
 from mmmedia.video.decoders.bitstreams.shown import pictures_shown
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError, ranks_by_time
 from mmmedia.video.decoders.limits import Deadline
@@ -26,7 +28,6 @@ Ints = npt.NDArray[np.int64]
 
 # Codecs all of whose pictures can be decoded by themselves, or whose first packet says all by its flag.
 _OPEN_STARTS = frozenset(["h264", "hevc", "mpeg2video", "mpeg1video", "mpeg4", "vc1", "wmv3"])
-_H264_IDR = 5
 
 
 @dataclass(frozen=True)
@@ -172,22 +173,8 @@ _LEADING = 16
 
 def _begins_with_idr(index: PacketIndex) -> bool:
     """Whether the first slice of an H.264 stream is of an IDR picture."""
-    payload = index.payload(0)
-    if index.extradata[:1] == b"\x01" and len(index.extradata) > 4:
-        length_size, at = (index.extradata[4] & 3) + 1, 0
-        while at + length_size < len(payload):
-            kind = payload[at + length_size] & 31
-            if kind in (1, _H264_IDR):
-                return kind == _H264_IDR
-            at += length_size + int.from_bytes(payload[at : at + length_size], "big")
-        return False
-    at = payload.find(b"\0\0\1")
-    while 0 <= at < len(payload) - 3:
-        kind = payload[at + 3] & 31
-        if kind in (1, _H264_IDR):
-            return kind == _H264_IDR
-        at = payload.find(b"\0\0\1", at + 3)
-    return False
+    kinds = (head & 31 for head in unit_heads(index, 0) if head is not None)
+    return next((kind for kind in kinds if kind in (SLICE, IDR)), None) == IDR
 
 
 def _lost_at_the_start(index: PacketIndex, *, timed: bool) -> _Start:

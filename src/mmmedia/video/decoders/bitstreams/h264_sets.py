@@ -7,7 +7,7 @@ from mmmedia.video.decoders.bitstreams.bits import BitReader, HeaderEndError, un
 from mmmedia.video.decoders.bitstreams.nal_units import parameter_set
 from mmmedia.video.decoders.bitstreams.structure import INTERLACED, UNSUPPORTED, CannotSeekError
 
-IDR, SEI, SPS, PPS = 5, 6, 7, 8
+SLICE, IDR, SEI, SPS, PPS = 1, 5, 6, 7, 8
 _HIGH_PROFILES = frozenset([44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 144, 244])
 
 

@@ -1,6 +1,6 @@
 """NAL units of H.264 and HEVC: walked side by side over all packets, and their display order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -37,6 +37,29 @@ class Units:
     def of(self, which: Bools) -> "Units":
         """Return some of them."""
         return Units(self.packet[which], self.start[which], self.length[which])
+
+
+# Where a configuration record says how long the lengths of units are.
+_LENGTH_SIZE_AT = {"h264": 4, "hevc": 21}
+
+
+def unit_heads(index: PacketIndex, position: int) -> Iterator[int | None]:
+    """Yield the first byte of each NAL unit of a packet, however damaged; None for bytes that are of none."""
+    payload, size_at = index.payload(position), _LENGTH_SIZE_AT[index.codec]
+    if index.extradata[:1] == b"\x01" and len(index.extradata) > size_at:
+        length_size, at = (index.extradata[size_at] & 3) + 1, 0
+        while at + length_size < len(payload):
+            yield payload[at + length_size]
+            at += length_size + int.from_bytes(payload[at : at + length_size], "big")
+        if at != len(payload):
+            yield None
+        return
+    at = payload.find(b"\0\0\1")
+    if at < 0 or payload[:at].strip(b"\0"):
+        yield None
+    while 0 <= at < len(payload) - 3:
+        yield payload[at + 3]
+        at = payload.find(b"\0\0\1", at + 3)
 
 
 def walk_units(index: PacketIndex, data: Bytes, length_size: int) -> Units:

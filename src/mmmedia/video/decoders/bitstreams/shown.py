@@ -1,11 +1,10 @@
 """How many pictures each packet shows, by its first bytes: packets of some codecs show none, or two."""
 
-import re
-
 import numpy as np
 
 from mmmedia.video.decoders.bitstreams.bits import BitReader, HeaderEndError, Ints
 from mmmedia.video.decoders.bitstreams.mpeg4 import configuration, time_bits
+from mmmedia.video.decoders.bitstreams.nal_units import unit_heads
 from mmmedia.video.decoders.bitstreams.structure import CannotSeekError
 from mmmedia.video.decoders.bitstreams.vp9 import read_frame, superframe
 from mmmedia.video.decoders.packets.index import PacketIndex
@@ -44,33 +43,20 @@ def shown_of_vp9(data: bytes, start: int, size: int) -> int:
 # What of a NAL unit's first byte tells its kind, and which are slices (ITU-T H.264 and H.265, table 7-1).
 _SLICE_KINDS = {"h264": (0, 31, range(1, 6)), "hevc": (1, 63, range(32))}
 _LONGEST_WITHOUT = 256
-_START_CODE = re.compile(rb"\x00*\x00\x00\x01")
 
 
 def _with_slices(index: PacketIndex) -> Ints:
     """One of each packet, but none of those that only end a sequence, or only describe what follows."""
     counts = np.ones(len(index), np.int64)
     for position in np.flatnonzero(index.size <= _LONGEST_WITHOUT).tolist():
-        counts[position] = _may_have_slice(index, index.payload(position))
+        counts[position] = _may_have_slice(index, position)
     return counts
 
 
-def _may_have_slice(index: PacketIndex, payload: bytes) -> bool:
+def _may_have_slice(index: PacketIndex, position: int) -> bool:
     """Whether there is a slice, or what can't be told from one."""
     shift, mask, slices = _SLICE_KINDS[index.codec]
-    if index.extradata[:1] != b"\x01":
-        front, *units = _START_CODE.split(payload)
-        return (
-            bool(front) or not units or any(unit[:1] and unit[0] >> shift & mask in slices for unit in units)
-        )
-    length_at = 4 if index.codec == "h264" else 21
-    length_size = (index.extradata[length_at] & 3) + 1 if len(index.extradata) > length_at else 4
-    at = 0
-    while at + length_size < len(payload):
-        if payload[at + length_size] >> shift & mask in slices:
-            return True
-        at += length_size + int.from_bytes(payload[at : at + length_size], "big")
-    return at != len(payload)
+    return any(head is None or head >> shift & mask in slices for head in unit_heads(index, position))
 
 
 def _vp8(index: PacketIndex, position: int) -> int:

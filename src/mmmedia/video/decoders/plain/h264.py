@@ -5,11 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from mmmedia.video.decoders.bitstreams.colours import are_usual
-from mmmedia.video.decoders.bitstreams.h264_sets import IDR, SPS, read_avcc, read_sequence
+from mmmedia.video.decoders.bitstreams.h264_sets import IDR, SLICE, SPS, read_avcc, read_sequence
 
 # Of a unit's first byte: its kind, and how much depends on it.
 _KIND, _REFERENCE = 0x1F, 0x60
-_SLICE = 1
 _USUAL_LENGTH = 4  # bytes of the length in front of a unit
 _STRETCH = 1 << 20
 # Of H.264 (ITU-T H.264, annex A).
@@ -46,7 +45,7 @@ def _first_slice(packet: bytes) -> int:
     at = found = 0
     while at < len(packet):
         length, head = int.from_bytes(packet[at : at + _USUAL_LENGTH], "big"), packet[at + _USUAL_LENGTH]
-        if not found and head & _KIND in (_SLICE, IDR):
+        if not found and head & _KIND in (SLICE, IDR):
             found = head
         at += _USUAL_LENGTH + length
         if length < 2 or at > len(packet):
