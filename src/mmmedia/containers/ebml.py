@@ -86,6 +86,15 @@ def number(data: bytes) -> int:
     return int.from_bytes(data, "big")
 
 
+_HEADERS = 1 << 20
+
+
+def may_be_told(data: bytes, *names: bytes) -> bool:
+    """Return whether some bytes, as of an element's identifier, stand in front of the first cluster."""
+    media = data.find(CLUSTER.to_bytes(4, "big"), 0, _HEADERS)
+    return any(data.find(name, 0, media if media >= 0 else _HEADERS) >= 0 for name in names)
+
+
 def written(kind: int, content: bytes, *, wide: bool = False) -> bytes:
     """Return an element.
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmmedia import containers
+from mmmedia.containers import ebml
 from mmmedia.errors import InvalidMediaError
 from mmmedia.video.decoders.packets import tables
 from mmmedia.video.decoders.packets.ends import is_whole
@@ -326,17 +327,13 @@ def _rate(stream: "VideoStream") -> Fraction:
 
 # Matroska's identifiers of a projection's yaw and roll, in degrees.
 _POSES = (b"\x76\x73\x84", b"\x76\x75\x84", b"\x76\x73\x88", b"\x76\x75\x88")
-_HEADERS = 1 << 20
-_CLUSTER = b"\x1f\x43\xb6\x75"
 
 
 def _matrix(data: bytes, container: str, stream: "VideoStream") -> tuple[float, float, float, float] | None:
     if container == "mov":
         return tables.matrix(data, stream.id)
-    if container == "matroska":
-        media = data.find(_CLUSTER, 0, _HEADERS)
-        if any(data.find(pose, 0, media if media >= 0 else _HEADERS) >= 0 for pose in _POSES):
-            return _matrix_of_a_frame(data)
+    if container == "matroska" and ebml.may_be_told(data, *_POSES):
+        return _matrix_of_a_frame(data)
     return None
 
 

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 # FFmpeg's names, by Matroska's numbers across and down (RFC 9559, 5.1.4.1.28.24).
 _NAMES = {(1, 1): "topleft", (2, 1): "top", (1, 2): "left", (2, 2): "center"}
-_HEADERS = 1 << 20
-_CLUSTER = ebml.CLUSTER.to_bytes(4, "big")
+_TOLD = ebml.SITED_ACROSS.to_bytes(2, "big")
 
 
 def siting(data: bytes, container: str, stream: "VideoStream") -> str | None:
@@ -29,15 +28,8 @@ def siting(data: bytes, container: str, stream: "VideoStream") -> str | None:
         stream: the stream, as FFmpeg opened it.
     """
     context = stream.codec_context
-    if is_mapped(context.color_primaries, context.color_trc) or (container == "matroska" and _is_told(data)):
-        return _written(stream)
-    return None
-
-
-def _is_told(data: bytes) -> bool:
-    media = data.find(_CLUSTER, 0, _HEADERS)
-    told = ebml.SITED_ACROSS.to_bytes(2, "big")
-    return data.find(told, 0, media if media >= 0 else _HEADERS) >= 0
+    is_told = container == "matroska" and ebml.may_be_told(data, _TOLD)
+    return _written(stream) if is_told or is_mapped(context.color_primaries, context.color_trc) else None
 
 
 def _written(stream: "VideoStream") -> str | None:
